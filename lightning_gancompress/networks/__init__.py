@@ -1,0 +1,29 @@
+"""Generators and discriminators, and the recipes to build them again. No Lightning."""
+
+from lightning_gancompress.networks.init import Init, init_weights
+from lightning_gancompress.networks.layers import Norm
+from lightning_gancompress.networks.patchgan import PatchDiscriminator, PixelDiscriminator
+from lightning_gancompress.networks.resnet import ResnetGenerator
+from lightning_gancompress.networks.spec import (
+    NetworkSpec,
+    channel_widths,
+    load_tensors,
+    set_channel_widths,
+    use_image_statistics,
+)
+from lightning_gancompress.networks.unet import UnetGenerator
+
+__all__ = [
+    "Init",
+    "NetworkSpec",
+    "Norm",
+    "PatchDiscriminator",
+    "PixelDiscriminator",
+    "ResnetGenerator",
+    "UnetGenerator",
+    "channel_widths",
+    "init_weights",
+    "load_tensors",
+    "set_channel_widths",
+    "use_image_statistics",
+]

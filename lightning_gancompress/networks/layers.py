@@ -1,0 +1,47 @@
+"""What the shipped networks share: the choice of norm, and a clear word on an image that can't pass."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gancompress.errors import UserError
+
+Norm = Literal["instance", "batch"]
+
+
+def make_norm(norm: Norm, channels: int) -> nn.Module:
+    """Return an instance norm without parameters, or an affine batch norm."""
+    return nn.InstanceNorm2d(channels) if norm == "instance" else nn.BatchNorm2d(channels)
+
+
+def check_image(
+    network: nn.Module, image: Tensor, channels: int, smallest: int = 1, multiple: int = 1
+) -> None:
+    """Refuse an image that `network` can't translate.
+
+    Args:
+        network: Named in the message.
+        image: (B, C, H, W).
+        channels: The C that the first layer reads.
+        smallest: Least height and width, in pixels.
+        multiple: Height and width must be multiples of it, or the output would have another size.
+
+    Raises:
+        UserError: When channels or size do not fit.
+    """
+    if torch.compiler.is_compiling():
+        return  # a comparison of sizes would fix them in the exported graph
+    name = type(network).__name__
+    if image.ndim != 4 or image.shape[1] != channels:
+        raise UserError(
+            f"{name} reads images of shape (batch, {channels}, height, width), not {tuple(image.shape)}: "
+            "give it images with as many channels as it was made for."
+        )
+    height, width = image.shape[2:]
+    if min(height, width) < smallest or height % multiple or width % multiple:
+        need = f"at least {smallest}" + (f" and a multiple of {multiple}" if multiple > 1 else "")
+        raise UserError(
+            f"{name} can't work on images of {height}x{width} pixels: height and width must be {need}. "
+            "Resize or crop them."
+        )

@@ -1,0 +1,95 @@
+"""The discriminators of Pix2Pix: one judges overlapping patches, the other single pixels."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.networks.init import Init, init_weights
+from lightning_gancompress.networks.layers import Norm, check_image, make_norm
+
+
+class PatchDiscriminator(nn.Module):
+    """Judge overlapping patches, (B, in_channels, H, W) -> logits (B, 1, h, w).
+
+    With three layers a patch has 70x70 pixels.
+    The parameters bear the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
+
+    Args:
+        in_channels: Channels of what it sees; for Pix2Pix, source and target together.
+        ndf: Channels of the first layer; the deeper ones have up to eight times as many.
+        n_layers: Layers that halve the resolution; each nearly doubles the patch.
+        norm: Instance norm without parameters, or batch norm.
+        init: Distribution of the fresh weights.
+        init_gain: Its width.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 6,
+        ndf: int = 64,
+        n_layers: int = 3,
+        norm: Norm = "batch",
+        init: Init = "normal",
+        init_gain: float = 0.02,
+    ) -> None:
+        super().__init__()
+        if n_layers < 1:
+            raise UserError(f"n_layers is {n_layers}, but a patch discriminator has 1 or more: 3 is usual.")
+        bias = norm == "instance"  # a batch norm brings its own
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        widths = [ndf * min(2**level, 8) for level in range(n_layers + 1)]
+        for level, (width, wider) in enumerate(pairwise(widths), start=1):
+            stride = 2 if level < n_layers else 1
+            layers += [nn.Conv2d(width, wider, 4, stride=stride, padding=1, bias=bias)]
+            layers += [make_norm(norm, wider), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(widths[-1], 1, 4, stride=1, padding=1)]
+        self.in_channels = in_channels
+        self.smallest = 3 * 2**n_layers  # the two last layers shrink what is left by a pixel each
+        self.model = nn.Sequential(*layers)
+        init_weights(self, init, init_gain)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return one logit per patch; a large one means real."""
+        check_image(self, image, self.in_channels, smallest=self.smallest)
+        return self.model(image)  # type: ignore[no-any-return]
+
+
+class PixelDiscriminator(nn.Module):
+    """Judge each pixel by its own colours: (B, in_channels, H, W) -> logits (B, 1, H, W).
+
+    The parameters bear the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
+
+    Args:
+        in_channels: Channels of what it sees; for Pix2Pix, source and target together.
+        ndf: Channels of the first layer; the second has twice as many.
+        norm: Instance norm without parameters, or batch norm.
+        init: Distribution of the fresh weights.
+        init_gain: Its width.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 6,
+        ndf: int = 64,
+        norm: Norm = "batch",
+        init: Init = "normal",
+        init_gain: float = 0.02,
+    ) -> None:
+        super().__init__()
+        bias = norm == "instance"
+        self.in_channels = in_channels
+        self.net = nn.Sequential(
+            nn.Conv2d(in_channels, ndf, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(ndf, 2 * ndf, 1, bias=bias),
+            make_norm(norm, 2 * ndf),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * ndf, 1, 1, bias=bias),
+        )
+        init_weights(self, init, init_gain)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return one logit per pixel; a large one means real."""
+        check_image(self, image, self.in_channels)
+        return self.net(image)  # type: ignore[no-any-return]

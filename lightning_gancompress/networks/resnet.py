@@ -1,0 +1,83 @@
+"""The ResNet generator of Johnson et al. 2016, as CycleGAN made it common."""
+
+from torch import Tensor, nn
+
+from lightning_gancompress.networks.init import Init, init_weights
+from lightning_gancompress.networks.layers import Norm, check_image, make_norm
+
+
+class ResnetBlock(nn.Module):
+    """Two reflection-padded 3x3 convolutions beside an identity, (B, C, H, W) -> the same shape."""
+
+    def __init__(self, channels: int, norm: Norm, dropout: bool) -> None:
+        super().__init__()
+        bias = norm == "instance"  # a batch norm brings its own
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3, bias=bias),
+            make_norm(norm, channels),
+            nn.ReLU(),
+            *([nn.Dropout(0.5)] if dropout else []),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3, bias=bias),
+            make_norm(norm, channels),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Add the block's correction to `features`."""
+        return features + self.conv_block(features)  # type: ignore[no-any-return]
+
+
+class ResnetGenerator(nn.Module):
+    """Translate images at a quarter of their resolution: stem, two down, residual blocks, two up.
+
+    (B, in_channels, H, W) -> (B, out_channels, H, W), both in [-1, 1]; H and W are multiples of 4,
+    at least 8.
+    The parameters bear the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
+
+    Args:
+        in_channels: Channels of the source image.
+        out_channels: Channels of the translated image.
+        ngf: Channels of the stem; the residual stream has four times as many.
+        n_blocks: Residual blocks; 6 for images of 128 pixels and 9 for 256 are usual.
+        norm: Instance norm without parameters, or batch norm.
+        dropout: Drop half of the features within each residual block while training.
+        init: Distribution of the fresh weights.
+        init_gain: Its width.
+    """
+
+    size_multiple = 4
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        ngf: int = 64,
+        n_blocks: int = 9,
+        norm: Norm = "instance",
+        dropout: bool = False,
+        init: Init = "normal",
+        init_gain: float = 0.02,
+    ) -> None:
+        super().__init__()
+        bias = norm == "instance"
+        layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(in_channels, ngf, 7, bias=bias)]
+        layers += [make_norm(norm, ngf), nn.ReLU()]
+        for width in (ngf, 2 * ngf):
+            layers += [nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=bias)]
+            layers += [make_norm(norm, 2 * width), nn.ReLU()]
+        layers += [ResnetBlock(4 * ngf, norm, dropout) for _ in range(n_blocks)]
+        for width in (2 * ngf, ngf):
+            layers += [
+                nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1, bias=bias)
+            ]
+            layers += [make_norm(norm, width), nn.ReLU()]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh()]
+        self.in_channels = in_channels
+        self.model = nn.Sequential(*layers)
+        init_weights(self, init, init_gain)
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Translate `source` (B, C, H, W) in [-1, 1]."""
+        check_image(self, source, self.in_channels, smallest=8, multiple=self.size_multiple)
+        return self.model(source)  # type: ignore[no-any-return]

@@ -1,0 +1,214 @@
+"""What it takes to build a network again: class, arguments, norm reading and channel widths."""
+
+import dataclasses
+import importlib
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.networks.init import init_weights
+
+BatchNormReading = Literal["running", "image"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """The recipe of a network, in plain types so that it goes into JSON and checkpoints.
+
+    Attributes:
+        class_path: Import path of the class, a shipped one or the user's own.
+        init_args: Arguments of its constructor.
+        batch_norm: "running" leaves batch norms as they are; "image" makes each an instance norm with the
+            learned affine parameters, which is what a batch norm in training mode does to a single image.
+        widths: Channels per layer as `channel_widths` gives them; None means as constructed.
+    """
+
+    class_path: str
+    init_args: dict[str, Any]
+    batch_norm: BatchNormReading = "running"
+    widths: dict[str, list[int]] | None = None
+
+    def build(self, state_dict: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """Return the network in training mode, on the CPU, with fresh weights or a copy of `state_dict`.
+
+        Raises:
+            UserError: When the class can't be imported or made, or the tensors don't fit it.
+        """
+        shipped = self.class_path.startswith(f"{__name__.split('.')[0]}.")
+        # without drawing weights in vain; a user's class, though, may compute in its constructor
+        hollow = shipped and state_dict is not None
+        with torch.device("meta") if hollow else nullcontext():
+            network = self._construct()
+            if self.batch_norm == "image":
+                use_image_statistics(network)
+            if self.widths is not None:
+                set_channel_widths(network, self.widths)
+        if state_dict is not None:
+            load_tensors(network.to_empty(device="cpu") if hollow else network, state_dict)
+        elif shipped and self.widths is not None:
+            init_weights(network, self.init_args.get("init", "normal"), self.init_args.get("init_gain", 0.02))
+        return network
+
+    def _construct(self) -> nn.Module:
+        module_name, _, class_name = self.class_path.rpartition(".")
+        try:
+            network_class = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"The network class {self.class_path!r} can't be imported ({error}): "
+                "install its package or put its folder on PYTHONPATH."
+            ) from error
+        if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
+            raise UserError(f"{self.class_path!r} is not a torch.nn.Module class: name one.")
+        try:
+            return network_class(**self.init_args)
+        except TypeError as error:
+            raise UserError(f"{self.class_path} does not accept {self.init_args}: {error}.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types, for `from_dict`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> "NetworkSpec":
+        """Read what `to_dict` gave.
+
+        Raises:
+            UserError: When `description` is something else.
+        """
+        try:
+            spec = cls(**description)
+        except TypeError as error:
+            raise UserError(f"This is no description of a network: {error}.") from error
+        if spec.batch_norm not in ("running", "image"):
+            raise UserError(f"batch_norm is {spec.batch_norm!r}: it must be 'running' or 'image'.")
+        return spec
+
+
+def channel_widths(network: nn.Module) -> dict[str, list[int]]:
+    """Return the channels of each layer by name.
+
+    Convolutions and linear layers: [in, out]; grouped convolutions: [in, out, groups]; norms and PReLU:
+    [features].
+    """
+    widths = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, _ConvNd):
+            widths[name] = [layer.in_channels, layer.out_channels]
+            if layer.groups > 1:
+                widths[name].append(layer.groups)
+        elif isinstance(layer, nn.Linear):
+            widths[name] = [layer.in_features, layer.out_features]
+        elif isinstance(layer, _NormBase):
+            widths[name] = [layer.num_features]
+        elif isinstance(layer, nn.PReLU):
+            widths[name] = [layer.num_parameters]
+    return widths
+
+
+def set_channel_widths(network: nn.Module, widths: Mapping[str, list[int]]) -> None:
+    """Give the layers of `network` these widths; a layer whose widths change gets fresh parameters.
+
+    Raises:
+        UserError: When `widths` names other layers than `channel_widths` finds.
+    """
+    current = channel_widths(network)
+    if current.keys() != widths.keys():
+        raise UserError(
+            f"The channel widths are not those of {type(network).__name__}: "
+            + _differences(
+                ("missing layers", current.keys() - widths.keys()),
+                ("unknown layers", widths.keys() - current.keys()),
+            )
+        )
+    for name, layer_widths in widths.items():
+        if list(layer_widths) != current[name]:
+            _resize(network.get_submodule(name), *layer_widths)
+
+
+def _resize(layer: nn.Module, *widths: int) -> None:
+    shapes: dict[str, tuple[int, ...]]
+    if isinstance(layer, _ConvNd):
+        layer.in_channels, layer.out_channels, layer.groups = (*widths, 1)[:3]
+        first, second = layer.out_channels, layer.in_channels
+        if isinstance(layer, _ConvTransposeNd):
+            first, second = second, first
+        shapes = {
+            "weight": (first, second // layer.groups, *layer.kernel_size),
+            "bias": (layer.out_channels,),
+        }
+    elif isinstance(layer, nn.Linear):
+        layer.in_features, layer.out_features = widths
+        shapes = {"weight": (layer.out_features, layer.in_features), "bias": (layer.out_features,)}
+    elif isinstance(layer, _NormBase):
+        (layer.num_features,) = widths
+        shapes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (layer.num_features,))
+    elif isinstance(layer, nn.PReLU):
+        (layer.num_parameters,) = widths
+        shapes = {"weight": (layer.num_parameters,)}
+    else:
+        raise TypeError(f"no widths are known for {type(layer).__name__}")
+    for name, shape in shapes.items():
+        old = getattr(layer, name, None)
+        if old is not None:
+            new = old.new_empty(shape)
+            setattr(
+                layer, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+            )
+    layer.reset_parameters()
+
+
+def use_image_statistics(network: nn.Module) -> None:
+    """Turn each batch norm of `network` into an instance norm that keeps its learned affine parameters."""
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.BatchNorm2d):
+            norm = nn.InstanceNorm2d(layer.num_features, layer.eps, affine=layer.affine)
+            norm.weight, norm.bias = layer.weight, layer.bias
+            network.set_submodule(name, norm.train(layer.training))
+
+
+def load_tensors(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Copy `state_dict` into `network`, all of it and nothing else.
+
+    Statistics of norms that keep none are passed over: a batch norm read as "image" has them in its file, and
+    so do instance norms in files of 2017.
+
+    Raises:
+        UserError: Naming the keys and shapes that differ.
+    """
+    given = dict(state_dict)
+    for name, layer in network.named_modules():
+        if isinstance(layer, _NormBase) and not layer.track_running_stats:
+            for statistic in ("running_mean", "running_var", "num_batches_tracked"):
+                given.pop(f"{name}.{statistic}", None)
+    own = network.state_dict()
+    shapes = [
+        f"{key} is {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    missing = [key for key in own if key not in given]
+    unexpected = [key for key in given if key not in own]
+    if missing or unexpected or shapes:
+        raise UserError(
+            f"The tensors are of another architecture than this {type(network).__name__}: "
+            + _differences(("missing keys", missing), ("unexpected keys", unexpected), ("shapes", shapes))
+        )
+    network.load_state_dict(given)
+
+
+def _differences(*named: tuple[str, Iterable[str]]) -> str:
+    """Return the non-empty lists as one line, each cut after three items."""
+    parts = []
+    for label, items in named:
+        items = list(items)
+        if items:
+            more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+            parts.append(f"{label}: {', '.join(items[:3])}{more}")
+    return "; ".join(parts) + "."
