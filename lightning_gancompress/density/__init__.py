@@ -1,0 +1,28 @@
+"""Local density: encoders, neighbourhoods, objectives and metrics."""
+
+from lightning_gancompress.density.encoders import BackboneEncoder, CriticEncoder, Encoder
+from lightning_gancompress.density.metrics import density_coverage, neighbourhood_ise
+from lightning_gancompress.density.neighbourhoods import (
+    cache_key,
+    gather_features,
+    load_table,
+    nearest_neighbours,
+    save_table,
+)
+from lightning_gancompress.density.objectives import Comparison, adversarial_density, kernel_density
+
+__all__ = [
+    "BackboneEncoder",
+    "Comparison",
+    "CriticEncoder",
+    "Encoder",
+    "adversarial_density",
+    "cache_key",
+    "density_coverage",
+    "gather_features",
+    "kernel_density",
+    "load_table",
+    "nearest_neighbours",
+    "neighbourhood_ise",
+    "save_table",
+]

@@ -1,0 +1,121 @@
+"""Encoders: the feature space in which images are neighbours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_gancompress.errors import UserError
+
+
+class Encoder(nn.Module, ABC):
+    """Maps images to points; differentiable, frozen, in eval mode."""
+
+    @abstractmethod
+    def features(self, source: Tensor, image: Tensor) -> Tensor:
+        """Features `(B, F)` of images `(B, C, H, W)` in [-1, 1] made from `source`."""
+
+    def forward(self, source: Tensor, image: Tensor) -> Tensor:
+        """L2-normalised features `(B, F)`."""
+        return F.normalize(self.features(source, image).float(), dim=1)
+
+
+class CriticEncoder(Encoder):
+    """The teacher's own discriminator, up to its last layer, pooled to mean and deviation per channel.
+
+    The default: it needs no download and was trained to look at just these images. The generator's
+    bottleneck would see the source alone and can't tell how a student's image changed.
+
+    Args:
+        judge: Runs the discriminator on `(source, image)`.
+        discriminator: The frozen network that `judge` runs.
+    """
+
+    def __init__(self, judge: Callable[[Tensor, Tensor], Any], discriminator: nn.Module) -> None:
+        super().__init__()
+        # In a tuple: the teacher owns these tensors, a second registration would save them twice.
+        self._judge = judge
+        self._layers = (_last_layer(discriminator),)
+
+    def features(self, source: Tensor, image: Tensor) -> Tensor:
+        """Mean and standard deviation over positions of what enters the discriminator's last layer."""
+        seen: list[Tensor] = []
+        handle = self._layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        try:
+            self._judge(source, image)
+        finally:
+            handle.remove()
+        maps = seen[0].float().flatten(2)
+        # The variance of a single position is zero; its root needs the epsilon to have a gradient.
+        return torch.cat([maps.mean(2), (maps.var(2, unbiased=False) + 1e-8).sqrt()], dim=1)
+
+
+def _last_layer(network: nn.Module) -> nn.Module:
+    layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    return layers[-1]
+
+
+class BackboneEncoder(Encoder):
+    """A torchvision classifier without its head, with weights from a file of the user's.
+
+    Args:
+        name: A torchvision model, such as `resnet50` or `mobilenet_v2`.
+        weights: State dict for it (for example DINO or SwAV weights of a ResNet-50); head keys may be missing.
+        size: Images are resized to this many pixels.
+        fold: `batch_norm` for files that hold batch norm, `folded` for files where it is folded into the
+            convolutions.
+    """
+
+    def __init__(
+        self, name: str, weights: str, size: int = 224, fold: Literal["batch_norm", "folded"] = "batch_norm"
+    ) -> None:
+        super().__init__()
+        import torchvision
+
+        try:
+            norm = {"norm_layer": _NoNorm} if fold == "folded" else {}
+            self.backbone = torchvision.models.get_model(name, weights=None, **norm)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"encoder.name: {name!r} can't be built by torchvision ({error}).") from error
+        if not Path(weights).is_file():
+            raise UserError(f"encoder.weights: there is no file {weights!r}; give the weights of {name}.")
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = {k: v.float() for k, v in state.items()}
+        _add_folded_biases(self.backbone, state)
+        missing, unexpected = self.backbone.load_state_dict(state, strict=False)
+        lost = [k for k in (*missing, *unexpected) if not k.startswith(("fc.", "classifier.", "head"))]
+        if lost:
+            raise UserError(f"encoder.weights: {weights!r} does not fit {name}: {', '.join(lost[:5])} ...")
+        head = "fc" if hasattr(self.backbone, "fc") else "classifier"
+        setattr(self.backbone, head, nn.Identity())
+        self.size = size
+        self.eval().requires_grad_(False)
+
+    def features(self, source: Tensor, image: Tensor) -> Tensor:
+        """Pooled features under ImageNet normalisation; grey images are repeated to three channels."""
+        image = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
+        image = F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False)
+        mean, std = image.new_tensor([0.485, 0.456, 0.406]), image.new_tensor([0.229, 0.224, 0.225])
+        scaled = ((image + 1) / 2 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+        result: Tensor = self.backbone(scaled)
+        return result
+
+
+class _NoNorm(nn.Identity):
+    """Stands where batch norm was folded into the convolution before it."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+
+
+def _add_folded_biases(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give convolutions the bias that a folded file has for them."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is None and f"{name}.bias" in state:
+            layer.bias = nn.Parameter(torch.zeros(layer.out_channels))

@@ -1,0 +1,39 @@
+"""Density as a metric: does the student put its images where the teacher puts them?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_gancompress.density.neighbourhoods import nearest_neighbours, require_neighbours
+from lightning_gancompress.density.objectives import kernel_density
+
+
+def neighbourhood_ise(teacher: Tensor, student: Tensor, k: int = 5) -> float:
+    """Mean integrated squared density error over every sample's neighbourhood (lower is better).
+
+    Args:
+        teacher: `(N, F)` L2-normalised features of the teacher's images.
+        student: The same for the student's images of the same sources.
+        k: Neighbours per sample.
+    """
+    members = nearest_neighbours(teacher, k)
+    return float(kernel_density(teacher[members.flatten()], student[members.flatten()], k + 1))
+
+
+def density_coverage(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[float, float]:
+    """k-NN density and coverage of Naeem et al. 2020 (ICML, "Reliable Fidelity and Diversity Metrics").
+
+    Args:
+        reference: `(N, F)` features that define the manifold: real images, or the teacher's.
+        samples: `(M, F)` features that are judged.
+        k: Neighbours that set the radius of each reference point.
+
+    Returns:
+        Density: how many reference balls hold a sample, over `k` (1 when both are alike, may be above).
+        Coverage: the share of reference balls that hold a sample, in [0, 1].
+    """
+    require_neighbours(len(reference), k)
+    radii = torch.cdist(reference, reference).kthvalue(k + 1, dim=1).values
+    inside = torch.cdist(reference, samples) < radii.unsqueeze(1)
+    return float(inside.sum(0).float().mean() / k), float(inside.any(1).float().mean())

@@ -1,0 +1,84 @@
+"""Neighbourhoods: which samples of the teacher lie close to each other."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gancompress.errors import UserError
+
+
+def nearest_neighbours(features: Tensor, k: int, chunk: int = 1024) -> Tensor:
+    """Each sample and its `k` nearest others by cosine, exactly.
+
+    Args:
+        features: `(N, F)`, L2-normalised.
+        k: Neighbours per sample, below `N`.
+        chunk: Rows compared at once; bounds the memory at `chunk x N`.
+
+    Returns:
+        `(N, k + 1)` int64; column 0 is the sample itself, the others come nearest first.
+
+    Raises:
+        UserError: `k` is not smaller than the data set.
+    """
+    count = len(features)
+    require_neighbours(count, k)
+    rows = []
+    for start in range(0, count, chunk):
+        similarity = features[start : start + chunk] @ features.T
+        own = torch.arange(start, min(start + chunk, count), device=features.device)
+        similarity[torch.arange(len(own), device=features.device), own] = -torch.inf
+        rows.append(torch.cat([own.unsqueeze(1), similarity.topk(k, dim=1).indices], dim=1))
+    return torch.cat(rows).cpu()
+
+
+def require_neighbours(count: int, k: int) -> None:
+    """Raise the one error about `k` unless `count` samples have `k` neighbours each."""
+    if not 0 < k < count:
+        raise UserError(
+            f"neighbours: k={k} needs more than {k} images, there are {count}; "
+            f"choose k between 1 and {max(count - 1, 1)}."
+        )
+
+
+def cache_key(*parts: object) -> str:
+    """Digest of whatever a neighbour table depends on; modules count by their tensors."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, nn.Module):
+            for name, tensor in part.state_dict().items():
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()[:24]
+
+
+def load_table(folder: Path, key: str) -> Tensor | None:
+    """The cached table, or None if there is none that can be read."""
+    try:
+        table: Tensor = torch.load(folder / f"{key}.pt", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError):
+        return None
+    return table
+
+
+def save_table(folder: Path, key: str, table: Tensor) -> None:
+    """Write the table so that a reader, another rank say, sees all of it or nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{key}.{os.getpid()}"
+    torch.save(table, part)
+    part.replace(folder / f"{key}.pt")
+
+
+def gather_features(batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Put `(index, features)` batches into one `(N, F)` tensor, ordered by index."""
+    indices, features = zip(*batches, strict=True)
+    order = torch.cat(indices).argsort()
+    return torch.cat(features)[order.to(features[0].device)]

@@ -1,0 +1,32 @@
+"""Structured pruning: groups of channels, masks, their cost, budgets, and the small network they leave."""
+
+from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget
+from lightning_gancompress.pruning.cost import (
+    Convention,
+    LayerCost,
+    MaskedCost,
+    count_macs,
+    count_params,
+    layer_costs,
+)
+from lightning_gancompress.pruning.groups import ChannelGroups, find_groups
+from lightning_gancompress.pruning.masks import ChannelMasks
+from lightning_gancompress.pruning.slim import check_groups, slim, slim_by_mask
+
+__all__ = [
+    "ChannelGroups",
+    "ChannelMasks",
+    "Convention",
+    "LayerCost",
+    "MaskedCost",
+    "budget_penalty",
+    "check_groups",
+    "count_macs",
+    "count_params",
+    "find_groups",
+    "fit_budget",
+    "layer_costs",
+    "parse_budget",
+    "slim",
+    "slim_by_mask",
+]
