@@ -1,0 +1,105 @@
+"""Data sets: pairs of images, and the images of one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_images
+from lightning_gancompress.data.transforms import MODES, ImageError, Preprocessing, read_image
+from lightning_gancompress.errors import UserError
+
+Direction = Literal["AtoB", "BtoA"]
+
+
+class Pairs(Dataset[dict[str, Any]]):
+    """Pairs (A, B) of images as ``{"source", "target": (C, H, W) in [-1, 1], "index": int, "path": str}``.
+
+    Indexed by codes ``epoch * N + index`` (see `EpochSampler`); a plain index is epoch 0.
+
+    Args:
+        files: Per sample the files of A and B; one and the same file holds A | B side by side.
+        preprocessing: How images are resized, cropped and flipped, both of a pair alike.
+        direction: AtoB makes A the source.
+        channels: Of source and target.
+        seed: None for evaluation; else seeds the augmentation, together with epoch and index.
+    """
+
+    def __init__(
+        self,
+        files: list[tuple[Path, Path]],
+        preprocessing: Preprocessing,
+        direction: Direction,
+        channels: tuple[int, int],
+        seed: int | None = None,
+    ) -> None:
+        self.files, self.preprocessing, self.direction, self.seed = files, preprocessing, direction, seed
+        self.modes = MODES[channels[0]], MODES[channels[1]]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, code: int) -> dict[str, Any]:
+        epoch, index = divmod(code, len(self.files))
+        source, target = read_pair(*self.files[index])
+        path_a, path_b = self.files[index]
+        path = path_a
+        if self.direction == "BtoA":
+            source, target, path = target, source, path_b
+        random = None if self.seed is None else np.random.default_rng((self.seed, epoch, index))
+        view = self.preprocessing.view(source.size, path, random)
+        return {
+            "source": view(source.convert(self.modes[0])),
+            "target": view(target.convert(self.modes[1])),
+            "index": index,
+            "path": str(path),
+        }
+
+
+def read_pair(path_a: Path, path_b: Path) -> tuple[Image.Image, Image.Image]:
+    """Decode A and B from their files, or from the halves of one file.
+
+    Raises:
+        ImageError: A file can't be used, its halves are unequal, or A and B differ in size.
+    """
+    image = read_image(path_a)
+    if path_a == path_b:
+        width, height = image.size
+        if width % 2:
+            raise ImageError(
+                f"Image {path_a} is {width} pixels wide, so it has no two equal halves A | B: put A and B of "
+                "the same width side by side, or into two folders."
+            )
+        return image.crop((0, 0, width // 2, height)), image.crop((width // 2, 0, width, height))
+    other = read_image(path_b)
+    if image.size != other.size:
+        raise ImageError(
+            f"Images {path_a} ({image.width}x{image.height}) and {path_b} ({other.width}x{other.height}) are "
+            "a pair, but differ in size: resize one of them."
+        )
+    return image, other
+
+
+class FolderImages(Dataset[dict[str, Any]]):
+    """Source images of a folder and those below it: ``{"source": (C, H, W) in [-1, 1], "path": str}``."""
+
+    def __init__(self, folder: str, preprocessing: Preprocessing, channels: int) -> None:
+        self.paths = list_images(Path(folder))
+        if not self.paths:
+            raise UserError(
+                f"No images to predict: {describe_folder(Path(folder))}; expected files with one of the "
+                f"endings {' '.join(sorted(EXTENSIONS))}."
+            )
+        self.preprocessing, self.mode = preprocessing, MODES[channels]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path = self.paths[index]
+        image = read_image(path).convert(self.mode)
+        return {"source": self.preprocessing.view(image.size, path)(image), "path": str(path)}

@@ -1,0 +1,59 @@
+"""Where images lie: the folder layouts of pytorch-CycleGAN-and-pix2pix."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lightning_gancompress.errors import UserError
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff"}
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files below a folder, sorted; follows links, skips hidden files."""
+    found = [Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names]
+    return sorted(
+        path for path in found if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    )
+
+
+def describe_folder(folder: Path) -> str:
+    """What a folder holds, in a few words for an error message."""
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{folder} holds {', '.join(names[:8]) + more if names else 'nothing'}"
+
+
+def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """Find the pairs of a split; empty if the split is not there.
+
+    Layouts, the first with images counts: ``split/A`` and ``split/B``; ``split`` with A | B side by side;
+    ``splitA`` and ``splitB``; ``split_A`` and ``split_B``; ``A/split`` and ``B/split``.
+
+    Raises:
+        UserError: Two folders whose images don't pair up by name.
+    """
+    aligned = root / split
+    folders = [(aligned / "A", aligned / "B"), (aligned, aligned), (root / f"{split}A", root / f"{split}B")]
+    folders += [(root / f"{split}_A", root / f"{split}_B"), (root / "A" / split, root / "B" / split)]
+    for a, b in folders:
+        if files := list_images(a):
+            return [(file, file) for file in files] if a == b else pair_by_name(a, b)
+    return []
+
+
+def pair_by_name(a: Path, b: Path) -> list[tuple[Path, Path]]:
+    """Pair the images of two folders by their relative names, endings aside."""
+    named_a, named_b = (
+        {str(file.relative_to(d).with_suffix("")): file for file in list_images(d)} for d in (a, b)
+    )
+    if alone := sorted(named_a.keys() ^ named_b.keys()):
+        folder, other = (a, b) if alone[0] in named_a else (b, a)
+        raise UserError(
+            f"{len(alone)} images of {a} and {b} have no partner of the same name, the first is {alone[0]} "
+            f"of {folder}: add it to {other}, or remove it."
+        )
+    return [(file, named_b[name]) for name, file in named_a.items()]

@@ -1,0 +1,141 @@
+"""The order of samples: shuffled, sharded over ranks, and the same again after a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
+
+from lightning_gancompress.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Shuffle by (seed, epoch), shard evenly over ranks, go on where a resumed epoch stopped.
+
+    Yields codes ``epoch * N + index``, from which a data set seeds its augmentation: a picture depends on
+    (seed, epoch, index) alone, whatever the number of workers or restarts.
+
+    With ``neighbourhoods`` the samples come in groups: ``members`` drawn without replacement from the row of
+    each centre. An epoch keeps its number of images, so it visits ``N / members`` of the centres.
+
+    Args:
+        dataset: What is sampled, of length N.
+        batch_size: Images per step and rank; a resume counts in batches.
+        seed: Makes order and draws repeatable.
+        trainer: Knows rank, world size and progress. None: one process, and the epoch of ``set_epoch``.
+        neighbourhoods: ``(N, k + 1)`` int64, row ``c`` holds ``c`` and its ``k`` nearest.
+        members: Images per centre; only with ``neighbourhoods``.
+    """
+
+    # a DistributedSampler, because Lightning wraps samplers of every other kind again under DDP
+
+    def __init__(
+        self,
+        dataset: Sized,
+        batch_size: int,
+        seed: int = 0,
+        trainer: Trainer | None = None,
+        neighbourhoods: Tensor | None = None,
+        members: int = 4,
+    ) -> None:
+        rank, world = rank_and_world(trainer)
+        super().__init__(dataset, num_replicas=world, rank=rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        self.size, self.batch_size, self.trainer = len(dataset), batch_size, trainer
+        # without neighbourhoods every image is alone in its own
+        self.members = 1 if neighbourhoods is None else members
+        self.rows = np.arange(self.size)[:, None] if neighbourhoods is None else neighbourhoods.cpu().numpy()
+        if batch_size % self.members:
+            raise UserError(
+                f"batch_size is {batch_size}, not a multiple of the {self.members} members drawn per "
+                f"neighbourhood: set it to {self.members * max(1, round(batch_size / self.members))}, or "
+                "change members."
+            )
+        if self.members > self.rows.shape[1]:
+            raise UserError(
+                f"{self.members} members can't be drawn from neighbourhoods of {self.rows.shape[1]} images: "
+                f"set members to at most k + 1 = {self.rows.shape[1]}."
+            )
+        if len(self) < batch_size:
+            raise UserError(
+                f"The training split has {self.size} images, too few for one batch of {batch_size} on each "
+                f"of {world} process(es): lower batch_size or add images."
+            )
+
+    def __len__(self) -> int:
+        return self.size // self.num_replicas // self.members * self.members
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, batches = (self.epoch, 0) if self.trainer is None else fit_position(self.trainer)
+        codes = epoch * self.size + self.order(epoch)
+        return iter(codes[batches * self.batch_size :].tolist())
+
+    def order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Indices of this rank in an epoch, ``(len(self),)``."""
+        random = np.random.default_rng((self.seed, epoch))
+        # drawn for all ranks before the shard is cut, so that the shards are disjoint in their centres
+        rows = random.permuted(self.rows[random.permutation(self.size)], axis=1)
+        shard = rows[self.rank :: self.num_replicas, : self.members]
+        return shard[: len(self) // self.members].reshape(-1)
+
+
+class ShardSampler(DistributedSampler[Any]):
+    """Every ``world``-th image in order, for evaluation: no padding, so metrics count each image once."""
+
+    def __init__(self, dataset: Sized, trainer: Trainer | None = None) -> None:
+        rank, world = rank_and_world(trainer)
+        super().__init__(dataset, num_replicas=world, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        self.indices = range(rank, len(dataset), world)
+        if len(dataset) < world:
+            # a rank without a batch would miss the collectives of the others and hang them
+            raise UserError(
+                f"{len(dataset)} images can't be shared by {world} processes: use at most {len(dataset)} "
+                "devices."
+            )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A loader that Lightning takes for resumable, which `EpochSampler` makes it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the position is in the trainer's own progress."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore nothing."""
+
+
+def rank_and_world(trainer: Trainer | None) -> tuple[int, int]:
+    """Return this process's rank and the number of processes."""
+    return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+
+def fit_position(trainer: Trainer) -> tuple[int, int]:
+    """Return the epoch that the next iterator serves and how many of its batches a restored run has done.
+
+    Lightning makes the first iterator of a run before it repairs its restored counters and before it calls
+    ``set_epoch``, so both numbers are read from the counters, by the rules of its loops (2.6).
+    """
+    fit = trainer.fit_loop
+    epochs: Any = fit.epoch_progress.current
+    batches: Any = fit.epoch_loop.batch_progress
+    if not fit.restarting or epochs.started == epochs.processed:
+        return epochs.processed, 0
+    # saved in on_train_batch_end a batch is processed but not yet completed; where the totals disagree, an
+    # earlier run ended inside a step, and Lightning then repeats the uncompleted batch
+    total = batches.total
+    done = batches.current.processed if total.ready == total.processed else batches.current.completed
+    if batches.is_last_batch and done == batches.current.ready:
+        return epochs.processed + 1, 0
+    return epochs.processed, done

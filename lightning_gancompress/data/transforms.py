@@ -1,0 +1,152 @@
+"""From image files to tensors: decode, resize, crop and flip as pytorch-CycleGAN-and-pix2pix does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from lightning_gancompress.errors import UserError
+
+Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
+MODES = {1: "L", 3: "RGB"}
+
+
+class ImageError(UserError):
+    """An image that can't be used; keeps its one sentence on the way out of a loader's worker process.
+
+    A worker's exception is built anew from its formatted traceback, whose last line holds the sentence.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f"{ImageError.__name__}: ")[2].strip())
+
+
+@dataclass(frozen=True)
+class View:
+    """What happens to an image, or alike to both of a pair: resize, crop, then flip. Sizes in pixels."""
+
+    size: tuple[int, int]
+    box: tuple[int, int, int, int] | None = None
+    flip: bool = False
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Map an image to a float tensor ``(C, H, W)`` in [-1, 1]."""
+        if image.size != self.size:
+            image = image.resize(self.size, Image.Resampling.BICUBIC)
+        if self.box is not None:
+            image = image.crop(self.box)
+        if self.flip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1).permute(2, 0, 1)
+        # the operations of ToTensor and Normalize in their order, for equal bits
+        return pixels.contiguous().float().div_(255).sub_(0.5).div_(0.5)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The preprocessing options of pytorch-CycleGAN-and-pix2pix (``data/base_dataset.py``). Sizes in pixels.
+
+    For evaluation images load at ``crop_size``, are cropped in the middle where a crop remains, and never
+    flipped. Sizes that no crop fixes are rounded to a multiple of 4, as its ``none`` does.
+    """
+
+    preprocess: Preprocess = "resize_and_crop"
+    load_size: int = 286
+    crop_size: int = 256
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.crop_size < 1 or self.load_size < 1:
+            raise UserError(f"load_size {self.load_size} and crop_size {self.crop_size} must be positive.")
+        if self.preprocess.endswith("_and_crop") and self.crop_size > self.load_size:
+            raise UserError(
+                f"crop_size {self.crop_size} is larger than load_size {self.load_size}: raise load_size or "
+                "lower crop_size."
+            )
+
+    def view(
+        self, size: tuple[int, int], path: Path | str, random: np.random.Generator | None = None
+    ) -> View:
+        """Choose the view of an image of a size (width, height); without ``random`` the one for evaluation.
+
+        Raises:
+            ImageError: The image of ``path`` is smaller than the crop.
+        """
+        width, height = loaded = self.loaded_size(size, self.crop_size if random is None else self.load_size)
+        box = None
+        if "crop" in self.preprocess:
+            room = width - self.crop_size, height - self.crop_size
+            if min(room) < 0:
+                raise ImageError(
+                    f"Image {path} is {size[0]}x{size[1]}, smaller than crop_size {self.crop_size}: lower "
+                    "crop_size or set preprocess to resize_and_crop."
+                )
+            x, y = (int(r // 2 if random is None else random.integers(r + 1)) for r in room)
+            box = (x, y, x + self.crop_size, y + self.crop_size)
+        return View(loaded, box, self.flip and random is not None and bool(random.random() < 0.5))
+
+    def loaded_size(self, size: tuple[int, int], load_size: int) -> tuple[int, int]:
+        """Width and height before the crop."""
+        width, height = size
+        if self.preprocess == "resize_and_crop":
+            return load_size, load_size
+        if self.preprocess.startswith("scale_width") and not (
+            width == load_size and height >= self.crop_size
+        ):
+            width, height = load_size, int(max(load_size * height / width, self.crop_size))
+        if "crop" not in self.preprocess:
+            width, height = max(4, round(width / 4) * 4), max(4, round(height / 4) * 4)
+        return width, height
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode an image file with 8 bits a channel.
+
+    Raises:
+        ImageError: The file can't be read, decoded, or has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ImageError(f"Image {path} can't be decoded ({error}): replace or remove it.") from error
+    if image.mode[0] in "IF":
+        raise ImageError(
+            f"Image {path} has more than 8 bits a channel (mode {image.mode}): convert it to 8 bits."
+        )
+    return image
+
+
+def check_channels(**channels: int) -> None:
+    """Refuse channel counts that image files don't have."""
+    for name, count in channels.items():
+        if count not in MODES:
+            raise UserError(
+                f"{name} is {count}, but image files give 1 (greyscale) or 3 (RGB) channels: use one of "
+                "them, or your own LightningDataModule with batches of source, target, index and path."
+            )
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stack samples to a batch.
+
+    Raises:
+        ImageError: The samples differ in size.
+    """
+    shapes = {sample["source"].shape[1:]: sample["path"] for sample in samples}
+    if len(shapes) > 1:
+        (a, path_a), (b, path_b) = list(shapes.items())[:2]
+        raise ImageError(
+            f"Images of one batch differ in size ({path_a}: {a[1]}x{a[0]}, {path_b}: {b[1]}x{b[0]}): set "
+            "batch_size and eval_batch_size to 1, or a preprocess with crop."
+        )
+    batch: dict[str, Any] = default_collate(list(samples))
+    return batch
