@@ -5,6 +5,7 @@ from lightning_gancompress.networks.layers import Norm
 from lightning_gancompress.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from lightning_gancompress.networks.resnet import ResnetGenerator
 from lightning_gancompress.networks.spec import (
+    BatchNorm,
     NetworkSpec,
     channel_widths,
     load_tensors,
@@ -14,6 +15,7 @@ from lightning_gancompress.networks.spec import (
 from lightning_gancompress.networks.unet import UnetGenerator
 
 __all__ = [
+    "BatchNorm",
     "Init",
     "NetworkSpec",
     "Norm",

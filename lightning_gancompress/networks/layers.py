@@ -40,8 +40,8 @@ def check_image(
         )
     height, width = image.shape[2:]
     if min(height, width) < smallest or height % multiple or width % multiple:
-        need = f"at least {smallest}" + (f" and a multiple of {multiple}" if multiple > 1 else "")
+        needs = [f"a multiple of {multiple}"] * (multiple > 1) + [f"at least {smallest}"] * (smallest > 1)
         raise UserError(
-            f"{name} can't work on images of {height}x{width} pixels: height and width must be {need}. "
-            "Resize or crop them."
+            f"{name} can't work on images of {height}x{width} pixels: height and width must be "
+            f"{' and '.join(needs)}. Resize or crop them."
         )

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks.init import init_weights
 
-BatchNormReading = Literal["running", "image"]
+BatchNorm = Literal["running", "image"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class NetworkSpec:
 
     class_path: str
     init_args: dict[str, Any]
-    batch_norm: BatchNormReading = "running"
+    batch_norm: BatchNorm = "running"
     widths: dict[str, list[int]] | None = None
 
     def build(self, state_dict: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -70,6 +70,19 @@ class NetworkSpec:
             return network_class(**self.init_args)
         except TypeError as error:
             raise UserError(f"{self.class_path} does not accept {self.init_args}: {error}.") from error
+
+    def reading(self, batch_norm: BatchNorm | None) -> "NetworkSpec":
+        """Return the recipe with `batch_norm` in place of its own; None changes nothing.
+
+        Raises:
+            UserError: When the running statistics were given up before.
+        """
+        if batch_norm == "running" and self.batch_norm == "image":
+            raise UserError(
+                "batch_norm: running needs running statistics, and the network was made with batch_norm: "
+                "image, which keeps none. Leave batch_norm out."
+            )
+        return dataclasses.replace(self, batch_norm=batch_norm or self.batch_norm)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types, for `from_dict`."""
@@ -187,6 +200,9 @@ def load_tensors(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         if isinstance(layer, _NormBase) and not layer.track_running_stats:
             for statistic in ("running_mean", "running_var", "num_batches_tracked"):
                 given.pop(f"{name}.{statistic}", None)
+        elif isinstance(layer, _NormBase) and layer.num_batches_tracked is not None:
+            # PyTorch before 0.4.1 kept no such counter
+            given.setdefault(f"{name}.num_batches_tracked", torch.tensor(0))
     own = network.state_dict()
     shapes = [
         f"{key} is {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"

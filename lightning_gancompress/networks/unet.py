@@ -103,5 +103,5 @@ class UnetGenerator(nn.Module):
 
     def forward(self, source: Tensor) -> Tensor:
         """Translate `source` (B, C, H, W) in [-1, 1]."""
-        check_image(self, source, self.in_channels, smallest=self.size_multiple, multiple=self.size_multiple)
+        check_image(self, source, self.in_channels, multiple=self.size_multiple)
         return self.model(source)  # type: ignore[no-any-return]

@@ -1,0 +1,55 @@
+"""Networks from files: what users already have, and what this project writes. No Lightning."""
+
+from pathlib import Path
+
+from torch import nn
+
+from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.small import load_small, save_small
+from lightning_gancompress.checkpoints.training import (
+    is_training_checkpoint,
+    load_networks,
+    network_from_checkpoint,
+)
+from lightning_gancompress.checkpoints.upstream import (
+    load_upstream,
+    network_from_tensors,
+    upstream_preprocessing,
+)
+from lightning_gancompress.networks import BatchNorm
+
+__all__ = [
+    "load_generator",
+    "load_networks",
+    "load_small",
+    "load_upstream",
+    "save_small",
+    "upstream_preprocessing",
+]
+
+
+def load_generator(
+    path: str | Path, *, batch_norm: BatchNorm | None = None, network: str = "generator"
+) -> nn.Module:
+    """Load a generator, ready to translate images: (B, C, H, W) in [-1, 1] to the same range, in eval mode.
+
+    Loads no Lightning and runs no code from the file.
+
+    Args:
+        path: A small model (`.pth` with its `.json` beside it), a training checkpoint of this project (`.ckpt`),
+            or a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix.
+        batch_norm: How batch norms work: "running" with the statistics of the training, "image" with those of
+            each single image, as upstream's test script has it. None is as recorded, and "running" for upstream
+            files.
+        network: Which network of a training checkpoint; "teacher.generator" is the uncompressed one.
+
+    Raises:
+        UserError: When the file is missing, damaged, or holds something else.
+    """
+    path = Path(path)
+    if path.suffix == ".pth" and path.is_file() and path.with_suffix(".json").is_file():
+        return load_small(path, batch_norm=batch_norm)[0]
+    content = read_torch(path)
+    if is_training_checkpoint(content):
+        return network_from_checkpoint(content, path, network, batch_norm)[0]
+    return network_from_tensors(content, path, batch_norm or "running", "generator")[0]

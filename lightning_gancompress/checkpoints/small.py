@@ -1,0 +1,95 @@
+"""The compressed network as people take it away: a plain state dict, and a JSON description beside it."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_gancompress.checkpoints.files import read_torch, write_files
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
+
+VERSION = 1
+
+
+def save_small(
+    network: nn.Module,
+    spec: NetworkSpec,
+    path: str | Path,
+    *,
+    preprocessing: dict[str, Any],
+    provenance: dict[str, Any],
+) -> None:
+    """Write `network` to `path` and its description to the same name with `.json`.
+
+    Args:
+        network: As it is to be loaded again; its channel widths go into the description.
+        spec: Class and arguments that it was made from.
+        path: Ends in `.pth`.
+        preprocessing: How images become its input, in plain types.
+        provenance: Where it comes from, in plain types.
+
+    Raises:
+        UserError: When the files can't be written.
+    """
+    path = Path(path)
+    if path.suffix != ".pth":
+        raise UserError(f"A small model goes into a .pth file, not {path}: name one.")
+    description = {
+        "version": VERSION,
+        "network": dataclasses.replace(spec, widths=channel_widths(network)).to_dict(),
+        "preprocessing": preprocessing,
+        "provenance": provenance,
+    }
+    weights = io.BytesIO()
+    torch.save(
+        {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}, weights
+    )
+    text = json.dumps(description, indent=2) + "\n"
+    write_files({path: weights.getvalue(), path.with_suffix(".json"): text.encode()})
+
+
+def load_small(
+    path: str | Path, *, batch_norm: BatchNorm | None = None
+) -> tuple[nn.Module, NetworkSpec, dict[str, Any]]:
+    """Return the network in eval mode, its recipe, and the whole description.
+
+    Args:
+        path: The `.pth` file; its `.json` lies beside it.
+        batch_norm: Reading of the batch norms that replaces the recorded one, or None.
+
+    Raises:
+        UserError: When one of the two files is missing, damaged or not for the other.
+    """
+    path = Path(path)
+    tensors = read_torch(path)
+    description = _read_description(path.with_suffix(".json"))
+    try:
+        spec = NetworkSpec.from_dict(description["network"]).reading(batch_norm)
+        return spec.build(tensors).eval(), spec, description
+    except (UserError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} and the .json beside it don't make a network: {error}") from error
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(
+            f"{path}, which describes the network beside it, can't be read: {error.strerror}."
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}): copy it again from where the model was saved."
+        ) from error
+    version = description.get("version") if isinstance(description, dict) else None
+    if version != VERSION:
+        raise UserError(
+            f"{path} has format version {version}, and this release reads version {VERSION}: "
+            "save the model again, or install the release that wrote it."
+        )
+    return dict(description)
