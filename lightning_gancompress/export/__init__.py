@@ -1,0 +1,30 @@
+"""Getting a network out: ONNX, `torch.export`, and how fast it runs. No Lightning."""
+
+from lightning_gancompress.export.latency import (
+    Latency,
+    LatencyComparison,
+    compare_latency,
+    measure_latency,
+    onnx_latency,
+    onnx_run,
+    torch_latency,
+    torch_run,
+    torch_threads,
+)
+from lightning_gancompress.export.onnx import export_onnx, load_onnx
+from lightning_gancompress.export.program import export_torch
+
+__all__ = [
+    "Latency",
+    "LatencyComparison",
+    "compare_latency",
+    "export_onnx",
+    "export_torch",
+    "load_onnx",
+    "measure_latency",
+    "onnx_latency",
+    "onnx_run",
+    "torch_latency",
+    "torch_run",
+    "torch_threads",
+]

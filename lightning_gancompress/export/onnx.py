@@ -1,0 +1,106 @@
+"""Export to ONNX, checked with ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from lightning_gancompress.checkpoints.files import write_files
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
+
+OPSET = (
+    18  # what torch's exporter writes natively: no version conversion, and the oldest runtimes it can serve
+)
+
+
+def export_onnx(
+    network: nn.Module,
+    path: str | Path,
+    sample: Tensor,
+    *,
+    tolerance: float = 1e-4,
+    dynamic_size: bool = False,
+) -> dict[str, Any]:
+    """Write `network` as one self-contained ONNX file: input `image`, output `output`, free batch size.
+
+    Of torch's two exporters this uses the one based on `torch.export`. The files of both run equally fast in
+    ONNX Runtime and keep instance norms as one operator, but this one also folds batch norms into transposed
+    convolutions, and writes reflection padding as one operator where the other takes nine.
+
+    Args:
+        network: Maps one (B, C, H, W) image batch to another; it is copied, not changed.
+        path: The file to write, whole or not at all.
+        sample: An input of the wanted shape; its values don't matter.
+        tolerance: Largest accepted difference of ONNX Runtime from torch, in units of the output.
+        dynamic_size: Accept other heights and widths too; operators of a fixed size can be planned better.
+
+    Returns:
+        Plain facts about the file: see `describe`, and the `opset`.
+
+    Raises:
+        UserError: A package is missing, the network can't be exported, differs too much, or can't be written.
+    """
+    _require("onnx", "onnxruntime", "onnxscript")
+    reference = inference_copy(network)
+    program = trace(reference, sample, dynamic_size)
+    content = _convert(program, dynamic_size)
+    difference = max_difference(reference, load_onnx(content), sample, dynamic_size)
+    check(difference, tolerance, path)
+    write_files({Path(path): content})
+    return {**describe(path, "onnx", sample, difference, dynamic_size), "opset": OPSET}
+
+
+def _convert(program: ExportedProgram, dynamic_size: bool) -> bytes:
+    names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deprecations within the exporter
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=["output"],
+            dynamic_shapes=(names,),
+            verbose=False,
+        )
+    assert exported is not None  # only the TorchScript exporter returns nothing
+    content: bytes = exported.model_proto.SerializeToString()
+    return content
+
+
+def load_onnx(model: str | Path | bytes, threads: int = 0) -> Callable[[Tensor], Tensor]:
+    """A function that maps an image batch (B, C, H, W) through an ONNX model on the CPU.
+
+    Args:
+        model: A file written by `export_onnx`, or its content.
+        threads: Threads to run on; 0 leaves the choice to ONNX Runtime.
+    """
+    _require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    source = model if isinstance(model, bytes) else str(model)
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    (name,) = (node.name for node in session.get_inputs())
+
+    def run(image: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: image.numpy(force=True)})[0])
+
+    return run
+
+
+def _require(*packages: str) -> None:
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        names = " and ".join(missing)
+        raise UserError(f"ONNX needs {names}: run `pip install lightning_gancompress[export]`.")

@@ -1,0 +1,146 @@
+"""Networks as `torch.export` programs, and the numerical check every exported file must pass."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from lightning_gancompress.checkpoints.files import write_files
+from lightning_gancompress.errors import UserError
+
+
+def export_torch(
+    network: nn.Module, path: str | Path, sample: Tensor, *, tolerance: float = 1e-4
+) -> dict[str, Any]:
+    """Write `network` as a `.pt2` program that `torch.export.load(path).module()` runs without this package.
+
+    Its batch size is free, height and width are the sample's: torch guards a program against sizes
+    that it treats specially, such as a single pixel in the middle of a U-Net.
+
+    Args:
+        network: Maps one (B, C, H, W) image batch to another; it is copied, not changed.
+        path: The file to write, whole or not at all.
+        sample: An input of the wanted shape; its values don't matter.
+        tolerance: Largest accepted difference of the read-back program's output from the network's.
+
+    Returns:
+        Plain facts about the file: see `describe`.
+
+    Raises:
+        UserError: The network can't be traced, the file differs from it, or can't be written.
+    """
+    reference = inference_copy(network)
+    buffer = io.BytesIO()
+    torch.export.save(trace(reference, sample), buffer)
+    buffer.seek(0)
+    difference = max_difference(reference, torch.export.load(buffer).module(), sample)
+    check(difference, tolerance, path)
+    write_files({Path(path): buffer.getvalue()})
+    return describe(path, "torch", sample, difference)
+
+
+def inference_copy(network: nn.Module) -> nn.Module:
+    """A frozen float32 copy on the CPU, in eval mode."""
+    return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+
+
+def trace(network: nn.Module, sample: Tensor, dynamic_size: bool = False) -> ExportedProgram:
+    """Trace a network whose batch size (and with `dynamic_size` height and width) stays free."""
+    with torch.inference_mode():
+        network(torch.zeros(1, *sample.shape[1:]))  # so that the network itself complains of a wrong shape
+    _, channels, height, width = sample.shape
+    # a size of one is taken for a constant: so two images, and two pixels in the middle of a U-Net
+    scale = 2 if dynamic_size else 1
+    example = torch.zeros(2, channels, scale * height, scale * width)
+    # AUTO finds what sizes a network accepts, such as multiples of 64, where a named dimension must say it
+    shape = {0: Dim("batch"), **({2: Dim.AUTO, 3: Dim.AUTO} if dynamic_size else {})}
+    try:
+        with quiet():
+            program = torch.export.export(network, (example,), dynamic_shapes=(shape,), strict=False)
+    except Exception as error:  # the tracer's exceptions share no base class
+        raise UserError(
+            f"{type(network).__name__} can't be traced for export: {_first_line(error)}"
+        ) from error
+    traced = program.graph_signature.user_inputs[0]
+    sizes = next(node for node in program.graph.nodes if node.name == traced).meta["val"].shape
+    if dynamic_size and any(isinstance(size, int) for size in sizes[2:]):
+        msg = (
+            f"{type(network).__name__} works at {tuple(sample.shape[2:])} pixels only: "
+            f"export it without dynamic_size."
+        )
+        raise UserError(msg)
+    return program
+
+
+@torch.inference_mode()
+def max_difference(
+    network: nn.Module, run: Callable[[Tensor], Tensor], sample: Tensor, dynamic_size: bool = False
+) -> float:
+    """Largest absolute difference of `run` from `network` on random images in [-1, 1].
+
+    Batches of one and three, and with `dynamic_size` twice the height too; nan where an output is.
+    """
+    generator = torch.Generator().manual_seed(0)
+    _, channels, height, width = sample.shape
+    shapes = [(1, channels, height, width), (3, channels, height, width)]
+    if dynamic_size:
+        shapes.append((1, channels, 2 * height, width))
+    probes = [torch.rand(shape, generator=generator) * 2 - 1 for shape in shapes]
+    differences = []
+    for probe in probes:
+        try:
+            output = run(probe)
+        except Exception as error:  # of whatever runtime
+            msg = f"The exported {type(network).__name__} fails on {tuple(probe.shape)}: {_first_line(error)}"
+            raise UserError(msg) from error
+        differences.append((output - network(probe)).abs().max())
+    return float(torch.stack(differences).max())  # python's max may lose a nan
+
+
+def check(difference: float, tolerance: float, path: str | Path) -> None:
+    """Raise a `UserError` unless an exported file agrees with its network."""
+    if not difference <= tolerance:  # so that nan fails as well
+        msg = (
+            f"{Path(path).name} was not written: its output differs from the network's by {difference:.3g}, "
+            f"more than the tolerance {tolerance:.3g}. Check that the weights are finite, or raise it."
+        )
+        raise UserError(msg)
+
+
+def describe(
+    path: str | Path, form: str, sample: Tensor, difference: float, dynamic_size: bool = False
+) -> dict[str, Any]:
+    """What an export reports: path, format, bytes, free dimensions, input shape and measured difference."""
+    return {
+        "path": str(path),
+        "format": form,
+        "bytes": Path(path).stat().st_size,
+        "input_shape": [1, *sample.shape[1:]],
+        "dynamic": ["batch", "height", "width"] if dynamic_size else ["batch"],
+        "max_difference": difference,
+    }
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the tracer's log records: what matters is raised as well."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,6 @@
+"""How good the images are: per pair of images, and per set of images. No Lightning."""
+
+from lightning_gancompress.metrics.fid import Feature, InceptionMetrics, distances, to_uint8
+from lightning_gancompress.metrics.image import l1, psnr, ssim
+
+__all__ = ["Feature", "InceptionMetrics", "distances", "l1", "psnr", "ssim", "to_uint8"]

@@ -1,0 +1,146 @@
+"""FID and KID as torch-fidelity computes them, with all their settings in one place."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.errors import UserError
+
+Feature = Literal[64, 192, 768, 2048]
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1000  # the usual setting; all images where there are fewer
+SEED = 2020  # torch-fidelity's default
+
+
+class InceptionMetrics:
+    """Collect Inception features of sets of images and compute FID and KID between two of them.
+
+    Not an `nn.Module` on purpose: as part of one, Inception's weights would enter its checkpoints.
+
+    Example:
+        >>> metrics = InceptionMetrics(768, "inception.pth")
+        >>> metrics.update("real", photos)
+        >>> metrics.update("fake", translated)
+        >>> metrics.compute("fake", "real")
+        {'fid_768': 0.37, 'kid_768': 0.00003}
+
+    Args:
+        feature: Inception's layer by its width: 2048 is FID proper; the earlier ones give another quantity,
+            which bears their number in its name (`fid_768`).
+        weights: torch-fidelity's weight file; None downloads it.
+        device: Where Inception runs.
+    """
+
+    def __init__(
+        self,
+        feature: Feature = 2048,
+        weights: str | Path | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.feature = feature
+        self._network = load_inception(feature, weights).to(device)
+        self._device = torch.device(device)
+        self._features: defaultdict[str, list[Tensor]] = defaultdict(list)
+
+    def update(self, name: str, images: Tensor) -> None:
+        """Add images (B, 1 or 3, H, W) in [-1, 1], or uint8, to the set `name`."""
+        if images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        if images.shape[1] != 3:
+            raise UserError(
+                f"FID and KID need images of 1 or 3 channels, not {images.shape[1]}: leave fid_feature out."
+            )
+        pixels = images if images.dtype == torch.uint8 else to_uint8(images)
+        with torch.inference_mode():
+            (features,) = self._network(pixels.to(self._device))
+        self._features[name].append(features.cpu())
+
+    def features(self, name: str) -> Tensor:
+        """The features (N, feature) of a set, in the order of its updates."""
+        return torch.cat(self._features[name] or [torch.empty(0, self.feature)])
+
+    def compute(self, fake: str = "fake", real: str = "real") -> dict[str, float]:
+        """FID and KID between two sets: see `distances`."""
+        return distances(self.features(fake), self.features(real))
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._features.clear()
+
+
+def distances(fake: Tensor, real: Tensor) -> dict[str, float]:
+    """FID and KID between two sets of features (N, D) and (M, D).
+
+    Returns:
+        `fid` and `kid` when D is 2048, `fid_D` and `kid_D` otherwise. KID is the mean over 100 random subsets
+        of min(N, M, 1000) images, drawn from a fixed seed.
+
+    Raises:
+        UserError: A set has fewer than two images.
+    """
+    from torch_fidelity import metric_fid, metric_kid
+
+    size = min(len(fake), len(real))
+    if size < 2:
+        raise UserError(f"FID and KID need at least 2 images in each set, not {size}.")
+    statistics = [metric_fid.fid_features_to_statistics(features) for features in (fake, real)]
+    fid = metric_fid.fid_statistics_to_metric(*statistics, verbose=False)
+    kid = metric_kid.kid_features_to_metric(
+        fake,
+        real,
+        kid_subsets=KID_SUBSETS,
+        kid_subset_size=min(size, KID_SUBSET_SIZE),
+        rng_seed=SEED,
+        verbose=False,
+    )
+    suffix = "" if fake.shape[1] == 2048 else f"_{fake.shape[1]}"
+    return {
+        f"fid{suffix}": fid[metric_fid.KEY_METRIC_FID],
+        f"kid{suffix}": kid[metric_kid.KEY_METRIC_KID_MEAN],
+    }
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Map [-1, 1] to 0..255, rounded as when a picture is saved."""
+    return ((images.float() + 1) / 2 * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def load_inception(feature: Feature, weights: str | Path | None) -> nn.Module:
+    """torch-fidelity's Inception: uint8 images (B, 3, H, W) -> a tuple of the features (B, feature).
+
+    Args:
+        feature: The only layer to return.
+        weights: Its weight file; None downloads it.
+
+    Raises:
+        UserError: The file is missing or of another network, or the download failed.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    if weights is not None:
+        read_torch(Path(weights))  # torch-fidelity would run code from the file: refuse such a file first
+    try:
+        network: nn.Module = FeatureExtractorInceptionV3(
+            "inception-v3-compat",
+            [str(feature)],
+            feature_extractor_weights_path=None if weights is None else str(weights),
+            verbose=False,
+        )
+    except (OSError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        if weights is None:
+            msg = (
+                f"Inception's weights for FID and KID can't be downloaded ({reason}): name a local copy "
+                "of torch-fidelity's weights-inception-2015-12-05-6726825d.pth in `weights` (`fid_weights` of "
+                "the Evaluation callback)."
+            )
+        else:
+            msg = f"{weights} doesn't hold torch-fidelity's Inception ({reason}): give its own weight file."
+        raise UserError(msg) from error
+    return network
