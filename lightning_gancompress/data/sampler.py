@@ -132,10 +132,10 @@ def fit_position(trainer: Trainer) -> tuple[int, int]:
     batches: Any = fit.epoch_loop.batch_progress
     if not fit.restarting or epochs.started == epochs.processed:
         return epochs.processed, 0
-    # saved in on_train_batch_end a batch is processed but not yet completed; where the totals disagree, an
-    # earlier run ended inside a step, and Lightning then repeats the uncompleted batch
-    total = batches.total
-    done = batches.current.processed if total.ready == total.processed else batches.current.completed
-    if batches.is_last_batch and done == batches.current.ready:
+    if batches.total.ready != batches.total.processed:
+        # a run ended inside a step: its batch, and from then on every batch not completed, is done again
+        return epochs.processed, batches.current.completed
+    if batches.is_last_batch and batches.current.processed == batches.current.ready:
         return epochs.processed + 1, 0
-    return epochs.processed, done
+    # not `completed`: in on_train_batch_end, where checkpoints are saved, it lags behind
+    return epochs.processed, batches.current.processed
