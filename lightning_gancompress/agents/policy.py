@@ -59,7 +59,8 @@ class PruningAgent(nn.Module):
         """Logits `(total,)`; `peer_mask` is the other network's flat mask (no gradient flows into it)."""
         start = None
         if self.peer is not None and peer_mask is not None:
-            start = self.peer(peer_mask.detach()).expand(2, 1, _HIDDEN).contiguous()
+            # a copy: the buffer is overwritten before the backward pass
+            start = self.peer(peer_mask.detach().clone()).expand(2, 1, _HIDDEN).contiguous()
         states = self.norm(self.gru(self.inputs, start)[0]).relu()
         return torch.cat([head(state.flatten()) for head, state in zip(self.heads, states, strict=True)])
 

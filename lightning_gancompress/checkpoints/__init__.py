@@ -1,6 +1,7 @@
 """Networks from files: what users already have, and what this project writes. No Lightning."""
 
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -16,10 +17,11 @@ from lightning_gancompress.checkpoints.upstream import (
     network_from_tensors,
     upstream_preprocessing,
 )
-from lightning_gancompress.networks import BatchNorm
+from lightning_gancompress.networks import BatchNorm, NetworkSpec
 
 __all__ = [
     "load_generator",
+    "load_network",
     "load_networks",
     "load_small",
     "load_upstream",
@@ -36,20 +38,35 @@ def load_generator(
     Loads no Lightning and runs no code from the file.
 
     Args:
-        path: A small model (`.pth` with its `.json` beside it), a training checkpoint of this project (`.ckpt`),
-            or a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix.
+        path: A small model (`.pth` with its `.json` beside it), a training checkpoint of this project
+            (`.ckpt`), or a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix.
         batch_norm: How batch norms work: "running" with the statistics of the training, "image" with those of
-            each single image, as upstream's test script has it. None is as recorded, and "running" for upstream
-            files.
+            each single image, as upstream's test script has it. None is as recorded, and "running" for
+            upstream files.
         network: Which network of a training checkpoint; "teacher.generator" is the uncompressed one.
+
+    Raises:
+        UserError: When the file is missing, damaged, or holds something else.
+    """
+    return load_network(path, network, batch_norm)[0]
+
+
+def load_network(
+    path: str | Path, network: str = "generator", batch_norm: BatchNorm | None = None
+) -> tuple[nn.Module, NetworkSpec]:
+    """Load a generator or a discriminator from any file that `load_generator` reads, with its recipe.
 
     Raises:
         UserError: When the file is missing, damaged, or holds something else.
     """
     path = Path(path)
     if path.suffix == ".pth" and path.is_file() and path.with_suffix(".json").is_file():
-        return load_small(path, batch_norm=batch_norm)[0]
+        return load_small(path, batch_norm=batch_norm)[:2]
     content = read_torch(path)
     if is_training_checkpoint(content):
-        return network_from_checkpoint(content, path, network, batch_norm)[0]
-    return network_from_tensors(content, path, batch_norm or "running", "generator")[0]
+        return network_from_checkpoint(content, path, network, batch_norm)
+    return network_from_tensors(content, path, batch_norm or "running", _role(network))
+
+
+def _role(network: str) -> Literal["generator", "discriminator"]:
+    return "discriminator" if network.endswith("discriminator") else "generator"

@@ -8,7 +8,7 @@ Such a file is an ordinary Lightning checkpoint with one more entry:
     }
 
 and the tensors of the network `prefix`, such as "student.generator", lie in "state_dict" under `prefix` and a
-dot. In the search the student is still whole, and "masks.generator.mask" says which channels stay.
+dot. In the search the student is still whole, and "sides.generator.masks.mask" says which channels stay.
 """
 
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ def network_from_checkpoint(
         network = spec.build(_under(f"{prefix}.", state)).eval()
     except UserError as error:
         raise UserError(f"{prefix} of {path} can't be loaded: {error}") from error
-    mask = state.get(f"masks.{prefix.removeprefix('student.')}.mask")
+    mask = state.get(f"sides.{prefix.removeprefix('student.')}.masks.mask")
     if description["phase"] == "search" and prefix.startswith("student.") and mask is not None:
         from lightning_gancompress.pruning import slim_by_mask
 

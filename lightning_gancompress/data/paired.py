@@ -35,6 +35,7 @@ class PairedDataModule(LightningDataModule):
             ``B/train``, paired by file name.
         direction: AtoB translates A (the left half) to B.
         batch_size: Training images per step and process.
+        search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
         load_size: Pixels to which training images are resized before the crop.
         crop_size: Pixels of what the networks see.
         preprocess: As the option of the same name there; ``none`` only rounds sizes to a multiple of 4.
@@ -55,6 +56,7 @@ class PairedDataModule(LightningDataModule):
         root: str,
         direction: Direction = "AtoB",
         batch_size: int = 1,
+        search_batch_size: int = 8,
         load_size: int = 286,
         crop_size: int = 256,
         preprocess: Preprocess = "resize_and_crop",
@@ -82,10 +84,16 @@ class PairedDataModule(LightningDataModule):
         self.splits = {"train": ["train"], "val": [val_split, test_split], "test": [test_split, val_split]}
         self.num_workers, self.seed, self.eval_batch_size = num_workers, seed, eval_batch_size
         self.predict_folder = predict_folder
+        self.search_batch_size = search_batch_size
         self.neighbourhoods: Tensor | None = None
         self.members = 4
         self._files: dict[str, list[tuple[Path, Path]]] = {}
         self._train_loader: tuple[Any, DataLoader[Any]] | None = None
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the images that the networks see, in pixels."""
+        return self.view.crop_size
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -152,10 +160,11 @@ class PairedDataModule(LightningDataModule):
         key = (id(self.trainer), id(self.neighbourhoods), self.members)
         if self._train_loader is None or self._train_loader[0] != key:
             dataset = self.pairs("train", augment=self.neighbourhoods is None)
+            batch_size = self.batch_size if self.neighbourhoods is None else self.search_batch_size
             sampler = EpochSampler(
-                dataset, self.batch_size, self.seed, self.trainer, self.neighbourhoods, self.members
+                dataset, batch_size, self.seed, self.trainer, self.neighbourhoods, self.members
             )
-            self._train_loader = key, self._loader(dataset, sampler, self.batch_size, train=True)
+            self._train_loader = key, self._loader(dataset, sampler, batch_size, train=True)
         return self._train_loader[1]
 
     def plain_train_loader(self) -> DataLoader[Any]:

@@ -1,6 +1,8 @@
 """What the shipped networks share: the choice of norm, and a clear word on an image that can't pass."""
 
-from typing import Literal
+import functools
+import inspect
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,26 @@ from torch import Tensor, nn
 from lightning_gancompress.errors import UserError
 
 Norm = Literal["instance", "batch"]
+
+
+class Network(nn.Module):
+    """A network that remembers, in `init_args`, what it was constructed with."""
+
+    init_args: dict[str, Any]
+
+    def __init_subclass__(cls) -> None:
+        """Wrap the constructor; its signature, which is the config schema, stays visible."""
+        construct = cls.__init__
+        signature = inspect.signature(construct)
+
+        @functools.wraps(construct)
+        def __init__(self: "Network", *args: Any, **kwargs: Any) -> None:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            construct(self, *args, **kwargs)
+            self.init_args = {k: v for k, v in bound.arguments.items() if k != "self"}
+
+        cls.__init__ = __init__  # type: ignore[method-assign]
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks.init import Init, init_weights
-from lightning_gancompress.networks.layers import Norm, check_image, make_norm
+from lightning_gancompress.networks.layers import Network, Norm, check_image, make_norm
 
 
-class PatchDiscriminator(nn.Module):
+class PatchDiscriminator(Network):
     """Judge overlapping patches, (B, in_channels, H, W) -> logits (B, 1, h, w).
 
     With three layers a patch has 70x70 pixels.
@@ -55,7 +55,7 @@ class PatchDiscriminator(nn.Module):
         return self.model(image)  # type: ignore[no-any-return]
 
 
-class PixelDiscriminator(nn.Module):
+class PixelDiscriminator(Network):
     """Judge each pixel by its own colours: (B, in_channels, H, W) -> logits (B, 1, H, W).
 
     The parameters bear the names of pytorch-CycleGAN-and-pix2pix, so that its files load.

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lightning_gancompress.networks.init import Init, init_weights
-from lightning_gancompress.networks.layers import Norm, check_image, make_norm
+from lightning_gancompress.networks.layers import Network, Norm, check_image, make_norm
 
 
 class ResnetBlock(nn.Module):
@@ -28,7 +28,7 @@ class ResnetBlock(nn.Module):
         return features + self.conv_block(features)  # type: ignore[no-any-return]
 
 
-class ResnetGenerator(nn.Module):
+class ResnetGenerator(Network):
     """Translate images at a quarter of their resolution: stem, two down, residual blocks, two up.
 
     (B, in_channels, H, W) -> (B, out_channels, H, W), both in [-1, 1]; H and W are multiples of 4,

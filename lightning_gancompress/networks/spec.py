@@ -34,6 +34,28 @@ class NetworkSpec:
     batch_norm: BatchNorm = "running"
     widths: dict[str, list[int]] | None = None
 
+    @classmethod
+    def of(cls, network: nn.Module, config: Mapping[str, Any] | None = None) -> "NetworkSpec":
+        """Return the recipe of a network as constructed.
+
+        Args:
+            network: A shipped network knows its arguments.
+            config: `class_path` and `init_args` of any other, as they stood in the YAML.
+
+        Raises:
+            UserError: When nobody knows the arguments.
+        """
+        if config is not None:
+            return cls(config["class_path"], dict(config.get("init_args") or {}))
+        name = type(network).__name__
+        arguments = getattr(network, "init_args", None)
+        if arguments is None:
+            raise UserError(
+                f"{name} can't be described: its constructor arguments are not known. Give it by class_path and init_args."
+            )
+        home = __name__.rpartition(".")[0] if type(network).__module__.startswith(__name__.rpartition(".")[0]) else type(network).__module__
+        return cls(f"{home}.{name}", dict(arguments))
+
     def build(self, state_dict: Mapping[str, Tensor] | None = None) -> nn.Module:
         """Return the network in training mode, on the CPU, with fresh weights or a copy of `state_dict`.
 

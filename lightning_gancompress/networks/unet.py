@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks.init import Init, init_weights
-from lightning_gancompress.networks.layers import Norm, check_image, make_norm
+from lightning_gancompress.networks.layers import Network, Norm, check_image, make_norm
 
 
 class UnetBlock(nn.Module):
@@ -58,7 +58,7 @@ class OuterUnetBlock(nn.Module):
         return self.model(source)  # type: ignore[no-any-return]
 
 
-class UnetGenerator(nn.Module):
+class UnetGenerator(Network):
     """Translate images through `n_downs` halvings down to a few pixels, with a skip at every resolution.
 
     (B, in_channels, H, W) -> (B, out_channels, H, W), both in [-1, 1]; H and W are multiples of 2**n_downs.

@@ -11,6 +11,7 @@ from lightning_gancompress.pruning.cost import (
 )
 from lightning_gancompress.pruning.groups import ChannelGroups, find_groups
 from lightning_gancompress.pruning.masks import ChannelMasks
+from lightning_gancompress.pruning.side import Side
 from lightning_gancompress.pruning.slim import check_groups, slim, slim_by_mask
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Convention",
     "LayerCost",
     "MaskedCost",
+    "Side",
     "budget_penalty",
     "check_groups",
     "count_macs",

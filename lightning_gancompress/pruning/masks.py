@@ -29,7 +29,9 @@ class ChannelMasks(nn.Module):
         self._lengths = [len(groups.layers[name].inputs) for name in self._gated]
         index = [groups.layers[name].inputs for name in self._gated]
         self.register_buffer("index", torch.cat(index), persistent=False)
+        self.live = self.mask  # the mask in use, with the graph of the agent that made it
         self._slices: dict[str, Tensor] | None = None
+        self.register_load_state_dict_post_hook(lambda masks, _: masks.freeze())
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def attach(self, network: nn.Module) -> None:
@@ -48,13 +50,14 @@ class ChannelMasks(nn.Module):
     def set(self, mask: Tensor) -> None:
         """Use a `(total,)` mask in [0, 1] from now on; gradients flow back into it."""
         self.mask.copy_(mask.detach())
+        self.live = mask
         whole = torch.cat([mask, mask.new_ones(1)])
         slices = whole[self.index].split(self._lengths)
         self._slices = dict(zip(self._gated, slices, strict=True))
 
     def freeze(self) -> None:
         """Go on with the present values, cut from the graph that made them."""
-        self.set(self.mask)
+        self.set(self.mask.clone())
 
     def _gate(self, name: str, layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self._slices is None:

@@ -1,0 +1,303 @@
+"""The method: two pruning agents, one per side of the GAN, that learn from local density and exchange feedback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from lightning_gancompress.agents import PruningAgent, binarize, gumbel, relax
+from lightning_gancompress.callbacks.pruning import PruningPolicy
+from lightning_gancompress.density import (
+    Comparison,
+    CriticEncoder,
+    Encoder,
+    adversarial_density,
+    cache_key,
+    gather_features,
+    kernel_density,
+    load_table,
+    nearest_neighbours,
+    save_table,
+)
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules import CompressionModule
+from lightning_gancompress.modules.image_cache import ImageCache
+from lightning_gancompress.pruning import Side
+from lightning_gancompress.tasks import Images
+
+PEER = {"generator": "discriminator", "discriminator": "generator"}
+
+
+class CollaborativePruning(PruningPolicy):
+    """Searches the channels of generator and discriminator with two agents (arXiv 2312.14776).
+
+    Before a batch each agent draws its mask, knowing what its peer kept last; the batch holds a few
+    neighbourhoods of the teacher's samples; the losses compare student and teacher within them; after the
+    batch the masks are written for the next. All weights stay frozen.
+
+    Args:
+        search_epochs: Length of the search; in an epoch as many images are seen as the data set has.
+        lr: AdamW's learning rate of both agents.
+        budget_weight: Weight of the budget penalty.
+        budget_ramp: Fraction of the search over which the budget falls from the whole network to its value.
+        feedback: Whether each agent sees what its peer kept.
+        temperature: Of the relaxed masks.
+        neighbours: Nearest others that make up a neighbourhood.
+        members: Images drawn from a neighbourhood for a step; a batch holds `data.search_batch_size` images.
+        adversarial_weight: Weight of the adversarial density objective.
+        comparison: What the critic compares an image with: its neighbourhood, the whole batch, or nothing.
+        kernel_weight: Weight of the kernel density objective.
+        teacher_weight: Weight of the L1 distance to the teacher's images.
+        task_weight: Weight of the task's own losses against the real targets.
+        encoder: Feature space of the neighbourhoods; None is the teacher's discriminator.
+        cache_dir: Where neighbour tables are kept for reruns; None is `<default_root_dir>/cache`.
+        teacher_cache_gb: Host memory for the teacher's images, in GB; what does not fit is computed each time.
+    """
+
+    def __init__(
+        self,
+        search_epochs: int = 40,
+        lr: float = 5e-3,
+        budget_weight: float = 20.0,
+        budget_ramp: float = 0.6,
+        feedback: bool = True,
+        temperature: float = 0.4,
+        neighbours: int = 5,
+        members: int = 4,
+        adversarial_weight: float = 1.0,
+        comparison: Comparison = "local",
+        kernel_weight: float = 0.0,
+        teacher_weight: float = 10.0,
+        task_weight: float = 0.0,
+        encoder: Encoder | None = None,
+        cache_dir: str | None = None,
+        teacher_cache_gb: float = 4.0,
+    ) -> None:
+        if search_epochs < 1:
+            raise UserError(f"search_epochs: {search_epochs} leaves nothing to search; choose at least 1.")
+        if members > neighbours + 1:
+            raise UserError(
+                f"members: {members} images can't be drawn from a neighbourhood of {neighbours + 1} (neighbours + 1)."
+            )
+        self.search_epochs = search_epochs
+        self.lr = lr
+        self.budget_weight, self.budget_ramp = budget_weight, budget_ramp
+        self.feedback, self.temperature = feedback, temperature
+        self.neighbours, self.members = neighbours, members
+        self.adversarial_weight, self.comparison = adversarial_weight, comparison
+        self.kernel_weight, self.teacher_weight, self.task_weight = kernel_weight, teacher_weight, task_weight
+        self.encoder = encoder
+        self.cache_dir = cache_dir
+        self._images = ImageCache(teacher_cache_gb)
+
+    # -- before the search -----------------------------------------------------------------------------
+
+    def prepare(self, module: CompressionModule) -> None:
+        """Make an agent per side, wired to its peer."""
+        if module.phase != "search" or len(module.agents):
+            return
+        sizes = {role: side.groups.sizes for role, side in module.sides.items()}
+        for role in sizes:
+            module.agents[role] = PruningAgent(sizes[role], sizes.get(PEER[role]) if self.feedback else None)
+
+    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
+        """AdamW, as the paper's authors use for their agents."""
+        return AdamW(network.parameters(), lr=self.lr)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the neighbourhoods, once per teacher and data set."""
+        module = self._searching(pl_module)
+        if module is None:
+            return
+        if self.encoder is None:
+            self.encoder = _critic(module)
+        self.encoder.to(module.device)
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule.neighbourhoods = self._neighbourhoods(trainer, module, datamodule)
+        datamodule.members = self.members
+
+    def _neighbourhoods(self, trainer: Trainer, module: CompressionModule, datamodule: Any) -> Tensor:
+        folder = Path(self.cache_dir or Path(trainer.default_root_dir) / "cache")
+        key = cache_key(module.teacher, self.encoder, type(self.encoder), self.neighbours, datamodule.fingerprint())
+        table = load_table(folder, key)
+        if table is None:
+            rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")
+            table = nearest_neighbours(self._features(trainer, module, datamodule), self.neighbours)
+            save_table(folder, key, table)
+        return table
+
+    @torch.no_grad()
+    def _features(self, trainer: Trainer, module: CompressionModule, datamodule: Any) -> Tensor:
+        assert self.encoder is not None
+        batches = []
+        for cpu_batch in datamodule.plain_train_loader():
+            batch = trainer.strategy.batch_to_device(cpu_batch, module.device)
+            images = self._teacher_images(module, batch)
+            batches.append((cpu_batch["index"], self.encoder(batch["source"], images["generator"])))
+        return gather_features(batches)
+
+    # -- the search ------------------------------------------------------------------------------------
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Each agent draws its mask, given the last mask of its peer."""
+        module = self._searching(pl_module)
+        if module is None:
+            return
+        drawn = {}
+        for number, (role, side) in enumerate(module.sides.items()):
+            noise = gumbel(side.groups.total, (module.step_seed(batch_idx), number))
+            soft = relax(self._logits(module, role), noise, self.temperature)
+            drawn[role] = binarize(soft, side.groups.sizes, side.min_channels)
+        for role, mask in drawn.items():
+            module.sides[role].masks.set(mask)
+
+    def search_step(self, module: CompressionModule, batch: dict[str, Any], batch_idx: int) -> None:
+        """Losses of both sides; each loss reaches only the agent of its own side."""
+        progress = (module.current_epoch + batch_idx / module.trainer.num_training_batches) / (
+            self.search_epochs * self.budget_ramp
+        )
+        task, student = module.task, module.student
+        teacher_images = self._teacher_images(module, batch)
+        student_images = task.generate(student, batch)
+        logs: dict[str, Tensor] = {}
+        if "discriminator" in module.sides:
+            real = task.judge(student, batch, teacher_images)
+            fake = task.judge(student, batch, {k: v.detach() for k, v in student_images.items()})
+            side = module.sides["discriminator"]
+            critic = sum(adversarial_density(real[k], fake[k], self.members, self.comparison) for k in real)
+            penalty = side.penalty(side.masks.live, progress)
+            module.step("discriminator", critic + self.budget_weight * penalty)
+            side.masks.freeze()  # the generator's loss must not reach this agent
+            logs |= {"discriminator_density": critic, "discriminator_budget": penalty}
+        if "generator" in module.sides:
+            side = module.sides["generator"]
+            loss, terms = self._generator_loss(module, batch, teacher_images, student_images)
+            penalty = side.penalty(side.masks.live, progress)
+            module.step("generator", loss + self.budget_weight * penalty)
+            logs |= terms | {"generator_budget": penalty}
+        module.log_dict({f"train/{name}": value.detach() for name, value in logs.items()})
+
+    def _generator_loss(
+        self, module: CompressionModule, batch: dict[str, Any], teacher_images: Images, images: Images
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        task, student = module.task, module.student
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if self.adversarial_weight:
+            fake = task.judge(student, batch, images)
+            with torch.no_grad():
+                real = task.judge(student, batch, teacher_images)
+            losses = [adversarial_density(fake[k], real[k], self.members, self.comparison) for k in fake]
+            terms["generator_density"] = self.adversarial_weight, torch.stack(losses).mean()
+        if self.kernel_weight:
+            assert self.encoder is not None
+            ours = self.encoder(batch["source"], images["generator"])
+            with torch.no_grad():
+                theirs = self.encoder(batch["source"], teacher_images["generator"])
+            terms["generator_kernel"] = self.kernel_weight, kernel_density(theirs, ours, self.members)
+        if self.teacher_weight:
+            terms["teacher_l1"] = self.teacher_weight, task.reconstruction(images, teacher_images)
+        if self.task_weight:
+            terms["task"] = self.task_weight, task.generator_loss(student, batch, images)[0]
+        total = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        return total, {name: value for name, (_, value) in terms.items()}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the masks, without their graph, and say what they cost."""
+        module = self._searching(pl_module)
+        if module is None:
+            return
+        for role, side in module.sides.items():
+            side.masks.freeze()
+            module.log(f"cost/{role}_macs", side.cost(side.masks.mask).float() / side.cost.full, prog_bar=True)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at what the agents mean, without noise."""
+        module = self._searching(pl_module)
+        if module is None:
+            return
+        for role, mask in self._decided(module).items():
+            module.sides[role].masks.set(mask)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the channels kept per group."""
+        module = self._searching(pl_module)
+        if module is None:
+            return
+        for role, mask in self._decided(module).items():
+            kept = module.sides[role].groups.kept(mask)
+            module.log_dict({f"mask/{role}/{name}": float(count) for name, count in kept.items()})
+        module.log("search/feedback", float(self.feedback))
+
+    # -- the end of the search -------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def scores(self, module: CompressionModule, role: str) -> Tensor:
+        """The agent's logits, without noise."""
+        return self._logits(module, role)
+
+    def choose(self, module: CompressionModule) -> dict[str, Tensor]:
+        """Shift the logits until the budget is met; warn when they have to be shifted far."""
+        for role, mask in self._decided(module).items():
+            self._warn_unless_converged(module.sides[role], mask)
+        return super().choose(module)
+
+    @staticmethod
+    def _warn_unless_converged(side: Side, mask: Tensor) -> None:
+        macs = float(side.cost(mask))
+        if abs(macs / side.budget - 1) > 0.05:
+            rank_zero_warn(
+                f"{side.name}: the search ended at {macs / 1e9:.4g} GMACs, its budget is {side.budget / 1e9:.4g}. "
+                "What the final cut drops was not chosen by the agent: search longer (search_epochs), or raise lr or "
+                "budget_weight."
+            )
+
+    # -- helpers ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _searching(pl_module: LightningModule) -> CompressionModule | None:
+        searching = isinstance(pl_module, CompressionModule) and pl_module.phase == "search" and pl_module.policy
+        return pl_module if searching and isinstance(pl_module.policy, CollaborativePruning) else None
+
+    @staticmethod
+    def _logits(module: CompressionModule, role: str) -> Tensor:
+        peer = module.sides[PEER[role]].masks.mask if PEER[role] in module.sides else None
+        logits: Tensor = module.agents[role](peer)
+        return logits
+
+    @torch.no_grad()
+    def _decided(self, module: CompressionModule) -> dict[str, Tensor]:
+        """Masks without noise, rounded."""
+        return {
+            role: binarize(
+                relax(self._logits(module, role), None, self.temperature), side.groups.sizes, side.min_channels
+            )
+            for role, side in module.sides.items()
+        }
+
+    @torch.no_grad()
+    def _teacher_images(self, module: CompressionModule, batch: dict[str, Any]) -> Images:
+        cached = self._images.get(batch["index"])
+        if cached is not None:
+            return {"generator": cached.to(batch["source"])}
+        images = module.task.generate(module.teacher, batch)
+        self._images.put(batch["index"], images["generator"])
+        return images
+
+
+def _critic(module: CompressionModule) -> Encoder:
+    discriminator = module.teacher["discriminator"]
+
+    def judge(source: Tensor, image: Tensor) -> object:
+        return module.task.judge(module.teacher, {"source": source}, {"generator": image})
+
+    return CriticEncoder(judge, discriminator)

@@ -1,0 +1,202 @@
+"""What every GAN module shares: named optimizers, the learning-rate schedule, guards, checkpoint headers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.networks import NetworkSpec
+
+CHECKPOINT_KEY = "gancompress"
+
+
+class GANModule(LightningModule):
+    """A module that trains several networks, each with its own optimizer, by manual optimization.
+
+    Subclasses name the networks that are trained now (`trained_networks`) and compute the losses. Lengths
+    are epochs, and counters are batches: `trainer.global_step` advances once per optimizer.
+
+    Args:
+        lr: Adam's learning rate (upstream: 2e-4).
+        beta1: Adam's first momentum (upstream: 0.5).
+    """
+
+    phase: str
+
+    def __init__(self, lr: float, beta1: float) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.lr, self.beta1 = lr, beta1
+        self.specs: dict[str, NetworkSpec] = {}
+        self._optimizer_names: list[str] = []
+        self._finite: Tensor | None = None
+
+    def remember_arguments(self) -> None:
+        """Keep the parsed config as hyper-parameters; in plain Python they would be pickled modules."""
+        if _given_hyperparameters.get() is not None:
+            self.save_hyperparameters()
+
+    def describe(self, role: str, network: nn.Module) -> NetworkSpec:
+        """The recipe of a network that was passed to the constructor under the name `role`."""
+        return NetworkSpec.of(network, self.hparams.get(role))
+
+    # -- what subclasses say ---------------------------------------------------------------------------
+
+    def trained_networks(self) -> dict[str, nn.Module]:
+        """Networks that have an optimizer in this phase, by role."""
+        raise NotImplementedError
+
+    def generators(self) -> dict[str, nn.Module]:
+        """Generators to look at, by name."""
+        raise NotImplementedError
+
+    def lr_factor(self, epoch: int) -> float:
+        """Learning rate of an epoch, relative to `lr`."""
+        raise NotImplementedError
+
+    @property
+    def total_epochs(self) -> int:
+        """Length of the whole run."""
+        raise NotImplementedError
+
+    # -- optimizers ------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """One optimizer per trained network, in a fixed order."""
+        networks = self.trained_networks()
+        self._optimizer_names = list(networks)
+        return [self.make_optimizer(name, network) for name, network in networks.items()]
+
+    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
+        """Adam with upstream's momenta."""
+        return Adam(network.parameters(), lr=self.lr, betas=(self.beta1, 0.999))
+
+    def optimizer(self, name: str) -> LightningOptimizer:
+        """The optimizer of a trained network."""
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        chosen = optimizers[self._optimizer_names.index(name)]
+        assert isinstance(chosen, LightningOptimizer)
+        return chosen
+
+    def step(self, name: str, loss: Tensor) -> None:
+        """Backward and step of one network, in one go: under fp16 the scale may change between two steps."""
+        self.require_finite(loss)
+        optimizer = self.optimizer(name)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+    # -- hooks -----------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Set the length of the run, unless the user asked for a shorter one."""
+        if stage == "fit":
+            asked = self.trainer.max_epochs
+            limited = asked is not None and 0 <= asked < self.total_epochs
+            self.trainer.fit_loop.max_epochs = asked if limited else self.total_epochs
+            # search and fine-tune read the data differently
+            self.trainer.reload_dataloaders_every_n_epochs = 1
+
+    def on_train_epoch_start(self) -> None:
+        """Set the learning rates: a pure function of the epoch, so there is no state to resume."""
+        factor = self.lr_factor(self.current_epoch)
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+        self.log("train/lr", self.lr * factor)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout by the position in the run: a resumed run draws what the uninterrupted one did."""
+        torch.manual_seed(self.step_seed(batch_idx) + self.global_rank)
+
+    def step_seed(self, batch_idx: int) -> int:
+        """A number for this batch of this epoch of this seed, the same on all ranks."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        return (seed * 1_000_003 + self.current_epoch) * 10_000_019 + batch_idx * 1_009
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Keep batch-norm statistics equal over ranks; look now and then whether all losses were finite."""
+        self._average_buffers()
+        if batch_idx % 50 == 49:
+            self._stop_unless_finite()
+
+    def on_train_epoch_end(self) -> None:
+        """Look whether all losses were finite, before a checkpoint is written."""
+        self._stop_unless_finite()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Describe the networks, so that they can be rebuilt without Lightning and without a config."""
+        self._stop_unless_finite()
+        datamodule = getattr(self.trainer, "datamodule", None)
+        checkpoint[CHECKPOINT_KEY] = {
+            "version": 1,
+            "kind": "teacher" if self.phase == "teacher" else "compression",
+            "phase": self.phase,
+            "networks": {prefix: spec.to_dict() for prefix, spec in self.specs.items()},
+            "preprocessing": dict(getattr(datamodule, "preprocessing", {})),
+        }
+
+    # -- images ----------------------------------------------------------------------------------------
+
+    def translations(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Images of one batch in column order: source, target, then one per generator."""
+        columns = {"source": batch["source"], "target": batch["target"]}
+        return columns | {name: network(batch["source"]) for name, network in self.generators().items()}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Images for the callbacks that measure and draw."""
+        return self.translations(batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Images for the callbacks that measure and draw."""
+        return self.translations(batch)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Translated images `(B, C, H, W)` in [-1, 1] with the paths of their sources."""
+        return {"image": self(batch["source"]), "path": batch["path"]}
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Translate with the last generator of `generators`: the student, if there is one."""
+        *_, generator = self.generators().values()
+        image: Tensor = generator(source)
+        return image
+
+    # -- guards ----------------------------------------------------------------------------------------
+
+    def require_finite(self, loss: Tensor) -> None:
+        """Remember a NaN or infinite loss without waiting for the device."""
+        finite = loss.detach().isfinite()
+        self._finite = finite if self._finite is None else self._finite & finite
+
+    def _stop_unless_finite(self) -> None:
+        if self._finite is not None and not bool(self._finite):
+            raise UserError(
+                f"The loss became NaN or infinite in epoch {self.current_epoch}; training stopped and the last good "
+                "checkpoint is kept. Resume from it with a lower learning rate (model.lr) or precision 32-true."
+            )
+
+    def _average_buffers(self) -> None:
+        """Average running statistics over ranks: manual optimization does not broadcast buffers."""
+        if self.trainer.world_size == 1:
+            return
+        buffers = [
+            buffer
+            for network in self.trained_networks().values()
+            for name, buffer in network.named_buffers()
+            if name.endswith(("running_mean", "running_var"))
+        ]
+        if buffers:
+            flat = torch.cat([b.flatten() for b in buffers])
+            flat = self.trainer.strategy.reduce(flat, reduce_op="mean")
+            for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+                buffer.copy_(mean.view_as(buffer))

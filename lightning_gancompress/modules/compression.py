@@ -1,0 +1,299 @@
+"""Compression: search for the channels that stay, then fine-tune the small networks, in one fit."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_gancompress.checkpoints import load_network
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules.base import CHECKPOINT_KEY, GANModule
+from lightning_gancompress.modules.gan_step import gan_step, linear_decay
+from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
+from lightning_gancompress.pruning import Convention, Side, count_macs
+from lightning_gancompress.tasks import Images, Losses, Pix2Pix
+
+ROLES = ("generator", "discriminator")
+
+
+class Policy(Protocol):
+    """What the module needs of the callback that chooses channels."""
+
+    search_epochs: int
+
+    def prepare(self, module: CompressionModule) -> None:
+        """Make what the search needs."""
+
+    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
+        """The optimizer of an agent."""
+
+    def search_step(self, module: CompressionModule, batch: dict[str, Any], batch_idx: int) -> None:
+        """One step of the search."""
+
+    def choose(self, module: CompressionModule) -> dict[str, Tensor]:
+        """The final mask per side, within the budgets."""
+
+
+class CompressionModule(GANModule):
+    """Wraps the teacher GAN and the student GAN that is cut out of it.
+
+    In the search phase the student is the teacher's copy under masks, all weights frozen, and a policy (a
+    callback) learns or computes which channels stay. At the border the kept channels become small dense
+    networks, which then train with the task's own losses.
+
+    Args:
+        teacher: Generator file: a checkpoint of teacher training, or an upstream `latest_net_G.pth`.
+        teacher_discriminator: Discriminator file; None takes it from the `teacher` checkpoint, or for an
+            upstream file from `latest_net_D.pth` beside it.
+        batch_norm: How the generator's batch norms read their statistics: `running` as in eval mode, `image`
+            as upstream's test does (its train mode at batch size 1).
+        task: The losses.
+        budget: MACs of the small generator: a fraction of the teacher's or a number such as `2.4G`.
+        discriminator_budget: Likewise for the discriminator; 1.0 keeps it whole.
+        macs: How MACs are counted: `exact`, or `literature` (transposed convolutions at output resolution).
+        min_channels: Channels that stay in every group.
+        channel_multiple: Widths of the small networks are multiples of this (8 suits many devices).
+        ignored_layers: Layers of the generator that stay whole.
+        epochs: Fine-tuning epochs at the full learning rate.
+        decay_epochs: Further epochs in which it falls linearly towards zero.
+        lr: Adam's learning rate in fine-tuning.
+        beta1: Adam's first momentum.
+        distill_weight: Weight of the L1 distance to the teacher's images in fine-tuning, beside the task's losses.
+    """
+
+    def __init__(
+        self,
+        teacher: str,
+        teacher_discriminator: str | None = None,
+        batch_norm: BatchNorm = "running",
+        task: Pix2Pix | None = None,
+        budget: float | str = 0.1,
+        discriminator_budget: float | str = 0.5,
+        macs: Convention = "exact",
+        min_channels: int = 1,
+        channel_multiple: int = 1,
+        ignored_layers: list[str] | None = None,
+        epochs: int = 100,
+        decay_epochs: int = 100,
+        lr: float = 2e-4,
+        beta1: float = 0.5,
+        distill_weight: float = 0.0,
+    ) -> None:
+        super().__init__(lr, beta1)
+        self.remember_arguments()
+        self.files = {"generator": teacher, "discriminator": teacher_discriminator}
+        self.batch_norm = batch_norm
+        self.task = task or Pix2Pix()
+        self.budgets = {"generator": budget, "discriminator": discriminator_budget}
+        self.convention = macs
+        self.min_channels, self.channel_multiple = min_channels, channel_multiple
+        self.ignored_layers = ignored_layers or []
+        self.epochs, self.decay_epochs = epochs, decay_epochs
+        self.distill_weight = distill_weight
+        self.phase = "search"
+        self.policy: Policy | None = None
+        self.teacher, self.student = nn.ModuleDict(), nn.ModuleDict()
+        self.sides, self.agents = nn.ModuleDict(), nn.ModuleDict()
+
+    # -- networks --------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Load the teacher and make the student from it. Callbacks may call this from their `setup`."""
+        if len(self.teacher):
+            return
+        for role in ROLES:
+            network, spec = self._load_teacher(role)
+            self.teacher[role] = network.eval().requires_grad_(False)
+            self.specs[f"teacher.{role}"] = self.specs[f"student.{role}"] = spec
+        self.student = copy.deepcopy(self.teacher)
+        for role in ROLES:
+            if self.budgets[role] in (1, "1", "1.0"):
+                continue
+            self.sides[role] = Side(
+                role,
+                self.student[role],
+                [self._sample(role)],
+                self.budgets[role],
+                self.convention,
+                self.min_channels,
+                self.channel_multiple,
+                self.ignored_layers if role == "generator" else (),
+            )
+
+    def _load_teacher(self, role: str) -> tuple[nn.Module, NetworkSpec]:
+        """From the user's file; from the checkpoint that is being resumed where that file is gone."""
+        path = self.files[role] or _discriminator_beside(self.files["generator"])
+        resumed = self.trainer.ckpt_path if self._trainer is not None else None
+        if resumed and not Path(path).is_file():
+            path = str(resumed)
+        name = f"teacher.{role}" if resumed and path == str(resumed) else role
+        return load_network(path, name, self.batch_norm if role == "generator" else None)
+
+    def _sample(self, role: str) -> Tensor:
+        """A blank input at the size of the data: MACs are counted for it."""
+        size = getattr(getattr(self._trainer, "datamodule", None), "crop_size", 256)
+        network = self.student[role]
+        device = next(network.parameters()).device
+        return torch.zeros(1, _in_channels(network), size, size, device=device)
+
+    def generators(self) -> dict[str, nn.Module]:
+        """Teacher and student."""
+        return {"teacher": self.teacher["generator"], "student": self.student["generator"]}
+
+    def trained_networks(self) -> dict[str, nn.Module]:
+        """The agents while searching, then the small networks."""
+        return dict((self.agents if self.phase == "search" else self.student).items())
+
+    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
+        """The policy's optimizer while searching, then the task's Adam."""
+        if self.phase == "search":
+            assert self.policy is not None
+            return self.policy.make_optimizer(name, network)
+        return super().make_optimizer(name, network)
+
+    # -- phases ----------------------------------------------------------------------------------------
+
+    @property
+    def search_epochs(self) -> int:
+        """Epochs before the border."""
+        return self.policy.search_epochs if self.policy else 0
+
+    @property
+    def total_epochs(self) -> int:
+        """Search and fine-tune."""
+        return self.search_epochs + self.epochs + self.decay_epochs
+
+    def lr_factor(self, epoch: int) -> float:
+        """Constant while searching; in fine-tuning constant, then linear to zero."""
+        if self.phase == "search":
+            return 1.0
+        return linear_decay(epoch - self.search_epochs, self.epochs, self.decay_epochs)
+
+    def setup(self, stage: str) -> None:
+        """Build the networks; a policy that needs no search cuts here, before the strategy wraps the module."""
+        self.build()
+        if stage == "fit":
+            if self.policy is None:
+                raise UserError(
+                    "trainer.callbacks: compression needs a pruning policy; add CollaborativePruning (or UniformWidth, "
+                    "L1Magnitude) to the callbacks."
+                )
+            self.policy.prepare(self)
+            if self.phase == "search" and self.search_epochs == 0 and not self.trainer.ckpt_path:
+                self.cut()
+        super().setup(stage)
+
+    def on_fit_start(self) -> None:
+        """Put every network into the mode of its phase."""
+        self._set_modes()
+
+    def _set_modes(self) -> None:
+        self.teacher.eval()
+        self.student.train(self.phase == "finetune")
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """A step of the search, or a GAN update of the small networks."""
+        if self.phase == "search":
+            assert self.policy is not None
+            self.policy.search_step(self, batch, batch_idx)
+        else:
+            extra = self._distillation(batch) if self.distill_weight else None
+            gan_step(self, self.task, self.student, batch, extra)
+
+    def _distillation(self, batch: dict[str, Any]) -> Any:
+        with torch.no_grad():
+            references = self.task.generate(self.teacher, batch)
+
+        def term(images: Images) -> Losses:
+            distance = self.task.reconstruction(images, references)
+            return self.distill_weight * distance, {"distill": distance}
+
+        return term
+
+    def on_train_epoch_end(self) -> None:
+        """Cross the border after the last epoch of the search, so that its checkpoint holds the small networks."""
+        super().on_train_epoch_end()
+        if self.phase == "search" and self.current_epoch + 1 >= self.search_epochs:
+            self.cut()
+            strategy = self.trainer.strategy
+            strategy.model = self
+            if hasattr(strategy, "configure_ddp"):
+                strategy.configure_ddp()
+            strategy.setup_optimizers(self.trainer)
+
+    def cut(self) -> None:
+        """Replace the masked networks by the small dense ones of the policy's final masks."""
+        assert self.policy is not None
+        for role, mask in self.policy.choose(self).items():
+            side = self.sides[role]
+            self._adopt(role, side.slim(self.student[role], mask))
+            self._report(role, side)
+        self.enter_finetune()
+
+    def _adopt(self, role: str, small: nn.Module) -> None:
+        self.student[role] = small
+        spec = self.specs[f"teacher.{role}"]
+        self.specs[f"student.{role}"] = dataclasses.replace(spec, widths=channel_widths(small))
+
+    def _report(self, role: str, side: Side) -> None:
+        """Count the small network itself, independently of the masks, and hold it against the budget."""
+        macs = count_macs(self.student[role], [self._sample(role)], self.convention)
+        if macs > side.budget:
+            raise AssertionError(f"{role}: {macs} MACs are above the budget of {side.budget}")
+        rank_zero_info(
+            f"{role}: {macs / 1e9:.4g} of {side.cost.full / 1e9:.4g} GMACs ({self.convention}), budget "
+            f"{side.budget / 1e9:.4g}"
+        )
+
+    def enter_finetune(self) -> None:
+        """Drop what only the search needs; the small networks train from now on."""
+        self.sides, self.agents = nn.ModuleDict(), nn.ModuleDict()
+        self.student.requires_grad_(True)
+        self.phase = "finetune"
+        self._set_modes()
+        datamodule = getattr(self._trainer, "datamodule", None)
+        if datamodule is not None:
+            datamodule.neighbourhoods = None
+
+    # -- checkpoints -----------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Rebuild the small networks before their weights load; leave agents that nobody asked for."""
+        header = checkpoint.get(CHECKPOINT_KEY, {})
+        if header.get("kind") != "compression":
+            raise UserError(
+                "ckpt_path: this is no checkpoint of a compression; a teacher goes into model.teacher instead."
+            )
+        if header["phase"] == "search" and self.policy is not None and self.search_epochs == 0:
+            raise UserError(
+                f"ckpt_path: this checkpoint is in the midst of a search, but {type(self.policy).__name__} does not "
+                "search; resume with the policy that began it."
+            )
+        if header["phase"] == "finetune" and self.phase == "search":
+            for role in ROLES:
+                spec = NetworkSpec.from_dict(header["networks"][f"student.{role}"])
+                self.student[role] = spec.build()
+                self.specs[f"student.{role}"] = spec
+            self.enter_finetune()
+        state, own = checkpoint["state_dict"], self.state_dict()
+        for key in [k for k in state if k.startswith("agents.") and k not in own]:
+            del state[key]
+
+
+def _in_channels(network: nn.Module) -> int:
+    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    return first.in_channels
+
+
+def _discriminator_beside(generator: str) -> str:
+    """`latest_net_D.pth` for `latest_net_G.pth`; a checkpoint holds both itself."""
+    path = Path(generator)
+    return str(path.with_name(path.name.replace("_net_G", "_net_D")))

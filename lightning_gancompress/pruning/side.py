@@ -1,0 +1,78 @@
+"""One side of the GAN under compression: its network's groups, masks, cost and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget
+from lightning_gancompress.pruning.cost import Convention, MaskedCost
+from lightning_gancompress.pruning.groups import find_groups
+from lightning_gancompress.pruning.masks import ChannelMasks
+from lightning_gancompress.pruning.slim import check_groups, slim
+
+
+class Side(nn.Module):
+    """A network that is being pruned, and what it may cost.
+
+    Args:
+        name: `generator` or `discriminator`; names the budget in errors.
+        network: The whole network. It gets gates, and is otherwise left as it is.
+        sample: Example inputs at the size that MACs are counted for, `(1, C, H, W)` each.
+        budget: Fraction of the network's MACs, or an absolute number such as `2.4G`.
+        convention: How MACs are counted.
+        min_channels: Channels that stay in every group.
+        channel_multiple: Widths of the small network are multiples of this.
+        ignored_layers: Layers that stay whole.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        sample: Sequence[Tensor],
+        budget: float | str,
+        convention: Convention = "exact",
+        min_channels: int = 1,
+        channel_multiple: int = 1,
+        ignored_layers: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.groups = find_groups(network, sample, ignored_layers)
+        check_groups(network, self.groups, sample)
+        self.cost = MaskedCost(network, self.groups, sample, convention)
+        self.budget = parse_budget(budget, self.cost.full, f"{name} budget")
+        self.min_channels, self.channel_multiple = min_channels, channel_multiple
+        self.fit(self.cost.scale.new_zeros(self.groups.total))  # a budget out of reach fails now, not after the search
+        self.masks = ChannelMasks(self.groups)
+        self.masks.attach(network)
+
+    def fit(self, scores: Tensor) -> Tensor:
+        """The mask that keeps the best-scored channels within the budget, `(total,)` of zeros and ones."""
+        cost = self.cost.cpu()
+        mask = fit_budget(
+            scores, self.groups, cost, self.budget, self.min_channels, self.channel_multiple, f"{self.name} budget"
+        )
+        self.cost.to(scores.device)
+        return mask.to(scores.device)
+
+    def penalty(self, mask: Tensor, progress: float) -> Tensor:
+        """Budget penalty of a mask when the budget falls linearly from the whole network.
+
+        Args:
+            mask: `(total,)`, may carry gradients.
+            progress: 0 asks for nothing yet, 1 for the whole budget.
+        """
+        target = self.cost.full + (self.budget - self.cost.full) * min(progress, 1.0)
+        return budget_penalty(self.cost(mask), target)
+
+    def kept_macs(self) -> float:
+        """Fraction of the whole network's MACs under the present mask."""
+        return float(self.cost(self.masks.mask)) / self.cost.full
+
+    def slim(self, network: nn.Module, mask: Tensor) -> nn.Module:
+        """The small dense network that a mask leaves."""
+        self.masks.detach()
+        return slim(network, self.groups, mask)
