@@ -3,6 +3,7 @@
 from lightning_gancompress.data.datasets import FolderImages, Pairs
 from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.sampler import EpochSampler, ShardSampler
+from lightning_gancompress.data.synthetic import SyntheticFacades
 from lightning_gancompress.data.transforms import ImageError, Preprocessing
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "Pairs",
     "Preprocessing",
     "ShardSampler",
+    "SyntheticFacades",
 ]
