@@ -3,6 +3,8 @@
 import contextlib
 import os
 import pickle
+import pickletools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +20,37 @@ def read_torch(path: Path) -> Any:
         UserError: When the file is missing, damaged, or holds other objects.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the errors below say it better
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}: check the path.") from error
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder: name the checkpoint file inside it.") from error
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}.") from error
+    except PermissionError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}. Ask for read access.") from error
     except Exception as error:  # what the bytes of a damaged file lead to has no end
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+        if _holds_objects(path, error):
             raise UserError(
-                f"{path} contains more than tensors (Python objects, which could run code), so it was not loaded. "
-                "If you trust it, load it once with torch.load(path, weights_only=False), take the network's "
-                "state_dict() and torch.save() only that."
+                f"{path} contains more than tensors (Python objects, which could run code), so it was not "
+                "loaded. If you trust it, load it once with torch.load(path, weights_only=False) and save only "
+                "the network's state_dict() with torch.save."
             ) from error
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{path} is truncated or no PyTorch file ({reason}): copy or download it again."
+            f"{path} is truncated or was not written by torch.save: copy or download it again."
         ) from error
+
+
+def _holds_objects(path: Path, error: Exception) -> bool:
+    """Tell a whole file with more than tensors from a damaged one, without running anything in it."""
+    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+        return True
+    try:
+        with path.open("rb") as file:
+            operations = [operation.name for operation, *_ in pickletools.genops(file)]
+    except Exception:  # no pickle, or not to its end
+        return False
+    return any("GLOBAL" in name for name in operations)
 
 
 def write_files(contents: dict[Path, bytes]) -> None:

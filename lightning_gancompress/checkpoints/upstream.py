@@ -23,10 +23,10 @@ def load_upstream(
 ) -> tuple[nn.Module, NetworkSpec]:
     """Load a generator or discriminator in eval mode.
 
-    Dropout acts in training only: it matters to a fine-tuning, not to a picture made in eval mode. A ResNet has
-    it if its keys say so and `train_opt.txt` does not say `no_dropout: True` (forks insert a dropout of rate 0,
-    which has the same keys). A U-Net's keys don't tell: it has dropout, as upstream trains by default, unless
-    `train_opt.txt` says `no_dropout: True`.
+    Dropout acts in training only: it matters to a fine-tuning, not to a picture made in eval mode. A ResNet
+    has it if its keys say so and `train_opt.txt` does not say `no_dropout: True` (forks insert a dropout of
+    rate 0, which has the same keys). A U-Net's keys don't tell: it has dropout, as upstream trains by
+    default, unless `train_opt.txt` says `no_dropout: True`.
 
     Args:
         path: `latest_net_G.pth`, `latest_net_D.pth` or the like.
@@ -84,7 +84,7 @@ def _clean(content: Any) -> dict[str, Tensor]:
             f"{', '.join(strange[:3])} in it is no tensor, so it is no state dict. "
             "Save the state_dict() of one network."
         )
-    names = {key: re.sub(r"^(module\.)+", "", key) for key in content}
+    names = {key: re.sub(r"^(module\.)+", "", str(key)) for key in content}
     profiler = ("total_ops", "total_params")
     return {name: content[key] for key, name in names.items() if name.rpartition(".")[2] not in profiler}
 
@@ -132,8 +132,8 @@ def _architecture(tensors: dict[str, Tensor], options: dict[str, str]) -> tuple[
             "norm": norm,
         }
     raise UserError(
-        f"its keys ({', '.join(list(tensors)[:3])}, ...) are of no architecture known here. Known are the ResNet "
-        "and U-Net generators, the PatchGAN and the pixel discriminator of pytorch-CycleGAN-and-pix2pix."
+        f"its keys ({', '.join(list(tensors)[:3])}, ...) are of no architecture known here. Known are the "
+        "ResNet and U-Net generators and the patch and pixel discriminators of pytorch-CycleGAN-and-pix2pix."
     )
 
 

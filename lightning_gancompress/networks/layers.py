@@ -29,7 +29,7 @@ class Network(nn.Module):
             construct(self, *args, **kwargs)
             self.init_args = {k: v for k, v in bound.arguments.items() if k != "self"}
 
-        cls.__init__ = __init__  # type: ignore[method-assign]
+        cls.__init__ = __init__  # type: ignore[method-assign, assignment]
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:

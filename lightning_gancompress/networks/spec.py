@@ -51,10 +51,11 @@ class NetworkSpec:
         arguments = getattr(network, "init_args", None)
         if arguments is None:
             raise UserError(
-                f"{name} can't be described: its constructor arguments are not known. Give it by class_path and init_args."
+                f"{name} can't be described: its constructor arguments are not known. "
+                "Give it by class_path and init_args."
             )
-        home = __name__.rpartition(".")[0] if type(network).__module__.startswith(__name__.rpartition(".")[0]) else type(network).__module__
-        return cls(f"{home}.{name}", dict(arguments))
+        package, module = __name__.rpartition(".")[0], type(network).__module__
+        return cls(f"{package if module.startswith(package) else module}.{name}", dict(arguments))
 
     def build(self, state_dict: Mapping[str, Tensor] | None = None) -> nn.Module:
         """Return the network in training mode, on the CPU, with fresh weights or a copy of `state_dict`.
