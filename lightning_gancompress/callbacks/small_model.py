@@ -1,0 +1,47 @@
+"""Saving what the user came for: the small generator, as a plain state dict and a description."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_gancompress.checkpoints import save_small
+from lightning_gancompress.modules import CompressionModule
+from lightning_gancompress.pruning import count_params
+
+
+class SmallModel(Callback):
+    """Write `<default_root_dir>/generator.pth` and `generator.json` when a compression ends.
+
+    `lightning_gancompress.load_generator` reads them back without Lightning.
+    """
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the small generator once the run, or what was asked of it, is over."""
+        if not isinstance(pl_module, CompressionModule) or pl_module.phase != "finetune":
+            return
+        if not trainer.is_global_zero:
+            return
+        path = Path(trainer.default_root_dir) / "generator.pth"
+        network, spec = pl_module.student["generator"], pl_module.specs["student.generator"]
+        preprocessing = dict(getattr(trainer.datamodule, "preprocessing", {}))  # type: ignore[attr-defined]
+        save_small(network, spec, path, preprocessing=preprocessing, provenance=self._provenance(trainer, pl_module))
+        rank_zero_info(f"Small generator: {path} ({count_params(network) / 1e6:.4g} M parameters)")
+
+    @staticmethod
+    def _provenance(trainer: Trainer, module: CompressionModule) -> dict[str, Any]:
+        from lightning_gancompress import __version__
+
+        return {
+            "teacher": str(module.files["generator"]),
+            "budget": module.budgets["generator"],
+            "convention": module.convention,
+            "policy": type(module.policy).__name__,
+            "epochs": trainer.current_epoch,
+            "lightning_gancompress": __version__,
+            "torch": str(torch.__version__),
+        }
