@@ -33,7 +33,7 @@ def read_torch(path: Path) -> Any:
         if _holds_objects(path, error):
             raise UserError(
                 f"{path} contains more than tensors (Python objects, which could run code), so it was not "
-                "loaded. If you trust it, load it once with torch.load(path, weights_only=False) and save only "
+                "loaded. If you trust it, load it with torch.load(path, weights_only=False) and save only "
                 "the network's state_dict() with torch.save."
             ) from error
         raise UserError(
