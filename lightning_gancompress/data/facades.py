@@ -19,8 +19,8 @@ def render_facade(size: int, seed: int, index: int) -> tuple[Image.Image, Image.
         index: Of the building in it.
 
     Returns:
-        Photo and label map. Each class looks alike on all buildings, up to light, tint, dirt and noise, so that
-        a small network can learn to translate labels to photos.
+        Photo and label map. Each class looks alike on all buildings, up to light, tint, dirt and noise, so
+        that a small network can learn to translate labels to photos.
     """
     random = np.random.default_rng((seed, index))
     canvas = Canvas(size, random)

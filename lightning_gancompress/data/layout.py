@@ -47,9 +47,7 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 def pair_by_name(a: Path, b: Path) -> list[tuple[Path, Path]]:
     """Pair the images of two folders by their relative names, endings aside."""
-    named_a, named_b = (
-        {str(file.relative_to(d).with_suffix("")): file for file in list_images(d)} for d in (a, b)
-    )
+    named_a, named_b = by_name(a), by_name(b)
     if alone := sorted(named_a.keys() ^ named_b.keys()):
         folder, other = (a, b) if alone[0] in named_a else (b, a)
         raise UserError(
@@ -57,3 +55,12 @@ def pair_by_name(a: Path, b: Path) -> list[tuple[Path, Path]]:
             f"of {folder}: add it to {other}, or remove it."
         )
     return [(file, named_b[name]) for name, file in named_a.items()]
+
+
+def by_name(folder: Path) -> dict[str, Path]:
+    """Images of a folder by relative name without the ending."""
+    named: dict[str, Path] = {}
+    for file in list_images(folder):
+        if (other := named.setdefault(str(file.relative_to(folder).with_suffix("")), file)) != file:
+            raise UserError(f"Images {other} and {file} differ in their ending only: rename or remove one.")
+    return named

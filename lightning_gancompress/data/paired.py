@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from operator import is_
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, find_
 from lightning_gancompress.data.sampler import EpochSampler, ResumableLoader, ShardSampler
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing, check_channels, collate
 from lightning_gancompress.errors import UserError
+
+Split = Literal["train", "val", "test"]
 
 # Lightning warns of pytorch issue 91252, which needs a new loader every epoch; here one serves them all
 warnings.filterwarnings("ignore", ".*persistent_workers=True.* can lead to instability")
@@ -73,12 +76,13 @@ class PairedDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_channels(in_channels=in_channels, out_channels=out_channels)
-        self.root, self.direction, self.batch_size, self.max_train = (
-            Path(root),
-            direction,
-            batch_size,
-            max_train,
-        )
+        if min(batch_size, search_batch_size, eval_batch_size) < 1:
+            raise UserError(
+                f"batch_size {batch_size}, search_batch_size {search_batch_size} and eval_batch_size "
+                f"{eval_batch_size} must be positive."
+            )
+        self.root, self.direction = Path(root), direction
+        self.batch_size, self.max_train = batch_size, max_train
         self.view = Preprocessing(preprocess, load_size, crop_size, flip)
         self.channels = in_channels, out_channels
         self.splits = {"train": ["train"], "val": [val_split, test_split], "test": [test_split, val_split]}
@@ -88,7 +92,7 @@ class PairedDataModule(LightningDataModule):
         self.neighbourhoods: Tensor | None = None
         self.members = 4
         self._files: dict[str, list[tuple[Path, Path]]] = {}
-        self._train_loader: tuple[Any, DataLoader[Any]] | None = None
+        self._train_loader: tuple[tuple[Any, ...], DataLoader[Any]] | None = None
 
     @property
     def crop_size(self) -> int:
@@ -116,7 +120,7 @@ class PairedDataModule(LightningDataModule):
         facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
         return hashlib.sha256(json.dumps([self.preprocessing, facts]).encode()).hexdigest()
 
-    def files(self, split: Literal["train", "val", "test"]) -> list[tuple[Path, Path]]:
+    def files(self, split: Split) -> list[tuple[Path, Path]]:
         """Pairs of files (A, B) of a split, sorted by name; read from disk once.
 
         Raises:
@@ -130,24 +134,24 @@ class PairedDataModule(LightningDataModule):
             names = self.splits[split]
             found = next((pairs for name in names if (pairs := find_pairs(self.root, name))), [])
             if not found:
+                name = names[0]
+                seen = [self.root, *(path for other in names if (path := self.root / other).is_dir())]
                 raise UserError(
-                    f"No {split} images: looked for {' or '.join(names)} (A | B side by side), {names[0]}A "
-                    f"and {names[0]}B, {names[0]}/A and {names[0]}/B, or A/{names[0]} and B/{names[0]}, with "
-                    f"the endings {' '.join(sorted(EXTENSIONS))}; {describe_folder(self.root)}."
+                    f"No {split} images in {self.root}: looked for {' or '.join(names)} with images A | B "
+                    f"side by side, {name}A and {name}B, {name}/A and {name}/B, or A/{name} and B/{name}, "
+                    f"with the endings {' '.join(sorted(EXTENSIONS))}; but "
+                    f"{', '.join(map(describe_folder, seen))}."
                 )
             self._files[split] = found[: self.max_train] if split == "train" else found
         return self._files[split]
 
     def setup(self, stage: str) -> None:
         """Look for the splits of a stage, so that a missing one is reported before anything else starts."""
-        stages: dict[str, list[Literal["train", "val", "test"]]] = {
-            "fit": ["train", "val"],
-            "validate": ["val"],
-        }
-        for split in stages.get(stage, ["test"] if stage == "test" else []):
+        stages: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
+        for split in stages.get(stage, []):
             self.files(split)
 
-    def pairs(self, split: Literal["train", "val", "test"], augment: bool = False) -> Pairs:
+    def pairs(self, split: Split, augment: bool = False) -> Pairs:
         """Return the data set of a split, augmented or as evaluation sees it."""
         seed = self.seed if augment else None
         return Pairs(self.files(split), self.view, self.direction, self.channels, seed)
@@ -157,14 +161,15 @@ class PairedDataModule(LightningDataModule):
 
         The loader is kept while nothing that it depends on changes: its workers survive the epoch.
         """
-        key = (id(self.trainer), id(self.neighbourhoods), self.members)
-        if self._train_loader is None or self._train_loader[0] != key:
+        depends = self.trainer, self.neighbourhoods, self.members
+        known = self._train_loader and all(map(is_, self._train_loader[0], depends))
+        if self._train_loader is None or not known:
             dataset = self.pairs("train", augment=self.neighbourhoods is None)
             batch_size = self.batch_size if self.neighbourhoods is None else self.search_batch_size
             sampler = EpochSampler(
                 dataset, batch_size, self.seed, self.trainer, self.neighbourhoods, self.members
             )
-            self._train_loader = key, self._loader(dataset, sampler, batch_size, train=True)
+            self._train_loader = depends, self._loader(dataset, sampler, batch_size, train=True)
         return self._train_loader[1]
 
     def plain_train_loader(self) -> DataLoader[Any]:

@@ -52,7 +52,7 @@ class EpochSampler(DistributedSampler[Any]):
         self.rows = np.arange(self.size)[:, None] if neighbourhoods is None else neighbourhoods.cpu().numpy()
         if batch_size % self.members:
             raise UserError(
-                f"batch_size is {batch_size}, not a multiple of the {self.members} members drawn per "
+                f"search_batch_size is {batch_size}, not a multiple of the {self.members} members drawn per "
                 f"neighbourhood: set it to {self.members * max(1, round(batch_size / self.members))}, or "
                 "change members."
             )
@@ -64,7 +64,7 @@ class EpochSampler(DistributedSampler[Any]):
         if len(self) < batch_size:
             raise UserError(
                 f"The training split has {self.size} images, too few for one batch of {batch_size} on each "
-                f"of {world} process(es): lower batch_size or add images."
+                f"of {world} process(es): lower batch_size (search_batch_size in the search) or add images."
             )
 
     def __len__(self) -> int:

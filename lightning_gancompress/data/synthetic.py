@@ -23,8 +23,8 @@ MANIFEST = "facades.json"
 class SyntheticFacades(PairedDataModule):
     """Facades drawn on the spot: label maps and photos with texture, light and noise, no download.
 
-    Written once as ``root/{train,val,test}/*.png`` with A (photo) | B (labels) side by side; the same seed gives
-    the same pictures.
+    Written once as ``root/{train,val,test}/*.png`` with A (photo) | B (labels) side by side; the same seed
+    gives the same pictures.
 
     Args:
         root: Folder to write to; made, or refreshed if it holds facades of other settings.
@@ -35,6 +35,7 @@ class SyntheticFacades(PairedDataModule):
         seed: Of the pictures, their order and augmentation.
         direction: BtoA translates labels to photos.
         batch_size: Training images per step and process.
+        search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
         load_size: Pixels to which training images are resized before the crop; None keeps ``size``.
         flip: Whether half of the training images are mirrored.
         num_workers: Processes that load images, per loader.
@@ -52,6 +53,7 @@ class SyntheticFacades(PairedDataModule):
         seed: int = 0,
         direction: Direction = "BtoA",
         batch_size: int = 4,
+        search_batch_size: int = 8,
         load_size: int | None = None,
         flip: bool = True,
         num_workers: int = 2,
@@ -62,6 +64,7 @@ class SyntheticFacades(PairedDataModule):
             root,
             direction=direction,
             batch_size=batch_size,
+            search_batch_size=search_batch_size,
             load_size=load_size or size,
             crop_size=size,
             flip=flip,
@@ -72,8 +75,8 @@ class SyntheticFacades(PairedDataModule):
         )
         if size < 32:
             raise UserError(f"size is {size}, too small to draw a facade: use at least 32 pixels.")
-        self.manifest = {"version": VERSION, "size": size, "seed": seed}
-        self.counts = {"train": n_train, "val": n_val, "test": n_test}
+        self.size, self.counts = size, {"train": n_train, "val": n_val, "test": n_test}
+        self.manifest = {"version": VERSION, "size": size, "seed": seed, "counts": self.counts}
 
     def prepare_data(self) -> None:
         """Write the pictures, unless the folder holds them already.
@@ -81,10 +84,11 @@ class SyntheticFacades(PairedDataModule):
         Raises:
             UserError: The folder holds something else, or can't be written.
         """
-        if self.read_manifest() == self.expected():
+        found = self.read_manifest()
+        if found == self.manifest:
             return
-        foreign = self.root.exists() and self.read_manifest() is None
-        if foreign and not (self.root.is_dir() and not any(self.root.iterdir())):
+        empty = not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir()))
+        if found is None and not empty:
             raise UserError(
                 f"Generated facades need a folder of their own, but {describe_folder(self.root)}: set "
                 "data.root to a new folder."
@@ -98,14 +102,10 @@ class SyntheticFacades(PairedDataModule):
             self._files.clear()
         except OSError as error:
             # another process may have been quicker
-            if self.read_manifest() != self.expected():
+            if self.read_manifest() != self.manifest:
                 raise UserError(f"Facades can't be written to {self.root}: {error}.") from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-
-    def expected(self) -> dict[str, Any]:
-        """What the manifest of these pictures says."""
-        return {**self.manifest, "counts": self.counts}
 
     def read_manifest(self) -> Any:
         """What the manifest in the folder says, None without one."""
@@ -120,10 +120,10 @@ class SyntheticFacades(PairedDataModule):
         for split, count in self.counts.items():
             (folder / split).mkdir(parents=True)
             for _ in range(count):
-                photo, label = render_facade(self.manifest["size"], self.manifest["seed"], index)
+                photo, label = render_facade(self.size, self.seed, index)
                 pair = Image.new("RGB", (2 * photo.width, photo.height))
                 pair.paste(photo, (0, 0))
                 pair.paste(label, (photo.width, 0))
                 pair.save(folder / split / f"{index:04}.png", compress_level=1)
                 index += 1
-        (folder / MANIFEST).write_text(json.dumps(self.expected(), indent=2))
+        (folder / MANIFEST).write_text(json.dumps(self.manifest, indent=2))
