@@ -1,0 +1,24 @@
+"""Callbacks: the pruning policies, what is measured and drawn, and what keeps a run."""
+
+from lightning_gancompress.callbacks.collaborative import CollaborativePruning
+from lightning_gancompress.callbacks.evaluation import Evaluation
+from lightning_gancompress.callbacks.images import ImageGrid
+from lightning_gancompress.callbacks.last_checkpoint import LastCheckpoint
+from lightning_gancompress.callbacks.prediction import PredictionWriter
+from lightning_gancompress.callbacks.progress import ProgressLines
+from lightning_gancompress.callbacks.pruning import L1Magnitude, PruningPolicy, RandomChannels, UniformWidth
+from lightning_gancompress.callbacks.small_model import SmallModel
+
+__all__ = [
+    "CollaborativePruning",
+    "Evaluation",
+    "ImageGrid",
+    "L1Magnitude",
+    "LastCheckpoint",
+    "PredictionWriter",
+    "ProgressLines",
+    "PruningPolicy",
+    "RandomChannels",
+    "SmallModel",
+    "UniformWidth",
+]

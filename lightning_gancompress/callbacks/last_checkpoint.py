@@ -1,0 +1,168 @@
+"""The file a run goes on from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import replacing
+
+# the data module counts batches in the trainer's progress; Lightning guesses from optimizer steps
+warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keep `last.ckpt`: after every epoch, every so many minutes, and on Ctrl-C or SIGTERM.
+
+    It is always whole, and never replaced by weights that aren't finite. The first Ctrl-C ends the run after
+    the batch at hand (or the epoch-end validation) with a checkpoint that resumes exactly; a second one ends
+    it at once, with the file as it was.
+
+    Args:
+        dirpath: Folder of the file; `checkpoints` in the run's folder unless given.
+        minutes: Time between two saves within an epoch; 0 saves after every batch.
+    """
+
+    # a ModelCheckpoint, so that ckpt_path="last" finds the file. Its own schedule is replaced: in manual
+    # optimization it has no time interval and counts the steps of all optimizers
+
+    def __init__(self, dirpath: str | None = None, minutes: float = 10.0) -> None:
+        super().__init__(dirpath=dirpath, save_top_k=0, save_last=True)
+        self.minutes = minutes
+        self._saved_at = 0.0
+        self._training = self._interrupted = False
+        self._restore: Callable[[], Any] = lambda: None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say whose checkpoint a new run will replace, and take over Ctrl-C."""
+        if trainer.is_global_zero:
+            for stale in self._path.parent.glob(f".{self._path.stem}.*"):
+                stale.unlink()  # of a process that was killed while it wrote
+            if self._path.exists() and trainer.ckpt_path is None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                rank_zero_warn(
+                    f"{self._path} of an earlier run will be replaced. To go on with that run instead, stop "
+                    "now and add --ckpt_path last; to keep both, give each its own trainer.default_root_dir."
+                )
+        # before the workers of the data loaders are forked: they inherit the handler
+        if threading.current_thread() is threading.main_thread():
+            process, previous = os.getpid(), signal.getsignal(signal.SIGINT)
+            self._restore = lambda: signal.signal(signal.SIGINT, previous)
+            signal.signal(signal.SIGINT, lambda *_: self._interrupt(process, trainer.is_global_zero))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._training, self._saved_at = True, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time or the run is to stop."""
+        # after the last batch the hooks of the epoch's end are still due: a resume from here would skip them
+        if trainer.is_last_batch:
+            return
+        due = self._interrupted or time.monotonic() - self._saved_at >= 60 * self.minutes
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
+            self._save(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the finished epoch; the module's own hook has run before."""
+        self._save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: the epoch's end follows."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: the last epoch is saved."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save on SIGTERM, which comes between two batches; nothing else leaves a state to keep."""
+        self._restore()
+        if isinstance(exception, SIGTERMException):
+            self._save(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give Ctrl-C back."""
+        self._restore()
+        self._training = False
+
+    @property
+    def _path(self) -> Path:
+        assert self.dirpath is not None
+        return Path(self.dirpath, f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        tensors = [t for t in (*pl_module.parameters(), *pl_module.buffers()) if t.is_floating_point()]
+        if not bool(torch.stack([t.isfinite().all() for t in tensors]).all()):
+            raise UserError(
+                f"Weights became NaN or infinite in epoch {trainer.current_epoch}, so {self._path} was left "
+                "as it was. Resume from it with a lower learning rate or precision 32-true."
+            )
+        self._save_checkpoint(trainer, str(self._path))
+        self.last_model_path, self._saved_at = str(self._path), time.monotonic()
+        if trainer.strategy.reduce_boolean_decision(self._interrupted, all=False):
+            raise KeyboardInterrupt
+
+    def _interrupt(self, process: int, speak: bool) -> None:
+        if os.getpid() != process:
+            return  # a forked worker: its parent decides
+        self._restore()
+        if not self._training:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        if speak:  # without Python's buffers, which a handler may find locked
+            os.write(
+                2, b"\nStopping after this batch, with a checkpoint. Ctrl-C again stops at once, without.\n"
+            )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are replaced whole or not at all, and read without running code from them."""
+
+    # Lightning writes to the system's temporary folder and moves: across file systems that is a copy
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a file beside `path` and let it take its place; remote places are left to Lightning.
+
+        Raises:
+            UserError: There is no space or no permission.
+        """
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with replacing(path) as draft, draft.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # how torch reports a full disk
+                    raise error.__context__ from None
+                raise
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read tensors and plain types.
+
+        Raises:
+            UserError: The file is missing, damaged, or holds other objects.
+        """
+        if "://" in str(path):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        checkpoint: dict[str, Any] = read_torch(Path(path))
+        return checkpoint

@@ -1,0 +1,62 @@
+"""The settings of a run, kept beside it and inside its checkpoints."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+
+import lightning_gancompress
+from lightning_gancompress.files import replacing
+
+KEY = "run_config"
+
+
+class RunConfig(SaveConfigCallback):
+    """Write `config.yaml` into the folder of a run that trains, log it, and put it into the checkpoints.
+
+    A different one from an earlier run becomes `config_1.yaml`, `config_2.yaml`, ...
+
+    Args:
+        parser: What parsed the settings.
+        config: The settings.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        # plain types only: checkpoints are loaded with weights_only=True
+        self.settings: dict[str, Any] = json.loads(parser.dump(config, "json", skip_none=False))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Evaluation leaves the settings of the training in place."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write and log the settings; called on rank zero."""
+        path = Path(trainer.default_root_dir, self.config_filename)
+        text = f"# lightning_gancompress {lightning_gancompress.__version__}, "
+        text += f"lightning {version('lightning')}, torch {version('torch')}\n"
+        text += self.parser.dump(self.config, "yaml", skip_none=False)
+        if path.exists() and path.read_text() != text:
+            path.rename(next(p for n in range(1, 10**6) if not (p := numbered(path, n)).exists()))
+        with replacing(path) as draft:
+            draft.write_text(text)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.settings)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let a checkpoint know how it was made: see `config_files`."""
+        checkpoint[KEY] = self.settings
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The path with a number before its ending."""
+    return path.with_name(f"{path.stem}_{number}{path.suffix}")

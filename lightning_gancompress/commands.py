@@ -1,0 +1,182 @@
+"""What the command line does besides Lightning's commands: export and profile."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from lightning_gancompress.checkpoints import load_network, load_networks, load_small, upstream_preprocessing
+from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.export import export_onnx, export_torch
+from lightning_gancompress.files import replacing
+from lightning_gancompress.modules import CHECKPOINT_KEY, CompressionModule, GANModule
+from lightning_gancompress.networks import BatchNorm
+from lightning_gancompress.pruning import LayerCost, layer_costs
+
+Size = int | tuple[int, int]
+
+_SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+def export(
+    ckpt_path: str,
+    format: Literal["onnx", "torch"] = "onnx",
+    output: str | None = None,
+    size: Size | None = None,
+    dynamic_size: bool = False,
+    batch_norm: BatchNorm | None = None,
+    network: str = "generator",
+) -> None:
+    """Write a generator as ONNX or as a torch.export program, checked against the original.
+
+    Args:
+        ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
+        format: `onnx` for ONNX Runtime, `torch` for `torch.export.load`.
+        output: File to write; beside `ckpt_path` unless given.
+        size: Image size in pixels, or `[height, width]`; that of the training unless given.
+        dynamic_size: Let the ONNX file accept other sizes too.
+        batch_norm: `image` for the statistics of each image, as upstream's test; as recorded unless given.
+        network: Of a training checkpoint; `teacher.generator` for the uncompressed one.
+    """
+    if dynamic_size and format == "torch":
+        raise UserError("dynamic_size is for --format onnx; a torch program has a fixed size.")
+    model, _ = load_network(ckpt_path, network, batch_norm)
+    path = Path(output) if output else Path(ckpt_path).with_suffix(_SUFFIX[format])
+    image = blank_image(model, size or recorded_size(Path(ckpt_path)))
+    if format == "onnx":
+        facts = export_onnx(model, path, image, dynamic_size=dynamic_size)
+    else:
+        facts = export_torch(model, path, image)
+    shape = "x".join(str(n) for n in facts["input_shape"])
+    print(
+        f"Wrote {path}: {facts['bytes'] / 1e6:.2f} MB, input {shape}, free {', '.join(facts['dynamic'])}, "
+        f"differs from the network by at most {facts['max_difference']:.1e}"
+    )
+
+
+def profile(
+    model: GANModule | None = None,
+    datamodule: LightningDataModule | None = None,
+    ckpt_path: str | None = None,
+    size: Size | None = None,
+    json: str | None = None,
+) -> None:
+    """Show what every layer of teacher and student costs: MACs in both conventions and parameters.
+
+    Args:
+        model: Whose teacher is profiled where there is no `ckpt_path`.
+        datamodule: Knows the image size.
+        ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
+        size: Image size in pixels, or `[height, width]`; that of the training unless given.
+        json: File for the totals.
+    """
+    if ckpt_path:
+        networks = generators_in(Path(ckpt_path))
+        size = size or recorded_size(Path(ckpt_path))
+    elif model is not None:
+        networks = {"teacher": teacher_of(model)}
+        size = size or pixels(getattr(datamodule, "preprocessing", {}))
+    else:
+        raise UserError("`profile` needs something to look at: give --config, --ckpt_path, or both.")
+    costs = {name: costs_of(network, size) for name, network in networks.items()}
+    console = Console()
+    console.width = max(console.width, 110)  # in a file too
+    for name, layers in costs.items():
+        console.print(cost_table(name, layers))
+    if json:
+        with replacing(json) as draft:
+            draft.write_text(json_format.dumps({n: totals(c) for n, c in costs.items()}, indent=2) + "\n")
+
+
+# -- files -----------------------------------------------------------------------------------------------
+
+
+def generators_in(path: Path) -> dict[str, nn.Module]:
+    """Generators of any file: `teacher`, `student`, or both."""
+    if path.suffix == ".ckpt":
+        found = {
+            prefix: network for prefix, (network, _) in load_networks(path).items() if "generator" in prefix
+        }
+        return {
+            "student" if prefix.startswith("student.") else "teacher": net for prefix, net in found.items()
+        }
+    return {"student" if path.with_suffix(".json").is_file() else "teacher": load_network(path)[0]}
+
+
+def recorded_size(path: Path) -> int:
+    """Pixels of the images that the networks in a file were made for; 256 where it doesn't say."""
+    if path.suffix == ".ckpt":
+        return pixels(read_torch(path).get(CHECKPOINT_KEY, {}).get("preprocessing", {}))
+    if path.with_suffix(".json").is_file():
+        return pixels(load_small(path)[2].get("preprocessing", {}))
+    return pixels(upstream_preprocessing(path))
+
+
+def pixels(preprocessing: Mapping[str, Any]) -> int:
+    """Image size in a description of the preprocessing."""
+    return int(preprocessing.get("crop_size", 256))
+
+
+def teacher_of(model: GANModule) -> nn.Module:
+    """The uncompressed generator of a module that has not been set up."""
+    if isinstance(model, CompressionModule):
+        model.build()
+    return next(iter(model.generators().values()))
+
+
+# -- costs -----------------------------------------------------------------------------------------------
+
+
+def blank_image(network: nn.Module, size: Size) -> Tensor:
+    """An input `(1, C, H, W)` for a generator."""
+    height, width = (size, size) if isinstance(size, int) else size
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    return torch.zeros(1, first.in_channels, height, width)
+
+
+def costs_of(network: nn.Module, size: Size) -> list[LayerCost]:
+    """Cost of every layer at an image size.
+
+    Raises:
+        UserError: The network doesn't take images of that size.
+    """
+    image = blank_image(network, size)
+    try:
+        return layer_costs(network, [image])
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{type(network).__name__} doesn't take images of {image.shape[-2]} x {image.shape[-1]} pixels "
+            f"({str(error).splitlines()[0]}): give another --size."
+        ) from error
+
+
+def totals(layers: list[LayerCost]) -> dict[str, int]:
+    """Sums over the layers, under the names of the JSON file."""
+    return {
+        name: sum(getattr(layer, name) for layer in layers)
+        for name in ("macs_exact", "macs_literature", "params")
+    }
+
+
+def cost_table(name: str, layers: list[LayerCost]) -> Table:
+    """One row per layer, and the totals."""
+    table = Table(title=name, title_justify="left", show_footer=True)
+    table.add_column("layer", "total")
+    table.add_column("kind")
+    table.add_column("output shape")
+    for key, total in totals(layers).items():
+        title = {"macs_exact": "MACs (exact)", "macs_literature": "MACs (literature)"}.get(key, "parameters")
+        table.add_column(title, f"{total:,}", justify="right")
+    for layer in layers:
+        costs = (f"{n:,}" for n in (layer.macs_exact, layer.macs_literature, layer.params))
+        table.add_row(layer.name, layer.kind, "x".join(map(str, layer.output_shape)), *costs)
+    return table

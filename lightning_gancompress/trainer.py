@@ -1,0 +1,133 @@
+"""Lightning's trainer with what every run of this project wants."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
+
+from lightning_gancompress import commands
+from lightning_gancompress.callbacks import (
+    Evaluation,
+    ImageGrid,
+    LastCheckpoint,
+    PredictionWriter,
+    ProgressLines,
+    SmallModel,
+)
+from lightning_gancompress.callbacks.last_checkpoint import AtomicCheckpointIO
+from lightning_gancompress.errors import UserError
+
+
+class Trainer(lightning.pytorch.Trainer):
+    """Lightning's trainer, which keeps all of a run in one folder and survives being stopped.
+
+    Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `ImageGrid`, `Evaluation`,
+    `PredictionWriter` and `SmallModel`, and where there is no terminal `ProgressLines`. Checkpoints are
+    written atomically. DDP looks for unused parameters, because each backward pass of a GAN touches one
+    network only.
+
+    Args:
+        default_root_dir: The run's folder: checkpoints, images, logs, predictions.
+        logger: True or None for `CSVLogger` in `logs` of the run's folder, False for none.
+        callbacks: Further callbacks, or others in place of those above.
+        enable_checkpointing: Whether to add `LastCheckpoint`.
+        enable_progress_bar: Whether to show progress.
+        enable_model_summary: Whether to print Lightning's summary; `profile` tells more.
+        max_epochs: Stops a run before the module's own schedule ends; -1 leaves it to the module.
+        reload_dataloaders_every_n_epochs: 1, since search and fine-tuning read the data in different ways.
+        barebones: Lightning's switch for measuring its overhead; adds nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        default_root_dir: str | Path | None = "runs/default",
+        logger: Logger | Iterable[Logger] | bool | None = None,
+        callbacks: list[Callback] | Callback | None = None,
+        enable_checkpointing: bool | None = None,
+        enable_progress_bar: bool | None = None,
+        enable_model_summary: bool = False,
+        max_epochs: int | None = -1,
+        reload_dataloaders_every_n_epochs: int = 1,
+        barebones: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        root = Path(default_root_dir or ".")
+        callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        if not barebones:
+            logger = CSVLogger(root, name="logs") if logger is None or logger is True else logger
+            defaults: list[Callback] = [ImageGrid(), Evaluation(), PredictionWriter(), SmallModel()]
+            if enable_checkpointing is not False and not any(keeps_last(c) for c in callbacks):
+                defaults.append(LastCheckpoint())
+            if enable_progress_bar is not False and not sys.stdout.isatty():
+                defaults.append(ProgressLines())
+            callbacks += [d for d in defaults if not any(isinstance(c, kind(d)) for c in callbacks)]
+        for callback in callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(root / "checkpoints")
+        super().__init__(
+            default_root_dir=root,
+            logger=logger,
+            callbacks=callbacks,
+            enable_checkpointing=enable_checkpointing,
+            enable_progress_bar=enable_progress_bar,
+            enable_model_summary=enable_model_summary,
+            max_epochs=max_epochs,
+            reload_dataloaders_every_n_epochs=reload_dataloaders_every_n_epochs,
+            barebones=barebones,
+            **kwargs,
+        )
+        if isinstance(self.strategy, DDPStrategy):
+            self.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.strategy.checkpoint_io = AtomicCheckpointIO()
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """Train: a teacher, or search and fine-tuning in one go.
+
+        Raises:
+            UserError: The run's folder can't be written to.
+        """
+        if self.is_global_zero:
+            require_writable(Path(self.default_root_dir))
+        super().fit(*args, **kwargs)
+
+    export = staticmethod(commands.export)
+    profile = staticmethod(commands.profile)
+
+    def _run(self, model: LightningModule, ckpt_path: Any = None, *args: Any, **kwargs: Any) -> Any:
+        # Lightning sets it after the setup hooks, which must already know whether a run is resumed
+        self._checkpoint_connector._ckpt_path = ckpt_path
+        return super()._run(model, ckpt_path, *args, **kwargs)
+
+
+def kind(callback: Callback) -> type[Callback]:
+    """The class of which a trainer should have one."""
+    return ProgressBar if isinstance(callback, ProgressBar) else type(callback)
+
+
+def keeps_last(callback: Callback) -> bool:
+    """Whether a callback leaves a `last.ckpt`."""
+    return isinstance(callback, ModelCheckpoint) and bool(callback.save_last)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise a `UserError` unless files can be made in `folder`, which is created where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"The run's folder {folder} can't be written to ({error.strerror}): mend that, or choose another "
+            "with trainer.default_root_dir."
+        ) from error
