@@ -202,7 +202,7 @@ class PairedDataModule(LightningDataModule):
     ) -> DataLoader[Any]:
         return ResumableLoader(
             dataset,
-            batch_size,
+            batch_size=batch_size,  # by keyword: Lightning builds a loader anew for prediction
             sampler=sampler,
             drop_last=train,
             num_workers=self.num_workers,

@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def noise(width: int, height: int, seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def write_aligned(folder: Path, count: int, size: tuple[int, int] = (16, 8)) -> None:
+    """PNG files 00.png, 01.png, ... of noise, A | B side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        noise(*size, seed=i).save(folder / f"{i:02}.png")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Eleven training and five validation pairs of 8x8 pixels."""
+    write_aligned(tmp_path / "train", 11)
+    write_aligned(tmp_path / "val", 5)
+    return tmp_path

@@ -1,0 +1,77 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lightning_gancompress.data import EpochSampler, ShardSampler
+from lightning_gancompress.errors import UserError
+
+
+def rank_of(rank, world):
+    """A trainer in its first epoch, as far as samplers look."""
+    progress = SimpleNamespace(current=SimpleNamespace(processed=0, started=0))
+    fit_loop = SimpleNamespace(
+        restarting=False, epoch_progress=progress, epoch_loop=SimpleNamespace(batch_progress=None)
+    )
+    return SimpleNamespace(global_rank=rank, world_size=world, fit_loop=fit_loop)
+
+
+def test_every_epoch_visits_every_image_in_another_order():
+    sampler = EpochSampler(range(11), batch_size=2, seed=3)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert sorted(first) == list(range(11))
+    assert sorted(second) == list(range(11, 22))  # codes: epoch * N + index
+    assert [code - 11 for code in second] != first
+    assert list(EpochSampler(range(11), batch_size=2, seed=4)) != first
+
+
+def test_ranks_get_disjoint_shards_of_equal_length():
+    shards = [list(EpochSampler(range(11), 1, trainer=rank_of(r, 3))) for r in range(3)]
+    assert [len(shard) for shard in shards] == [3, 3, 3]
+    assert len({code for shard in shards for code in shard}) == 9
+
+
+def test_members_come_from_the_neighbourhood_of_their_centre_once_each():
+    # disjoint neighbourhoods, so that a group betrays its centre's row
+    table = torch.arange(20).reshape(4, 5).repeat_interleave(5, dim=0)
+    sampler = EpochSampler(range(20), 8, neighbourhoods=table, members=4)
+    groups = torch.tensor(list(sampler)).reshape(-1, 4)
+    assert len(sampler) == 20
+    for group in groups:
+        assert len(set(group.tolist())) == 4
+        assert len(set((group // 5).tolist())) == 1
+    # 5 of the 20 centres make an epoch of 20 images; other epochs draw others
+    sampler.set_epoch(1)
+    assert (torch.tensor(list(sampler)).reshape(-1, 4) - 20 != groups).any()
+
+
+def test_ranks_share_out_the_centres():
+    table = torch.stack([torch.arange(16), torch.arange(16) + 16], 1)
+    trainers = [rank_of(r, 2) for r in range(2)]
+    table = torch.cat([table, table.flip(1)])  # row c holds c and its twin
+    shards = [list(EpochSampler(range(32), 4, trainer=t, neighbourhoods=table, members=2)) for t in trainers]
+    assert [len(shard) for shard in shards] == [16, 16]
+    assert shards[0] != shards[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "members", "message"),
+    [
+        (12, 6, 4, "multiple of the 4"),
+        (12, 8, 8, "at most k \\+ 1 = 5"),
+        (3, 4, None, "too few for one batch of 4"),
+    ],
+)
+def test_impossible_batches_are_refused(size, batch, members, message):
+    table = None if members is None else torch.zeros(size, 5, dtype=torch.long)
+    with pytest.raises(UserError, match=message):
+        EpochSampler(range(size), batch, neighbourhoods=table, members=members or 4)
+
+
+def test_evaluation_shards_count_every_image_once():
+    shards = [list(ShardSampler(range(5), rank_of(r, 2))) for r in range(2)]
+    assert shards == [[0, 2, 4], [1, 3]]
+    with pytest.raises(UserError, match="at most 5 devices"):
+        ShardSampler(range(5), rank_of(0, 8))

@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_gancompress.data import SyntheticFacades
+from lightning_gancompress.data.canvas import LABELS
+from lightning_gancompress.data.facades import render_facade
+from lightning_gancompress.errors import UserError
+
+
+def facades(root, **options):
+    return SyntheticFacades(
+        str(root), **{"n_train": 3, "n_val": 1, "n_test": 1, "size": 32, "num_workers": 0, **options}
+    )
+
+
+@pytest.mark.parametrize("size", [32, 64, 256])
+def test_labels_are_clean_and_photos_are_not(size):
+    photo, label = render_facade(size, seed=0, index=1)
+    assert photo.size == label.size == (size, size)
+    colours = {tuple(colour) for colour in np.asarray(label).reshape(-1, 3)}
+    assert colours <= set(LABELS.values())
+    assert {LABELS[name] for name in ("sky", "roof", "window", "door", "ground", "cornice")} <= colours
+    assert len({tuple(colour) for colour in np.asarray(photo).reshape(-1, 3)}) > 20 * len(colours)
+
+
+def test_same_seed_and_index_give_the_same_picture():
+    first, again, other = (np.asarray(render_facade(64, 0, i)[0]) for i in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, np.asarray(render_facade(64, 1, 1)[0]))
+
+
+def test_photos_follow_from_labels():
+    """The mean colour of a class predicts unseen photos better than the mean of all."""
+    train, test = ([render_facade(64, 0, i) for i in span] for span in (range(24), range(24, 32)))
+
+    def stack(pairs, side):
+        return np.concatenate([np.asarray(pair[side]).reshape(-1, 3) for pair in pairs]).astype(float)
+
+    photo, label = stack(test, 0), stack(test, 1)
+    guess = np.zeros_like(photo)
+    for colour in LABELS.values():
+        known = (stack(train, 1) == colour).all(1)
+        if known.any():
+            guess[(label == colour).all(1)] = stack(train, 0)[known].mean(0)
+    error, baseline = abs(photo - guess).mean(), abs(photo - stack(train, 0).mean(0)).mean()
+    assert error < 0.5 * baseline
+
+
+def test_files_are_written_once_and_again_for_other_settings(tmp_path):
+    root = tmp_path / "data" / "facades"
+    data = facades(root)
+    data.prepare_data()
+    assert sorted(path.name for path in (root / "train").iterdir()) == ["0000.png", "0001.png", "0002.png"]
+    assert Image.open(root / "test" / "0004.png").size == (64, 32)
+    assert [path.name for path in root.parent.iterdir()] == ["facades"]  # nothing temporary stays
+    stamp = (root / "facades.json").stat().st_mtime_ns
+    facades(root).prepare_data()
+    assert (root / "facades.json").stat().st_mtime_ns == stamp
+    facades(root, seed=1, n_train=2).prepare_data()
+    assert len(list((root / "train").iterdir())) == 2
+    assert json.loads((root / "facades.json").read_text())["seed"] == 1
+
+
+def test_labels_translate_to_photos_by_default(tmp_path):
+    data = facades(tmp_path / "facades")
+    data.prepare_data()
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    photo, label = render_facade(32, seed=0, index=3)
+    for key, image in (("source", label), ("target", photo)):
+        expected = np.asarray(image).astype(np.float32) / 127.5 - 1
+        np.testing.assert_allclose(batch[key][0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(UserError, match=r"a folder of their own, but .* holds thesis\.txt"):
+        facades(tmp_path).prepare_data()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_unwritable_place(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"can't be written to .*file/facades"):
+        facades(tmp_path / "file" / "facades").prepare_data()
+
+
+def test_failure_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning_gancompress.data.synthetic.render_facade", full)
+    with pytest.raises(UserError, match="No space left"):
+        facades(tmp_path / "facades").prepare_data()
+    assert not list(tmp_path.iterdir())
