@@ -6,7 +6,7 @@ import copy
 import io
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +65,11 @@ def trace(network: nn.Module, sample: Tensor, dynamic_size: bool = False) -> Exp
     shape = {0: Dim("batch"), **({2: Dim.AUTO, 3: Dim.AUTO} if dynamic_size else {})}
     try:
         with quiet():
-            program = torch.export.export(network, (example,), dynamic_shapes=(shape,), strict=False)
+            return torch.export.export(network, (example,), dynamic_shapes=(shape,), strict=False)
     except Exception as error:  # the tracer's exceptions share no base class
-        raise UserError(
-            f"{type(network).__name__} can't be traced for export: {_first_line(error)}"
-        ) from error
-    traced = program.graph_signature.user_inputs[0]
-    sizes = next(node for node in program.graph.nodes if node.name == traced).meta["val"].shape
-    if dynamic_size and any(isinstance(size, int) for size in sizes[2:]):
-        msg = (
-            f"{type(network).__name__} works at {tuple(sample.shape[2:])} pixels only: "
-            f"export it without dynamic_size."
-        )
-        raise UserError(msg)
-    return program
+        hint = " at more than one size (without dynamic_size it may)" if dynamic_size else ""
+        msg = f"{type(network).__name__} can't be traced for export{hint}: {_first_line(error)}"
+        raise UserError(msg) from error
 
 
 @torch.inference_mode()
@@ -132,12 +123,13 @@ def describe(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the tracer's log records: what matters is raised as well."""
+    """Hold back what the tracer logs and prints: what matters is raised as well."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)
 

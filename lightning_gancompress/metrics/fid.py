@@ -137,8 +137,8 @@ def load_inception(feature: Feature, weights: str | Path | None) -> nn.Module:
         if weights is None:
             msg = (
                 f"Inception's weights for FID and KID can't be downloaded ({reason}): name a local copy "
-                "of torch-fidelity's weights-inception-2015-12-05-6726825d.pth in `weights` (`fid_weights` of "
-                "the Evaluation callback)."
+                "of torch-fidelity's weights-inception-2015-12-05-6726825d.pth in `weights` (`fid_weights` "
+                "of the Evaluation callback)."
             )
         else:
             msg = f"{weights} doesn't hold torch-fidelity's Inception ({reason}): give its own weight file."

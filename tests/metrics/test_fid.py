@@ -1,0 +1,140 @@
+import contextlib
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+import torch_fidelity
+from torch.utils.data import Dataset
+from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+from lightning_gancompress import UserError
+from lightning_gancompress.metrics import InceptionMetrics, distances, to_uint8
+
+
+class Pictures(Dataset):
+    """What torch-fidelity takes as an input: uint8 (3, H, W)."""
+
+    def __init__(self, images):
+        self.images = to_uint8(images)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+def pictures(seed, n=12, contrast=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, 3, 4, 4, generator=generator) * 2 - 1
+    return contrast * torch.nn.functional.interpolate(coarse, size=(24, 40), mode="bilinear")
+
+
+@pytest.mark.parametrize("feature", [64, 192])
+def test_fid_and_kid_equal_torch_fidelity(feature, inception_weights):
+    fake, real = pictures(0, contrast=0.5), pictures(1, n=14)
+    metrics = InceptionMetrics(feature, inception_weights)
+    for part in fake.split(5):
+        metrics.update("fake", part)
+    metrics.update("real", real)
+    found = metrics.compute("fake", "real")
+
+    expected = torch_fidelity.calculate_metrics(
+        input1=Pictures(fake),
+        input2=Pictures(real),
+        fid=True,
+        kid=True,
+        kid_subset_size=12,
+        feature_layer_fid=str(feature),
+        feature_layer_kid=str(feature),
+        feature_extractor_weights_path=str(inception_weights),
+        cuda=False,
+        save_cpu_ram=True,
+        cache=False,
+        verbose=False,
+    )
+    assert expected["frechet_inception_distance"] > 1e-2
+    assert found == {
+        f"fid_{feature}": pytest.approx(expected["frechet_inception_distance"], rel=1e-3),
+        f"kid_{feature}": pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-3, abs=1e-7),
+    }
+
+
+def test_order_and_batches_of_images_do_not_matter_to_fid(inception_weights):
+    images, metrics = pictures(0), InceptionMetrics(64, inception_weights)
+    metrics.update("a", images)
+    metrics.update("b", images.flip(0))
+    assert metrics.features("a").shape == (12, 64)
+    found = metrics.compute("a", "b")
+    assert found["fid_64"] == pytest.approx(0, abs=1e-3)
+    metrics.reset()
+    assert metrics.features("a").shape == (0, 64)
+
+
+def test_grey_images_count_as_rgb_and_other_channels_are_refused(inception_weights):
+    grey, metrics = pictures(0, n=2)[:, :1], InceptionMetrics(64, inception_weights)
+    metrics.update("grey", grey)
+    metrics.update("rgb", grey.repeat(1, 3, 1, 1))
+    assert torch.equal(metrics.features("grey"), metrics.features("rgb"))
+    with pytest.raises(UserError, match="not 5"):
+        metrics.update("many", torch.zeros(1, 5, 8, 8))
+
+
+def test_names_say_the_feature_unless_it_is_the_usual_one():
+    features = torch.rand(4, 768)
+    assert distances(features, features).keys() == {"fid_768", "kid_768"}
+    features = torch.zeros(2, 2048)
+    assert distances(features, features).keys() == {"fid", "kid"}
+
+
+def test_distances_are_deterministic_and_of_known_value():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(500, 3, generator=generator)
+    found = distances(real + torch.tensor([3.0, 0.0, 0.0]), real)
+    assert found["fid_3"] == pytest.approx(9.0, rel=1e-4)  # the squared distance of the means
+    assert distances(real + torch.tensor([3.0, 0.0, 0.0]), real) == found
+
+
+def test_one_image_is_too_few():
+    with pytest.raises(UserError, match="at least 2 images in each set, not 1"):
+        distances(torch.rand(1, 64), torch.rand(5, 64))
+
+
+def test_uint8_rounds_and_clamps():
+    pixels = torch.tensor([-1.2, -1.0, -1 + 2 * 0.4 / 255, -1 + 2 * 0.6 / 255, 0.0, 1.0, 1.3])
+    assert to_uint8(pixels).tolist() == [0, 0, 0, 1, 128, 255, 255]
+    # what a picture holds comes back unchanged
+    levels = torch.arange(256) / 255 * 2 - 1
+    assert to_uint8(levels).tolist() == list(range(256))
+
+
+class Bomb:
+    """Code in a pickle, which runs when it is read without care."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_weights_that_are_missing_wrong_or_code_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no file .*gone\.pth"):
+        InceptionMetrics(64, tmp_path / "gone.pth")
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth doesn't hold torch-fidelity's Inception"):
+        InceptionMetrics(64, tmp_path / "other.pth")
+    torch.save({"bomb": Bomb(tmp_path / "mark")}, tmp_path / "bomb.pth")
+    with pytest.raises(UserError, match="could run code"):
+        InceptionMetrics(64, tmp_path / "bomb.pth")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_failed_download_names_the_argument(monkeypatch):
+    def download(*args, **kwargs):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(inception, "load_state_dict_from_url", download)
+    with pytest.raises(UserError, match=r"no route to host.*`fid_weights`"), contextlib.redirect_stderr(None):
+        InceptionMetrics(64)
