@@ -1,0 +1,182 @@
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_module
+import torch
+from tiny_module import Pairs, TinyModule, make_trainer
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader
+
+from lightning_gancompress import UserError
+from lightning_gancompress.callbacks.evaluation import Evaluation, first_of_each
+from lightning_gancompress.metrics import distances, l1, psnr, ssim, to_uint8
+from lightning_gancompress.metrics import fid as fid_module
+
+
+def loader(batch_size=2, **arguments):
+    return DataLoader(Pairs(**arguments), batch_size=batch_size)
+
+
+def translated(module, data):
+    with torch.no_grad():
+        return {name: net(data.source).tanh() for name, net in module.generators().items()}
+
+
+@pytest.fixture
+def tiny_inception(monkeypatch):
+    """In place of Inception: 64 features of an image, quickly."""
+
+    class Pool(nn.Module):
+        def forward(self, images):
+            assert images.dtype == torch.uint8
+            return (nn.functional.adaptive_avg_pool2d(images.float() / 255, 5).flatten(1)[:, :64],)
+
+    monkeypatch.setattr(fid_module, "load_inception", lambda feature, weights: Pool())
+
+
+def test_validation_logs_means_over_images_not_over_batches(tmp_path):
+    module, data = TinyModule(), Pairs()
+    (found,) = make_trainer(tmp_path, Evaluation()).validate(module, loader(), verbose=False)
+    images = translated(module, data)
+    expected = {
+        "val/l1": l1(images["student"], data.target).mean(),
+        "val/psnr": psnr(images["student"], data.target).mean(),
+        "val/ssim": ssim(images["student"], data.target).mean(),
+        "val/teacher_l1": l1(images["student"], images["teacher"]).mean(),
+    }
+    assert found == {key: pytest.approx(float(value), rel=1e-5) for key, value in expected.items()}
+
+
+def test_teacher_training_is_measured_under_the_same_names(tmp_path):
+    trainer = make_trainer(tmp_path, Evaluation())
+    (found,) = trainer.validate(TinyModule(["generator"]), loader(), verbose=False)
+    assert found.keys() == {"val/l1", "val/psnr", "val/ssim"}
+
+
+def test_sanity_check_is_not_measured(tmp_path):
+    trainer = make_trainer(tmp_path, Evaluation(), max_epochs=1, num_sanity_val_steps=2, limit_val_batches=1)
+    module, seen = TinyModule(), []
+    module.on_validation_epoch_end = lambda: seen.append(set(trainer.callback_metrics))
+    trainer.fit(module, loader(), loader())
+    assert seen == [set(), {"val/l1", "val/psnr", "val/ssim", "val/teacher_l1"}]
+
+
+def test_test_writes_costs_errors_and_latency(tmp_path):
+    module, data = TinyModule(), Pairs()
+    module.networks["student"] = nn.Conv2d(3, 3, 1)
+    trainer = make_trainer(tmp_path, Evaluation(latency_repetitions=3))
+    trainer.test(module, loader(), verbose=False)
+
+    results = json.loads((tmp_path / "test" / "results.json").read_text())
+    teacher, student = results["networks"]["teacher"], results["networks"]["student"]
+    assert (teacher["macs_exact"], student["macs_exact"]) == (3 * 3 * 9 * 16 * 16, 3 * 3 * 16 * 16)
+    assert (teacher["params"], student["params"]) == (84, 12)
+    file = io.BytesIO()
+    torch.save(module.networks["student"].state_dict(), file)
+    assert student["bytes"] == len(file.getvalue())
+    images = translated(module, data)
+    assert teacher["l1"] == pytest.approx(float(l1(images["teacher"], data.target).mean()), rel=1e-5)
+    assert student["ssim"] == pytest.approx(float(ssim(images["student"], data.target).mean()), rel=1e-5)
+    assert results["teacher_l1"] == pytest.approx(float(l1(images["student"], images["teacher"]).mean()))
+    assert (results["images"], results["size"], results["phase"]) == (5, [16, 16], "finetune")
+    assert student["latency_ms"]["median_ms"] > 0
+    assert results["latency"]["speedup"] > 0
+    assert trainer.callback_metrics["test/student/l1"] == pytest.approx(student["l1"])
+
+    header, rule, *rows = (tmp_path / "test" / "table.md").read_text().splitlines()
+    assert [cell.strip() for cell in header.split("|")[2:-1]] == [
+        *("MACs (exact)", "MACs (literature)", "Parameters", "File", "Latency", "L1", "PSNR", "SSIM"),
+    ]
+    assert len(rule.split("|")) == len(header.split("|"))
+    assert rows[0].startswith("| teacher | 2.074e-05 G |")
+    assert rows[1].startswith("| student | 2.304e-06 G |")
+    assert any("5 images; MACs at 16 x 16 pixels" in row for row in rows)
+
+
+def test_fid_compares_every_generator_with_the_targets(tmp_path, tiny_inception):
+    module, data = TinyModule(), Pairs()
+    evaluation = Evaluation(fid_feature=64, latency=False)
+    trainer = make_trainer(tmp_path, evaluation)
+    trainer.test(module, loader(), verbose=False)
+    network = fid_module.load_inception(64, None)
+    features = {
+        name: network(to_uint8(images))[0]
+        for name, images in {"target": data.target, **translated(module, data)}.items()
+    }
+    results = json.loads((tmp_path / "test" / "results.json").read_text())["networks"]
+    for name in ("teacher", "student"):
+        expected = distances(features[name], features["target"])
+        assert {key: results[name][key] for key in expected} == pytest.approx(expected, rel=1e-5)
+    assert "| FID-64 | KID-64 x 1000 |" in (tmp_path / "test" / "table.md").read_text()
+
+
+def test_metric_networks_stay_out_of_checkpoints(tmp_path, tiny_inception):
+    module, evaluation = TinyModule(), Evaluation(fid_feature=64, latency=False)
+    trainer = make_trainer(tmp_path, evaluation)
+    kept = []
+    module.on_test_epoch_end = lambda: kept.append(trainer._checkpoint_connector.dump_checkpoint())
+    trainer.test(module, loader(), verbose=False)
+    assert kept[0]["state_dict"].keys() == module.state_dict().keys()
+    assert not any(kept[0].get("callbacks", {}).values())
+    assert evaluation._inception is None
+
+
+def test_an_image_counts_once_however_often_it_comes(tmp_path, tiny_inception):
+    results = []
+    for name, data in (("once", Pairs()), ("twice", ConcatDataset([Pairs(), Pairs()]))):
+        trainer = make_trainer(tmp_path / name, Evaluation(fid_feature=64, latency=False))
+        trainer.test(TinyModule(), DataLoader(data, batch_size=3), verbose=False)
+        results.append(json.loads((tmp_path / name / "test" / "results.json").read_text()))
+    assert results[0] == results[1]
+
+
+def test_images_without_numbers_all_count(tmp_path):
+    for numbered in (True, False):
+        trainer = make_trainer(tmp_path / str(numbered), Evaluation(latency=False))
+        trainer.test(TinyModule(), loader(numbered=numbered), verbose=False)
+    texts = [(tmp_path / str(n) / "test" / "results.json").read_text() for n in (True, False)]
+    assert texts[0] == texts[1]
+
+
+def test_first_of_each():
+    assert first_of_each(torch.tensor([7, 2, 7, 0, 2])).tolist() == [3, 1, 0]
+    assert first_of_each(torch.empty(0, dtype=torch.long)).tolist() == []
+
+
+def test_two_processes_measure_what_one_does(tmp_path):
+    """Five images in two shares: the sampler pads one of them with an image that the other share has."""
+    script = Path(tiny_module.__file__)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, script, tmp_path / "two"], check=True, env=environment, timeout=120)
+    make_trainer(tmp_path / "one", Evaluation(latency=False)).test(TinyModule(), loader(), verbose=False)
+    one, two = (json.loads((tmp_path / n / "test" / "results.json").read_text()) for n in ("one", "two"))
+    assert two["images"] == 5
+    for name in ("teacher", "student"):
+        assert two["networks"][name] == pytest.approx(one["networks"][name], rel=1e-5)
+    assert (tmp_path / "two" / "test" / "grid.png").exists()
+
+
+def test_unfinished_search_is_reported_without_latency(tmp_path):
+    trainer = make_trainer(tmp_path, Evaluation())
+    trainer.test(TinyModule(phase="search"), loader(), verbose=False)
+    table = (tmp_path / "test" / "table.md").read_text()
+    assert "Latency" not in table
+    assert "The search isn't over" in table
+
+
+def test_weights_without_a_feature_are_refused():
+    with pytest.raises(UserError, match=r"fid_weights is inception\.pth, but fid_feature is not set"):
+        Evaluation(fid_weights="inception.pth")
+
+
+def test_missing_weights_stop_the_test_before_it_starts(tmp_path):
+    evaluation = Evaluation(fid_weights=str(tmp_path / "gone.pth"), fid_feature=768)
+    module = TinyModule()
+    module.test_step = lambda *args: pytest.fail("a batch was tested")
+    with pytest.raises(UserError, match=r"gone\.pth"):
+        make_trainer(tmp_path, evaluation).test(module, loader(), verbose=False)
