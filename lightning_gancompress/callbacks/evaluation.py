@@ -9,21 +9,25 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_gancompress.callbacks.report import measure_costs, measure_latencies, write_report
+from lightning_gancompress.density import density_coverage, neighbourhood_ise
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.metrics import Feature, InceptionMetrics, distances, l1, psnr, ssim
 
 METRICS = {"l1": l1, "psnr": psnr, "ssim": ssim}
+NEIGHBOURS = 5  # of the density metrics, as in the search and in Naeem et al. 2020
 
 
 class Evaluation(Callback):
     """Measure how close the generated images come to their targets, and what the generators cost.
 
     Validation logs `val/l1` (of pixels in [-1, 1]), `val/psnr` and `val/ssim` of the trained generator, and
-    `val/teacher_l1`, the student's distance to the teacher. Test measures every generator, adds FID and KID,
-    MACs, parameters, file size and latency, and writes `<default_root_dir>/test/results.json` and `table.md`.
+    `val/teacher_l1`, the student's distance to the teacher. Test measures every generator, adds FID, KID and
+    the student's local density beside the teacher's, MACs, parameters, file size and latency, and writes
+    `<default_root_dir>/test/results.json` and `table.md`.
     Each image counts once, however many processes share the work and however they pad their shares.
 
     Args:
@@ -131,6 +135,8 @@ class Evaluation(Callback):
             for name in generators(pl_module):
                 found = distances(features[name], features["target"])
                 means |= {f"{name}/{key}": value for key, value in found.items()}
+            if "teacher" in features and len(keep) > NEIGHBOURS:
+                means |= density(features["teacher"], features[name])
         for key, value in means.items():
             pl_module.log(f"test/{key}", value, sync_dist=True)
         if trainer.is_global_zero:
@@ -188,6 +194,19 @@ class Evaluation(Callback):
 def generators(pl_module: LightningModule) -> dict[str, nn.Module]:
     """The generators of a module of this package, the trained one last."""
     return cast("dict[str, nn.Module]", cast(Any, pl_module).generators())
+
+
+def density(teacher: Tensor, student: Tensor) -> dict[str, float]:
+    """How well the student keeps the teacher's local density, from Inception features (N, D) of both.
+
+    Returns:
+        `teacher_density` and `teacher_coverage` (1 is best), and `teacher_ise` (0 is best), the mean
+        integrated squared error within the neighbourhoods.
+    """
+    teacher, student = (normalize(features, dim=1) for features in (teacher, student))
+    found, coverage = density_coverage(teacher, student, NEIGHBOURS)
+    ise = neighbourhood_ise(teacher, student, NEIGHBOURS)
+    return {"teacher_density": found, "teacher_coverage": coverage, "teacher_ise": ise}
 
 
 def gather_rows(rows: Tensor, device: torch.device) -> Tensor:

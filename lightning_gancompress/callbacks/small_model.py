@@ -29,7 +29,9 @@ class SmallModel(Callback):
         path = Path(trainer.default_root_dir) / "generator.pth"
         network, spec = pl_module.student["generator"], pl_module.specs["student.generator"]
         preprocessing = dict(getattr(trainer.datamodule, "preprocessing", {}))  # type: ignore[attr-defined]
-        save_small(network, spec, path, preprocessing=preprocessing, provenance=self._provenance(trainer, pl_module))
+        save_small(
+            network, spec, path, preprocessing=preprocessing, provenance=self._provenance(trainer, pl_module)
+        )
         rank_zero_info(f"Small generator: {path} ({count_params(network) / 1e6:.4g} M parameters)")
 
     @staticmethod
