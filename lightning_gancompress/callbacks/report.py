@@ -68,7 +68,8 @@ def table(results: dict[str, Any]) -> str:
         notes.append(f"L1 between student and teacher: {results['teacher_l1']:.4f}.")
     if "teacher_ise" in results:
         notes.append(
-            f"Student beside teacher, by Inception features: density {results['teacher_density']:.3f}, coverage "
+            "Student beside teacher, by Inception features: density "
+            f"{results['teacher_density']:.3f}, coverage "
             f"{results['teacher_coverage']:.3f}, neighbourhood ISE {results['teacher_ise']:.4f}."
         )
     if "latency" in results:
