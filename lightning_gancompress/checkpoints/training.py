@@ -5,6 +5,7 @@ Such a file is an ordinary Lightning checkpoint with one more entry:
     "gancompress": {
         "version": 1, "kind": "teacher" | "compression", "phase": "teacher" | "search" | "finetune",
         "networks": {prefix: NetworkSpec.to_dict()}, "preprocessing": {...},
+        "ignored_layers": {"generator": [...]},
     }
 
 and the tensors of the network `prefix`, such as "student.generator", lie in "state_dict" under `prefix` and a
@@ -66,11 +67,14 @@ def network_from_checkpoint(
         network = spec.build(_under(f"{prefix}.", state)).eval()
     except UserError as error:
         raise UserError(f"{prefix} of {path} can't be loaded: {error}") from error
-    mask = state.get(f"sides.{prefix.removeprefix('student.')}.masks.mask")
+    role = prefix.removeprefix("student.")
+    mask = state.get(f"sides.{role}.masks.mask")
     if description["phase"] == "search" and prefix.startswith("student.") and mask is not None:
         from lightning_gancompress.pruning import slim_by_mask
 
-        network = slim_by_mask(network, mask, _sample(network, description["preprocessing"])).eval()
+        sample = _sample(network, description["preprocessing"])
+        ignored_layers = description.get("ignored_layers", {}).get(role, ())
+        network = slim_by_mask(network, mask, sample, ignored_layers).eval()
         spec = replace(spec, widths=channel_widths(network))
     return network, spec
 

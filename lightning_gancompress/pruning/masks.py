@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -54,6 +55,12 @@ class ChannelMasks(nn.Module):
         whole = torch.cat([mask, mask.new_ones(1)])
         slices = whole[self.index].split(self._lengths)
         self._slices = dict(zip(self._gated, slices, strict=True))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ChannelMasks:
+        super()._apply(fn, recurse)
+        if self._slices is not None:
+            self.freeze()  # to another device, say: what is in use goes along
+        return self
 
     def freeze(self) -> None:
         """Go on with the present values, cut from the graph that made them."""

@@ -39,23 +39,18 @@ def _shrink(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
         for name in ("weight", "bias", "running_mean", "running_var"):
             _select(layer, name, 0, outputs)
         return
+    _select(layer, "bias", 0, outputs)
+    transposed = isinstance(layer, nn.ConvTranspose2d)
+    if is_depthwise(layer):
+        layer.groups = len(outputs)
+        _select(layer, "weight", 0, outputs)
+    elif getattr(layer, "groups", 1) == 1:  # any other grouped convolution is always whole
+        _select(layer, "weight", int(transposed), outputs)
+        _select(layer, "weight", int(not transposed), inputs)
     if isinstance(layer, nn.Linear):
         layer.in_features, layer.out_features = len(inputs), len(outputs)
     elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
         layer.in_channels, layer.out_channels = len(inputs), len(outputs)
-    _select(layer, "bias", 0, outputs)
-    if is_depthwise_weight(layer):
-        layer.groups = len(outputs)
-        _select(layer, "weight", 0, outputs)
-        return
-    transposed = isinstance(layer, nn.ConvTranspose2d)
-    _select(layer, "weight", int(transposed), outputs)
-    _select(layer, "weight", int(not transposed), inputs)
-
-
-def is_depthwise_weight(layer: nn.Module) -> bool:
-    """Whether a convolution whose channel counts may just have changed is depthwise."""
-    return isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.groups > 1
 
 
 def _select(layer: nn.Module, name: str, dim: int, keep: Tensor) -> None:
@@ -68,15 +63,27 @@ def _select(layer: nn.Module, name: str, dim: int, keep: Tensor) -> None:
     setattr(layer, name, selected)
 
 
-def slim_by_mask(network: nn.Module, mask: Tensor, sample: Tensor) -> nn.Module:
+def slim_by_mask(
+    network: nn.Module, mask: Tensor, sample: Tensor, ignored_layers: Sequence[str] = ()
+) -> nn.Module:
     """Slim a network whose groups are not at hand, such as one from a checkpoint of the search.
 
     Args:
         network: The whole network.
         mask: `(total,)`; above 0.5 keeps a channel.
         sample: An example input, `(1, C, H, W)`.
+        ignored_layers: As the groups were found with.
+
+    Raises:
+        UserError: The mask is of other groups.
     """
-    return slim(network, find_groups(network, [sample]), mask)
+    groups = find_groups(network, [sample], ignored_layers)
+    if len(mask) != groups.total:
+        raise UserError(
+            f"The mask of {len(mask)} channels does not fit {type(network).__name__}, which has {groups.total} that "
+            "can be dropped: give the ignored_layers of the search."
+        )
+    return slim(network, groups, mask)
 
 
 @torch.no_grad()
@@ -85,32 +92,66 @@ def check_groups(
 ) -> None:
     """Refuse groups under which masking and slimming disagree.
 
-    One random mask goes through both. A network that mixes channels where the graph can't see it (a norm
-    called as a function, say) would otherwise give a silent wrong answer.
+    Half of every group is dropped both ways, with random weights and inputs: blank ones, or weights near zero,
+    would hide a difference. A network that mixes channels where the graph can't see it (a norm called as a
+    function, say) would otherwise give a silent wrong answer.
 
     Args:
+        network: The network; it stays as it is.
+        groups: Its groups.
+        inputs: Example inputs; only their shapes matter.
         tolerance: Largest difference allowed, relative to the largest output.
 
     Raises:
-        UserError: The two outputs differ.
+        UserError: The two disagree; names the groups that do so on their own.
     """
-    whole = copy.deepcopy(network).cpu().float().eval()
-    inputs = [x.cpu().float() for x in inputs]
     generator = torch.Generator().manual_seed(0)
-    mask = (torch.rand(groups.total, generator=generator) > 0.4).float()
-    for part in groups.split(mask):
-        part[0] = 1.0
-    small = slim(whole, groups, mask).eval()
+    whole = _scrambled(network, generator)
+    noise = [torch.randn(x.shape, generator=generator) for x in inputs]
+    dropped = torch.cat([torch.randperm(size, generator=generator) < size // 2 for size in groups.sizes])
+    trouble = _disagreement(whole, groups, ~dropped, noise, tolerance)
+    if trouble is None:
+        return
+    culprits = []
+    for name, alone in zip(groups.names, groups.split(torch.arange(groups.total)), strict=True):
+        mask = torch.ones(groups.total, dtype=torch.bool)
+        mask[alone] = ~dropped[alone]
+        if _disagreement(whole, groups, mask, noise, tolerance):
+            culprits.append(name.split(":")[0])
+    names = list(dict.fromkeys(culprits or groups.names))
+    raise UserError(
+        f"{type(network).__name__} can't be slimmed exactly: {trouble}. What reads the channels of "
+        f"{', '.join(map(repr, names))} mixes or counts them where the trace can't see it. Keep them whole with "
+        f"ignored_layers: [{', '.join(names)}]."
+    )
+
+
+def _scrambled(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy with random weights of a scale that keeps signals alive."""
+    network = copy.deepcopy(network).cpu().float().eval()
+    statistics = [b for name, b in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    for tensor in (*network.parameters(), *statistics):
+        if tensor.ndim > 1:
+            tensor.normal_(generator=generator).mul_((2 / tensor[0].numel()) ** 0.5)
+        else:
+            tensor.uniform_(0.5, 1.5, generator=generator)
+    return network
+
+
+def _disagreement(
+    whole: nn.Module, groups: ChannelGroups, keep: Tensor, inputs: Sequence[Tensor], tolerance: float
+) -> str | None:
     masks = ChannelMasks(groups)
-    masks.attach(whole)
-    masks.set(mask)
-    pairs = zip(flatten(whole(*inputs)), flatten(small(*inputs)), strict=True)
-    worst = max(float((a - b).abs().max() / a.abs().max().clamp_min(1.0)) for a, b in pairs)
-    if not worst <= tolerance:
-        raise UserError(
-            f"{type(network).__name__} can't be slimmed exactly: masked and small outputs differ by {worst:.2g}. "
-            "Some layer mixes channels in a way the trace can't see; list the layers around it in ignored_layers."
+    masks.set(keep.float())
+    try:
+        small = flatten(slim(whole, groups, masks.mask).eval()(*inputs))
+        masks.attach(whole)
+        masked = flatten(whole(*inputs))
+        worst = max(
+            float((a - b).abs().max() / a.abs().max()) for a, b in zip(masked, small, strict=True)
         )
-
-
-__all__ = ["check_groups", "is_depthwise", "slim", "slim_by_mask"]
+    except Exception as error:  # whatever a forward raises on tensors of another shape
+        return f"the small network fails ({type(error).__name__}: {error})"
+    finally:
+        masks.detach()
+    return None if worst <= tolerance else f"masked and small outputs differ by {worst:.2g} of their largest value"
