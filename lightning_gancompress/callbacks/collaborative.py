@@ -1,4 +1,4 @@
-"""The method: two pruning agents, one per side of the GAN, that learn from local density and exchange feedback."""
+"""The method: two pruning agents, one per side of the GAN, that learn from local density with feedback."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class CollaborativePruning(PruningPolicy):
         search_epochs: Length of the search; in an epoch as many images are seen as the data set has.
         lr: AdamW's learning rate of both agents.
         budget_weight: Weight of the budget penalty.
-        budget_ramp: Fraction of the search over which the budget falls from the whole network to its value.
+        budget_ramp: Fraction of the search over which the budget falls from the whole network to its value;
+            0 asks for it from the first step.
         feedback: Whether each agent sees what its peer kept.
         temperature: Of the relaxed masks.
         neighbours: Nearest others that make up a neighbourhood.
@@ -57,7 +58,8 @@ class CollaborativePruning(PruningPolicy):
         task_weight: Weight of the task's own losses against the real targets.
         encoder: Feature space of the neighbourhoods; None is the teacher's discriminator.
         cache_dir: Where neighbour tables are kept for reruns; None is `<default_root_dir>/cache`.
-        teacher_cache_gb: Host memory for the teacher's images, in GB; what does not fit is computed each time.
+        teacher_cache_gb: Host memory per process for the teacher's images, in GB; what does not fit is
+            computed each time.
     """
 
     def __init__(
@@ -83,7 +85,8 @@ class CollaborativePruning(PruningPolicy):
             raise UserError(f"search_epochs: {search_epochs} leaves nothing to search; choose at least 1.")
         if members > neighbours + 1:
             raise UserError(
-                f"members: {members} images can't be drawn from a neighbourhood of {neighbours + 1} (neighbours + 1)."
+                f"members: {members} images can't be drawn from a neighbourhood of {neighbours + 1}: choose "
+                "at most neighbours + 1."
             )
         self.search_epochs = search_epochs
         self.lr = lr
@@ -93,15 +96,19 @@ class CollaborativePruning(PruningPolicy):
         self.adversarial_weight, self.comparison = adversarial_weight, comparison
         self.kernel_weight, self.teacher_weight, self.task_weight = kernel_weight, teacher_weight, task_weight
         self.encoder = encoder
-        self.cache_dir = cache_dir
-        self._images = ImageCache(teacher_cache_gb)
+        self.cache_dir, self.teacher_cache_gb = cache_dir, teacher_cache_gb
+        self._encoder: Encoder | None = None  # the one in use
+        self._images = ImageCache(0)
 
     # -- before the search -----------------------------------------------------------------------------
 
     def prepare(self, module: CompressionModule) -> None:
         """Make an agent per side, wired to its peer."""
-        if module.phase != "search" or len(module.agents):
-            return
+        if not len(module.sides):
+            raise UserError(
+                "budget and discriminator_budget are both 1.0, which leaves nothing to search: lower one of "
+                "them."
+            )
         sizes = {role: side.groups.sizes for role, side in module.sides.items()}
         for role in sizes:
             module.agents[role] = PruningAgent(sizes[role], sizes.get(PEER[role]) if self.feedback else None)
@@ -115,31 +122,41 @@ class CollaborativePruning(PruningPolicy):
         module = self._searching(pl_module)
         if module is None:
             return
-        if self.encoder is None:
-            self.encoder = _critic(module)
-        self.encoder.to(module.device)
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        datamodule.neighbourhoods = self._neighbourhoods(trainer, module, datamodule)
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        if not hasattr(datamodule, "plain_train_loader"):
+            raise UserError(
+                f"data: {type(datamodule).__name__} can't be searched by neighbourhoods: use "
+                "PairedDataModule or a data module derived from it."
+            )
+        self._images = ImageCache(self.teacher_cache_gb)
+        self._encoder = (self.encoder or _critic(module)).to(module.device)
+        datamodule.neighbourhoods = self._neighbourhoods(trainer, module, datamodule, self._encoder)
         datamodule.members = self.members
 
-    def _neighbourhoods(self, trainer: Trainer, module: CompressionModule, datamodule: Any) -> Tensor:
+    def _neighbourhoods(
+        self, trainer: Trainer, module: CompressionModule, datamodule: Any, encoder: Encoder
+    ) -> Tensor:
         folder = Path(self.cache_dir or Path(trainer.default_root_dir) / "cache")
-        key = cache_key(module.teacher, self.encoder, type(self.encoder), self.neighbours, datamodule.fingerprint())
+        key = cache_key(module.teacher, encoder, type(encoder), self.neighbours, datamodule.fingerprint())
         table = load_table(folder, key)
         if table is None:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")
-            table = nearest_neighbours(self._features(trainer, module, datamodule), self.neighbours)
+            features = self._features(trainer, module, datamodule, encoder)
+            table = nearest_neighbours(features, self.neighbours)
             save_table(folder, key, table)
-        return table
+        # every rank has looked itself, which takes no longer; but one may have found another machine's file
+        return trainer.strategy.broadcast(table)
 
     @torch.no_grad()
-    def _features(self, trainer: Trainer, module: CompressionModule, datamodule: Any) -> Tensor:
-        assert self.encoder is not None
+    def _features(
+        self, trainer: Trainer, module: CompressionModule, datamodule: Any, encoder: Encoder
+    ) -> Tensor:
         batches = []
         for cpu_batch in datamodule.plain_train_loader():
             batch = trainer.strategy.batch_to_device(cpu_batch, module.device)
-            images = self._teacher_images(module, batch)
-            batches.append((cpu_batch["index"], self.encoder(batch["source"], images["generator"])))
+            with trainer.precision_plugin.forward_context():  # as in the steps, which use these images again
+                images = self._teacher_images(module, batch)
+            batches.append((cpu_batch["index"], encoder(batch["source"], images["generator"])))
         return gather_features(batches)
 
     # -- the search ------------------------------------------------------------------------------------
@@ -161,9 +178,8 @@ class CollaborativePruning(PruningPolicy):
 
     def search_step(self, module: CompressionModule, batch: dict[str, Any], batch_idx: int) -> None:
         """Losses of both sides; each loss reaches only the agent of its own side."""
-        progress = (module.current_epoch + batch_idx / module.trainer.num_training_batches) / (
-            self.search_epochs * self.budget_ramp
-        )
+        epochs = module.current_epoch + batch_idx / module.trainer.num_training_batches
+        progress = epochs / (self.search_epochs * self.budget_ramp) if self.budget_ramp else 1.0
         task, student = module.task, module.student
         teacher_images = self._teacher_images(module, batch)
         student_images = task.generate(student, batch)
@@ -172,7 +188,8 @@ class CollaborativePruning(PruningPolicy):
             real = task.judge(student, batch, teacher_images)
             fake = task.judge(student, batch, {k: v.detach() for k, v in student_images.items()})
             side = module.sides["discriminator"]
-            critic = sum(adversarial_density(real[k], fake[k], self.members, self.comparison) for k in real)
+            losses = [adversarial_density(real[k], fake[k], self.members, self.comparison) for k in real]
+            critic = torch.stack(losses).mean()
             penalty = side.penalty(side.masks.live, progress)
             module.step("discriminator", critic + self.budget_weight * penalty)
             side.masks.freeze()  # the generator's loss must not reach this agent
@@ -197,10 +214,10 @@ class CollaborativePruning(PruningPolicy):
             losses = [adversarial_density(fake[k], real[k], self.members, self.comparison) for k in fake]
             terms["generator_density"] = self.adversarial_weight, torch.stack(losses).mean()
         if self.kernel_weight:
-            assert self.encoder is not None
-            ours = self.encoder(batch["source"], images["generator"])
+            assert self._encoder is not None
+            ours = self._encoder(batch["source"], images["generator"])
             with torch.no_grad():
-                theirs = self.encoder(batch["source"], teacher_images["generator"])
+                theirs = self._encoder(batch["source"], teacher_images["generator"])
             terms["generator_kernel"] = self.kernel_weight, kernel_density(theirs, ours, self.members)
         if self.teacher_weight:
             terms["teacher_l1"] = self.teacher_weight, task.reconstruction(images, teacher_images)
@@ -218,7 +235,7 @@ class CollaborativePruning(PruningPolicy):
             return
         for role, side in module.sides.items():
             side.masks.freeze()
-            module.log(f"cost/{role}_macs", side.cost(side.masks.mask).float() / side.cost.full, prog_bar=True)
+            module.log(f"cost/{role}_macs", side.cost(side.masks.mask).float() / side.cost.full)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what the agents mean, without noise."""
@@ -229,14 +246,16 @@ class CollaborativePruning(PruningPolicy):
             module.sides[role].masks.set(mask)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the channels kept per group."""
+        """Log what the agents mean, without noise: MACs and the channels kept per group."""
         module = self._searching(pl_module)
         if module is None:
             return
+        logs = {"search/feedback": float(self.feedback)}
         for role, mask in self._decided(module).items():
-            kept = module.sides[role].groups.kept(mask)
-            module.log_dict({f"mask/{role}/{name}": float(count) for name, count in kept.items()})
-        module.log("search/feedback", float(self.feedback))
+            side = module.sides[role]
+            logs[f"search/{role}_macs"] = float(side.cost(mask)) / side.cost.full
+            logs |= {f"mask/{role}/{name}": float(n) for name, n in side.groups.kept(mask).items()}
+        module.log_dict(logs, sync_dist=True)
 
     # -- the end of the search -------------------------------------------------------------------------
 
@@ -249,6 +268,7 @@ class CollaborativePruning(PruningPolicy):
         """Shift the logits until the budget is met; warn when they have to be shifted far."""
         for role, mask in self._decided(module).items():
             self._warn_unless_converged(module.sides[role], mask)
+        self._images = ImageCache(0)  # fine-tuning has no use for them
         return super().choose(module)
 
     @staticmethod
@@ -256,17 +276,18 @@ class CollaborativePruning(PruningPolicy):
         macs = float(side.cost(mask))
         if abs(macs / side.budget - 1) > 0.05:
             rank_zero_warn(
-                f"{side.name}: the search ended at {macs / 1e9:.4g} GMACs, its budget is {side.budget / 1e9:.4g}. "
-                "What the final cut drops was not chosen by the agent: search longer (search_epochs), or raise lr or "
-                "budget_weight."
+                f"{side.name}: the search ended at {macs / 1e9:.4g} GMACs, its budget is "
+                f"{side.budget / 1e9:.4g}. What the final cut drops was not chosen by the agent: search "
+                "longer (search_epochs), or raise lr or budget_weight."
             )
 
     # -- helpers ---------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _searching(pl_module: LightningModule) -> CompressionModule | None:
-        searching = isinstance(pl_module, CompressionModule) and pl_module.phase == "search" and pl_module.policy
-        return pl_module if searching and isinstance(pl_module.policy, CollaborativePruning) else None
+    def _searching(self, pl_module: LightningModule) -> CompressionModule | None:
+        """The module, while this callback searches it: another may have the say."""
+        if isinstance(pl_module, CompressionModule) and pl_module.policy is self:
+            return pl_module if pl_module.phase == "search" else None
+        return None
 
     @staticmethod
     def _logits(module: CompressionModule, role: str) -> Tensor:
@@ -277,21 +298,20 @@ class CollaborativePruning(PruningPolicy):
     @torch.no_grad()
     def _decided(self, module: CompressionModule) -> dict[str, Tensor]:
         """Masks without noise, rounded."""
-        return {
-            role: binarize(
-                relax(self._logits(module, role), None, self.temperature), side.groups.sizes, side.min_channels
-            )
-            for role, side in module.sides.items()
-        }
+        decided = {}
+        for role, side in module.sides.items():
+            soft = relax(self._logits(module, role), None, self.temperature)
+            decided[role] = binarize(soft, side.groups.sizes, side.min_channels)
+        return decided
 
     @torch.no_grad()
     def _teacher_images(self, module: CompressionModule, batch: dict[str, Any]) -> Images:
-        cached = self._images.get(batch["index"])
-        if cached is not None:
-            return {"generator": cached.to(batch["source"])}
-        images = module.task.generate(module.teacher, batch)
-        self._images.put(batch["index"], images["generator"])
-        return images
+        images = self._images.get(batch["path"])
+        if images is None:
+            # rounded as in the cache: a resumed run, whose cache is empty, must see the same
+            images = module.task.generate(module.teacher, batch)["generator"].half()
+            self._images.put(batch["path"], images)
+        return {"generator": images.to(batch["source"], non_blocking=True)}
 
 
 def _critic(module: CompressionModule) -> Encoder:

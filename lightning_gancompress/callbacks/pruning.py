@@ -30,7 +30,8 @@ class PruningPolicy(Callback, ABC):
             return
         if not isinstance(pl_module, CompressionModule):
             raise UserError(
-                f"trainer.callbacks: {type(self).__name__} prunes a CompressionModule, not a {type(pl_module).__name__}."
+                f"trainer.callbacks: {type(self).__name__} prunes a CompressionModule, not a "
+                f"{type(pl_module).__name__}: leave it out."
             )
         pl_module.policy = self
 

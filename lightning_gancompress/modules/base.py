@@ -15,6 +15,7 @@ from torch.optim import Adam, Optimizer
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import NetworkSpec
+from lightning_gancompress.networks.spec import tensor_differences
 
 CHECKPOINT_KEY = "gancompress"
 
@@ -100,20 +101,29 @@ class GANModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Set the length of the run, unless the user asked for a shorter one."""
+        trainer: Any = self.trainer
         if stage == "fit":
-            asked = self.trainer.max_epochs
+            asked = trainer.max_epochs
             limited = asked is not None and 0 <= asked < self.total_epochs
-            self.trainer.fit_loop.max_epochs = asked if limited else self.total_epochs
+            trainer.fit_loop.max_epochs = asked if limited else self.total_epochs
             # search and fine-tune read the data differently
-            self.trainer.reload_dataloaders_every_n_epochs = 1
+            trainer.reload_dataloaders_every_n_epochs = 1
+
+    def on_train_start(self) -> None:
+        """Set the learning rates also within an epoch: a resumed run may have been given others."""
+        self._set_learning_rates()
 
     def on_train_epoch_start(self) -> None:
-        """Set the learning rates: a pure function of the epoch, so there is no state to resume."""
+        """Set the learning rates."""
+        self.log("train/lr", self._set_learning_rates(), sync_dist=True)
+
+    def _set_learning_rates(self) -> float:
+        """A pure function of the optimizers' settings and the epoch, so there is no state to resume."""
         factor = self.lr_factor(self.current_epoch)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
-        self.log("train/lr", self.lr * factor)
+                group["lr"] = optimizer.defaults["lr"] * factor
+        return float(self.trainer.optimizers[0].defaults["lr"] * factor)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by the position in the run: a resumed run draws what the uninterrupted one did."""
@@ -125,8 +135,7 @@ class GANModule(LightningModule):
         return (seed * 1_000_003 + self.current_epoch) * 10_000_019 + batch_idx * 1_009
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Keep batch-norm statistics equal over ranks; look now and then whether all losses were finite."""
-        self._average_buffers()
+        """Look now and then whether all losses were finite."""
         if batch_idx % 50 == 49:
             self._stop_unless_finite()
 
@@ -145,6 +154,24 @@ class GANModule(LightningModule):
             "networks": {prefix: spec.to_dict() for prefix, spec in self.specs.items()},
             "preprocessing": dict(getattr(datamodule, "preprocessing", {})),
         }
+
+    @staticmethod
+    def require_kind(checkpoint: dict[str, Any], kind: str, remedy: str) -> dict[str, Any]:
+        """The header of a checkpoint, which must be of this kind of module."""
+        header: dict[str, Any] = checkpoint.get(CHECKPOINT_KEY, {})
+        if header.get("kind") != kind:
+            found = header.get("kind", "some other project")
+            raise UserError(f"ckpt_path: this is a checkpoint of {found}, not of {kind}; {remedy}.")
+        return header
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse tensors of another architecture before any is loaded."""
+        differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
+        if differences:
+            raise UserError(
+                "ckpt_path: the checkpoint is of another architecture than the configuration: "
+                f"{differences} Give the settings it was made with."
+            )
 
     # -- images ----------------------------------------------------------------------------------------
 
@@ -179,13 +206,16 @@ class GANModule(LightningModule):
         self._finite = finite if self._finite is None else self._finite & finite
 
     def _stop_unless_finite(self) -> None:
-        if self._finite is not None and not bool(self._finite):
+        finite = self._finite is None or bool(self._finite)
+        # together: a rank that stops alone leaves the others waiting for it
+        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
             raise UserError(
-                f"The loss became NaN or infinite in epoch {self.current_epoch}; training stopped and the last good "
-                "checkpoint is kept. Resume from it with a lower learning rate (model.lr) or precision 32-true."
+                f"The loss became NaN or infinite in epoch {self.current_epoch}; training stopped and the "
+                "last good checkpoint is kept. Resume from it with a lower learning rate (model.lr) or "
+                "precision 32-true."
             )
 
-    def _average_buffers(self) -> None:
+    def average_statistics(self) -> None:
         """Average running statistics over ranks: manual optimization does not broadcast buffers."""
         if self.trainer.world_size == 1:
             return

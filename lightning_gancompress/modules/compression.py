@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import ItemsView, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-import torch.nn.functional as F
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gancompress.checkpoints import load_network
+from lightning_gancompress.checkpoints.training import network_from_checkpoint
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.base import CHECKPOINT_KEY, GANModule
 from lightning_gancompress.modules.gan_step import gan_step, linear_decay
@@ -22,6 +24,15 @@ from lightning_gancompress.pruning import Convention, Side, count_macs
 from lightning_gancompress.tasks import Images, Losses, Pix2Pix
 
 ROLES = ("generator", "discriminator")
+
+
+class Sides(nn.ModuleDict):
+    """What is being pruned, by role."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> Side: ...
+        def items(self) -> ItemsView[str, Side]: ...  # noqa: D102
 
 
 class Policy(Protocol):
@@ -66,7 +77,8 @@ class CompressionModule(GANModule):
         decay_epochs: Further epochs in which it falls linearly towards zero.
         lr: Adam's learning rate in fine-tuning.
         beta1: Adam's first momentum.
-        distill_weight: Weight of the L1 distance to the teacher's images in fine-tuning, beside the task's losses.
+        distill_weight: Weight of the L1 distance to the teacher's images in fine-tuning, beside the task's
+            losses.
     """
 
     def __init__(
@@ -101,48 +113,45 @@ class CompressionModule(GANModule):
         self.phase = "search"
         self.policy: Policy | None = None
         self.teacher, self.student = nn.ModuleDict(), nn.ModuleDict()
-        self.sides, self.agents = nn.ModuleDict(), nn.ModuleDict()
+        self.sides, self.agents = Sides(), nn.ModuleDict()
+        self._size = 256  # pixels, where neither data nor checkpoint say
 
     # -- networks --------------------------------------------------------------------------------------
 
     def build(self) -> None:
-        """Load the teacher and make the student from it. Callbacks may call this from their `setup`."""
+        """Load the teacher from its files and make the student from it, unless they are here."""
         if len(self.teacher):
             return
-        for role in ROLES:
-            network, spec = self._load_teacher(role)
-            self.teacher[role] = network.eval().requires_grad_(False)
-            self.specs[f"teacher.{role}"] = self.specs[f"student.{role}"] = spec
-        self.student = copy.deepcopy(self.teacher)
-        for role in ROLES:
-            if self.budgets[role] in (1, "1", "1.0"):
-                continue
+        for role, file in self.files.items():
+            path = file or _discriminator_beside(str(self.files["generator"]))
+            batch_norm = self.batch_norm if role == "generator" else None
+            self._adopt_teacher(role, *load_network(path, role, batch_norm))
+
+    def _adopt_teacher(self, role: str, network: nn.Module, spec: NetworkSpec) -> None:
+        self.teacher[role] = network.eval().requires_grad_(False)
+        self.student[role] = copy.deepcopy(network)
+        self.specs[f"teacher.{role}"] = self.specs[f"student.{role}"] = spec
+
+    def _mask_student(self, budgets: Mapping[str, float | str]) -> None:
+        """Put the student under masks, as far as `budgets` name its networks."""
+        self.sides, self.agents = Sides(), nn.ModuleDict()
+        for role, budget in budgets.items():
             self.sides[role] = Side(
                 role,
                 self.student[role],
                 [self._sample(role)],
-                self.budgets[role],
+                budget,
                 self.convention,
                 self.min_channels,
                 self.channel_multiple,
                 self.ignored_layers if role == "generator" else (),
             )
 
-    def _load_teacher(self, role: str) -> tuple[nn.Module, NetworkSpec]:
-        """From the user's file; from the checkpoint that is being resumed where that file is gone."""
-        path = self.files[role] or _discriminator_beside(self.files["generator"])
-        resumed = self.trainer.ckpt_path if self._trainer is not None else None
-        if resumed and not Path(path).is_file():
-            path = str(resumed)
-        name = f"teacher.{role}" if resumed and path == str(resumed) else role
-        return load_network(path, name, self.batch_norm if role == "generator" else None)
-
     def _sample(self, role: str) -> Tensor:
         """A blank input at the size of the data: MACs are counted for it."""
-        size = getattr(getattr(self._trainer, "datamodule", None), "crop_size", 256)
-        network = self.student[role]
-        device = next(network.parameters()).device
-        return torch.zeros(1, _in_channels(network), size, size, device=device)
+        size = getattr(getattr(self._trainer, "datamodule", None), "crop_size", self._size)
+        parameter = next(self.student[role].parameters())
+        return torch.zeros(1, _in_channels(self.student[role]), size, size, device=parameter.device)
 
     def generators(self) -> dict[str, nn.Module]:
         """Teacher and student."""
@@ -178,18 +187,25 @@ class CompressionModule(GANModule):
         return linear_decay(epoch - self.search_epochs, self.epochs, self.decay_epochs)
 
     def setup(self, stage: str) -> None:
-        """Build the networks; a policy that needs no search cuts here, before the strategy wraps the module."""
-        self.build()
-        if stage == "fit":
-            if self.policy is None:
-                raise UserError(
-                    "trainer.callbacks: compression needs a pruning policy; add CollaborativePruning (or UniformWidth, "
-                    "L1Magnitude) to the callbacks."
-                )
-            self.policy.prepare(self)
-            if self.phase == "search" and self.search_epochs == 0 and not self.trainer.ckpt_path:
-                self.cut()
+        """Build the networks, unless `on_load_checkpoint` will, before the strategy wraps the module."""
+        if stage == "fit" and self.policy is None:
+            raise UserError(
+                "trainer.callbacks: compression needs a pruning policy; add CollaborativePruning (or "
+                "UniformWidth, L1Magnitude) to the callbacks."
+            )
+        if not self.trainer.ckpt_path:
+            self.build()
+            if stage == "fit" and self.phase == "search":
+                self._begin_search()
         super().setup(stage)
+
+    def _begin_search(self) -> None:
+        """Masks and agents; a policy that needs no search cuts at once."""
+        assert self.policy is not None
+        self._mask_student({role: b for role, b in self.budgets.items() if b not in (1, "1", "1.0")})
+        self.policy.prepare(self)
+        if self.search_epochs == 0:
+            self.cut()
 
     def on_fit_start(self) -> None:
         """Put every network into the mode of its phase."""
@@ -219,7 +235,7 @@ class CompressionModule(GANModule):
         return term
 
     def on_train_epoch_end(self) -> None:
-        """Cross the border after the last epoch of the search, so that its checkpoint holds the small networks."""
+        """Cross the border after the last epoch of the search: its checkpoint holds the small networks."""
         super().on_train_epoch_end()
         if self.phase == "search" and self.current_epoch + 1 >= self.search_epochs:
             self.cut()
@@ -234,11 +250,11 @@ class CompressionModule(GANModule):
         assert self.policy is not None
         for role, mask in self.policy.choose(self).items():
             side = self.sides[role]
-            self._adopt(role, side.slim(self.student[role], mask))
+            self._adopt_student(role, side.slim(self.student[role], mask))
             self._report(role, side)
         self.enter_finetune()
 
-    def _adopt(self, role: str, small: nn.Module) -> None:
+    def _adopt_student(self, role: str, small: nn.Module) -> None:
         self.student[role] = small
         spec = self.specs[f"teacher.{role}"]
         self.specs[f"student.{role}"] = dataclasses.replace(spec, widths=channel_widths(small))
@@ -255,7 +271,7 @@ class CompressionModule(GANModule):
 
     def enter_finetune(self) -> None:
         """Drop what only the search needs; the small networks train from now on."""
-        self.sides, self.agents = nn.ModuleDict(), nn.ModuleDict()
+        self.sides, self.agents = Sides(), nn.ModuleDict()
         self.student.requires_grad_(True)
         self.phase = "finetune"
         self._set_modes()
@@ -265,27 +281,40 @@ class CompressionModule(GANModule):
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say also which layers the masks leave out."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["ignored_layers"] = {"generator": self.ignored_layers}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Rebuild the small networks before their weights load; leave agents that nobody asked for."""
-        header = checkpoint.get(CHECKPOINT_KEY, {})
-        if header.get("kind") != "compression":
-            raise UserError(
-                "ckpt_path: this is no checkpoint of a compression; a teacher goes into model.teacher instead."
-            )
-        if header["phase"] == "search" and self.policy is not None and self.search_epochs == 0:
-            raise UserError(
-                f"ckpt_path: this checkpoint is in the midst of a search, but {type(self.policy).__name__} does not "
-                "search; resume with the policy that began it."
-            )
-        if header["phase"] == "finetune" and self.phase == "search":
+        """Become what the checkpoint describes, before its weights load: its teacher, phase and widths."""
+        header = self.require_kind(checkpoint, "compression", "a teacher goes into model.teacher instead")
+        path = Path(str(self._trainer.ckpt_path if self._trainer is not None else "the checkpoint"))
+        self._size = header["preprocessing"].get("crop_size", self._size)
+        for role in ROLES:
+            self._adopt_teacher(role, *network_from_checkpoint(checkpoint, path, f"teacher.{role}"))
+        state = checkpoint["state_dict"]
+        if header["phase"] == "finetune":
             for role in ROLES:
-                spec = NetworkSpec.from_dict(header["networks"][f"student.{role}"])
-                self.student[role] = spec.build()
-                self.specs[f"student.{role}"] = spec
+                self._adopt_student(role, network_from_checkpoint(checkpoint, path, f"student.{role}")[0])
             self.enter_finetune()
-        state, own = checkpoint["state_dict"], self.state_dict()
-        for key in [k for k in state if k.startswith("agents.") and k not in own]:
-            del state[key]
+        elif self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            self._resume_search()
+        else:
+            self.phase, masked = "search", {key.split(".")[1] for key in state if key.startswith("sides.")}
+            self._mask_student({role: 1.0 for role in ROLES if role in masked})  # any budget will do
+            for key in [key for key in state if key.startswith("agents.")]:
+                del state[key]
+        super().on_load_checkpoint(checkpoint)
+
+    def _resume_search(self) -> None:
+        self.phase = "search"
+        if self.search_epochs == 0:
+            raise UserError(
+                f"ckpt_path: this checkpoint is in the midst of a search, but {type(self.policy).__name__} "
+                "does not search; resume with the policy that began it."
+            )
+        self._begin_search()
 
 
 def _in_channels(network: nn.Module) -> int:

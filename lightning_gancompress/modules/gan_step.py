@@ -17,7 +17,11 @@ def linear_decay(epoch: int, constant: int, decay: int) -> float:
 
 
 def gan_step(
-    module: GANModule, task: Pix2Pix, networks: nn.ModuleDict, batch: dict[str, Any], extra: Callable[[Images], Losses] | None = None
+    module: GANModule,
+    task: Pix2Pix,
+    networks: nn.ModuleDict,
+    batch: dict[str, Any],
+    extra: Callable[[Images], Losses] | None = None,
 ) -> None:
     """One GAN update in upstream's pix2pix order: forward, discriminator, generator.
 
@@ -38,5 +42,6 @@ def gan_step(
             generator = generator + term
             generator_logs |= term_logs
         module.step("generator", generator)
+    module.average_statistics()  # here, since a checkpoint may be written before the module's next hook
     logs |= {"generator": generator, "discriminator": discriminator} | generator_logs
     module.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)

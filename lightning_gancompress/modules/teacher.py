@@ -63,3 +63,10 @@ class TeacherModule(GANModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """One step of the discriminator, then one of the generator, on the same images."""
         gan_step(self, self.task, self.networks, batch)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of something else."""
+        self.require_kind(
+            checkpoint, "teacher", "give the CompressionModule's settings to go on with a compression"
+        )
+        super().on_load_checkpoint(checkpoint)

@@ -226,7 +226,16 @@ def load_tensors(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         elif isinstance(layer, _NormBase) and layer.num_batches_tracked is not None:
             # PyTorch before 0.4.1 kept no such counter
             given.setdefault(f"{name}.num_batches_tracked", torch.tensor(0))
-    own = network.state_dict()
+    differences = tensor_differences(network.state_dict(), given)
+    if differences:
+        raise UserError(
+            f"The tensors are of another architecture than this {type(network).__name__}: {differences}"
+        )
+    network.load_state_dict(given)
+
+
+def tensor_differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Return the keys and shapes in which `given` differs from a network's `own` tensors, or nothing."""
     shapes = [
         f"{key} is {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
         for key in own
@@ -234,12 +243,9 @@ def load_tensors(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     ]
     missing = [key for key in own if key not in given]
     unexpected = [key for key in given if key not in own]
-    if missing or unexpected or shapes:
-        raise UserError(
-            f"The tensors are of another architecture than this {type(network).__name__}: "
-            + _differences(("missing keys", missing), ("unexpected keys", unexpected), ("shapes", shapes))
-        )
-    network.load_state_dict(given)
+    if not (missing or unexpected or shapes):
+        return ""
+    return _differences(("missing keys", missing), ("unexpected keys", unexpected), ("shapes", shapes))
 
 
 def _differences(*named: tuple[str, Iterable[str]]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
 
 Batch = Mapping[str, Any]
+Networks = Mapping[str, nn.Module] | nn.ModuleDict
 Images = dict[str, Tensor]
 Losses = tuple[Tensor, dict[str, Tensor]]
 
@@ -33,7 +34,7 @@ class Pix2Pix:
         self.gan_mode = gan_mode
         self.lambda_l1 = lambda_l1
 
-    def generate(self, networks: Mapping[str, nn.Module], batch: Batch) -> Images:
+    def generate(self, networks: Networks, batch: Batch) -> Images:
         """Translate the sources: `(B, C, H, W)` in [-1, 1] per generator."""
         return {"generator": networks["generator"](batch["source"])}
 
@@ -41,14 +42,12 @@ class Pix2Pix:
         """Real images, under the name of the generator that should make their like."""
         return {"generator": batch["target"]}
 
-    def judge(self, networks: Mapping[str, nn.Module], batch: Batch, images: Images) -> dict[str, Tensor]:
+    def judge(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
         """Patch logits per discriminator; this one sees the source beside the image."""
         pair = torch.cat([batch["source"], images["generator"]], dim=1)
         return {"discriminator": networks["discriminator"](pair)}
 
-    def discriminator_loss(
-        self, networks: Mapping[str, nn.Module], batch: Batch, images: Images
-    ) -> Losses:
+    def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Mean of the losses on real and on generated pairs (upstream's factor 0.5)."""
         real = self.judge(networks, batch, self.targets(batch))["discriminator"]
         fake = self.judge(networks, batch, {k: v.detach() for k, v in images.items()})["discriminator"]
@@ -56,9 +55,7 @@ class Pix2Pix:
         loss = 0.5 * (on_real + on_fake)
         return loss, {"discriminator_real": on_real, "discriminator_fake": on_fake}
 
-    def generator_loss(
-        self, networks: Mapping[str, nn.Module], batch: Batch, images: Images
-    ) -> Losses:
+    def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Adversarial loss plus the weighted L1 distance to the target."""
         fool = fool_loss(self.judge(networks, batch, images)["discriminator"], self.gan_mode)
         l1 = self.reconstruction(images, self.targets(batch))
