@@ -29,8 +29,8 @@ class PeerEncoder(nn.Module):
 
     def forward(self, mask: Tensor) -> Tensor:
         """Encode a flat `(total,)` mask into `(128,)`."""
-        steps = [embed(part) for embed, part in zip(self.embed, mask.split(self.sizes), strict=True)]
-        _, last = self.gru(torch.stack(steps).unsqueeze(1))
+        steps = [embed(part) for embed, part in zip(self.embed, torch.split(mask, self.sizes), strict=True)]
+        last: Tensor = self.gru(torch.stack(steps).unsqueeze(1))[1]
         return last.flatten()
 
 
@@ -83,6 +83,7 @@ def relax(logits: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
 def binarize(soft: Tensor, sizes: Sequence[int], min_channels: int) -> Tensor:
     """Round a soft mask at 0.5, forward only (straight-through), never below `min_channels` a group."""
     hard = (soft.detach() > 0.5).to(soft)
-    for part, values in zip(hard.split(list(sizes)), soft.detach().split(list(sizes)), strict=True):
+    parts = torch.split(hard, list(sizes)), torch.split(soft.detach(), list(sizes))
+    for part, values in zip(*parts, strict=True):
         part[values.topk(min(min_channels, len(part))).indices] = 1.0
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())  # in this order the value is exactly 0 or 1

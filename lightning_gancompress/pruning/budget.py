@@ -40,8 +40,8 @@ def parse_budget(value: float | str, full: int, name: str = "budget") -> int:
         raise UserError(f"{name}: {value!r} must be above zero: a fraction (0.1) or MACs (2.4G).")
     if macs > full:
         raise UserError(
-            f"{name}: {value!r} is above the teacher's own {full / 1e9:.4g} GMACs; ask for less, or for 1.0 to "
-            "keep it whole."
+            f"{name}: {value!r} is above the teacher's own {full / 1e9:.4g} GMACs; ask for less, or for 1.0 "
+            "to keep it whole."
         )
     return int(macs)
 
@@ -71,7 +71,7 @@ def fit_budget(
         macs: MACs under a `(total,)` mask.
         budget: Largest MACs allowed.
         min_channels: Channels that stay in every group.
-        channel_multiple: Widths are multiples of this (or the whole group where it is smaller).
+        channel_multiple: Widths are multiples of this, or the whole group.
         name: What to call the budget in an error.
 
     Returns:
@@ -80,48 +80,55 @@ def fit_budget(
     Raises:
         UserError: Even the smallest network is above the budget; the message says how large it is.
     """
-    mask, atoms = _atoms(scores.detach().double().cpu(), groups, min_channels, channel_multiple)
-    smallest = float(macs(mask))
-    if smallest > budget:
+    mask, bundles = _bundles(scores.detach().double().cpu(), groups, min_channels, channel_multiple)
+
+    def fits(candidate: Tensor) -> bool:
+        return float(macs(candidate)) < budget + 0.5  # whole numbers, but summed up with rounding
+
+    if not fits(mask):
         raise UserError(
             f"{name}: {budget / 1e9:.4g} GMACs can't be reached; the smallest network with min_channels="
-            f"{min_channels} and channel_multiple={channel_multiple} has {smallest / 1e9:.4g} GMACs."
+            f"{min_channels} and channel_multiple={channel_multiple} has {float(macs(mask)) / 1e9:.4g} GMACs."
         )
 
     def kept(count: int) -> Tensor:
         cut = mask.clone()
-        for atom in atoms[:count]:
-            cut[atom] = 1.0
+        for _, bundle in bundles[:count]:
+            cut[bundle] = 1.0
         return cut
 
-    low, high = 0, len(atoms)
+    low, high = 0, len(bundles)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if float(macs(kept(middle))) <= budget else (low, middle - 1)
+        low, high = (middle, high) if fits(kept(middle)) else (low, middle - 1)
     mask = kept(low)
-    for atom in atoms[low:]:
-        if float(macs(mask)) > 0.998 * budget:
-            break
-        wider = mask.clone()
-        wider[atom] = 1.0
-        if float(macs(wider)) <= budget:
-            mask = wider
+    narrow = set(range(len(groups.sizes)))  # groups that may have room for another bundle
+    for group, bundle in bundles[low:]:
+        if group in narrow:
+            wider = mask.clone()
+            wider[bundle] = 1.0
+            if fits(wider):
+                mask = wider
+            else:
+                narrow.remove(group)
     return mask.float()
 
 
-def _atoms(
+def _bundles(
     scores: Tensor, groups: ChannelGroups, min_channels: int, multiple: int
-) -> tuple[Tensor, list[Tensor]]:
-    """The channels that always stay, and the others in bundles of `multiple`, best first."""
+) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+    """The channels that always stay, and the others in bundles of `multiple` with their group, best first."""
     mask = torch.zeros_like(scores)
-    atoms: list[tuple[float, Tensor]] = []
+    bundles: list[tuple[float, int, Tensor]] = []
     offset = 0
-    for part in groups.split(scores):
+    for group, part in enumerate(groups.split(scores)):
         order = part.argsort(descending=True, stable=True)
         floor = min(len(part), multiple * math.ceil(max(min_channels, 1) / multiple))
         mask[offset + order[:floor]] = 1.0
-        for bundle in order[floor:].split(multiple):
-            atoms.append((float(part[bundle].mean()), offset + bundle))
+        score = math.inf
+        for bundle in torch.split(order[floor:], multiple):
+            score = min(score, float(part[bundle].mean()))  # rounding must not put a later bundle first
+            bundles.append((score, group, offset + bundle))
         offset += len(part)
-    atoms.sort(key=lambda atom: -atom[0])
-    return mask, [bundle for _, bundle in atoms]
+    bundles.sort(key=lambda bundle: -bundle[0])
+    return mask, [(group, bundle) for _, group, bundle in bundles]

@@ -8,8 +8,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from lightning_gancompress.pruning.groups import CONSUMERS, ChannelGroups, is_depthwise
+from lightning_gancompress.pruning.groups import ChannelGroups, LayerChannels, flatten, is_depthwise
 
 Convention = Literal["exact", "literature"]
 
@@ -34,7 +35,9 @@ class LayerCost:
 
 @torch.no_grad()
 def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]:
-    """Cost of every layer that owns parameters or multiplies, in order of first use.
+    """Cost of every layer that owns parameters, in order of first use.
+
+    Convolutions and linear layers count; products of feature maps and functions called outside layers don't.
 
     Args:
         network: Any network; it runs once, in eval mode, and is left in the mode it was in.
@@ -45,18 +48,18 @@ def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]
 
     def record(name: str, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         previous = costs.get(name)
-        exact, literature = _macs(layer, args[0], output)
+        exact, literature = _macs(layer, args, output)
         costs[name] = LayerCost(
             name,
             type(layer).__name__,
             exact + (previous.macs_exact if previous else 0),
             literature + (previous.macs_literature if previous else 0),
             sum(p.numel() for p in layer.parameters(recurse=False)),
-            tuple(output.shape),
+            tuple(flatten(output)[0].shape),
         )
 
     for name, layer in network.named_modules():
-        if isinstance(layer, CONSUMERS) or any(True for _ in layer.parameters(recurse=False)):
+        if isinstance(layer, (_ConvNd, nn.Linear)) or any(True for _ in layer.parameters(recurse=False)):
             handles.append(layer.register_forward_hook(lambda m, a, o, name=name: record(name, m, a, o)))
     training = {m: m.training for m in network.modules()}
     try:
@@ -69,16 +72,16 @@ def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]
     return list(costs.values())
 
 
-def _macs(layer: nn.Module, x: Tensor, y: Tensor) -> tuple[int, int]:
+def _macs(layer: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> tuple[int, int]:
     if isinstance(layer, nn.Linear):
-        macs = x.numel() * layer.out_features
+        macs = y.numel() * layer.in_features
         return macs, macs
-    if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+    if not isinstance(layer, _ConvNd):
         return 0, 0
     kernel = layer.weight.numel()
     at_output = kernel * (y.numel() // y.shape[1])
-    if isinstance(layer, nn.ConvTranspose2d):
-        return kernel * (x.numel() // x.shape[1]), at_output
+    if isinstance(layer, _ConvTransposeNd):
+        return kernel * (args[0].numel() // args[0].shape[1]), at_output
     return at_output, at_output
 
 
@@ -96,6 +99,9 @@ class MaskedCost(nn.Module):
     """MACs of a network as a differentiable function of its mask.
 
     For each layer: kept inputs x kept outputs x (kernel x positions), so two small matrix products in all.
+
+    Attributes:
+        full: MACs of the whole network.
     """
 
     inputs: Tensor
@@ -106,18 +112,19 @@ class MaskedCost(nn.Module):
         self, network: nn.Module, groups: ChannelGroups, inputs: Sequence[Tensor], convention: Convention
     ) -> None:
         super().__init__()
-        self.full = count_macs(network, inputs, convention)
         costs = [cost for cost in layer_costs(network, inputs) if cost.macs_exact]
+        self.full: int = sum(getattr(cost, f"macs_{convention}") for cost in costs)
         rows_in = torch.zeros(len(costs), groups.total + 1, dtype=torch.float64)
         rows_out = torch.zeros_like(rows_in)
         scale = torch.zeros(len(costs), dtype=torch.float64)
         for row, cost in enumerate(costs):
-            channels = groups.layers[cost.name]
-            if is_depthwise(network.get_submodule(cost.name)):
-                rows_in[row, -1] = 1.0  # each output reads one input, whatever else is kept
-            else:
-                rows_in[row] += torch.bincount(channels.inputs, minlength=groups.total + 1)
-            rows_out[row] += torch.bincount(channels.outputs, minlength=groups.total + 1)
+            layer = network.get_submodule(cost.name)
+            one = torch.tensor([groups.total])
+            known = groups.layers.get(cost.name, LayerChannels(one, one))  # any other kind is always whole
+            # each output of a depthwise convolution reads one input, whatever else is kept
+            inputs_read = one if is_depthwise(layer) else known.inputs
+            rows_in[row] += torch.bincount(inputs_read, minlength=groups.total + 1)
+            rows_out[row] += torch.bincount(known.outputs, minlength=groups.total + 1)
             scale[row] = getattr(cost, f"macs_{convention}") / (rows_in[row].sum() * rows_out[row].sum())
         self.register_buffer("inputs", rows_in, persistent=False)
         self.register_buffer("outputs", rows_out, persistent=False)

@@ -14,6 +14,8 @@ from lightning_gancompress.errors import UserError
 
 CONSUMERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+# Layers without tensors that mix channels: the graph would take them for activations.
+_MIXERS = (nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.LocalResponseNorm)
 # What the dependency graph itself puts between layers: they carry channels but own no tensors.
 _WIRES = tuple(
     getattr(tp.ops, f"_{kind}Op")
@@ -40,7 +42,8 @@ class ChannelGroups:
     """All groups of a network, laid side by side in one flat mask of `total` channels.
 
     Attributes:
-        names: The layer that gives each group its name: the first that writes it.
+        names: The layer that gives each group its name: the first that writes it. Where its channels part
+            ways (some meet one layer and some another) each part is a group, and the later ones are numbered.
         sizes: Channels per group; their sum is the length of the mask.
         layers: Convolutions, linear layers and norms by name, with the positions of their channels.
     """
@@ -56,7 +59,7 @@ class ChannelGroups:
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Cut a flat `(total,)` vector into one vector per group."""
-        return list(flat.split(self.sizes))
+        return list(torch.split(flat, self.sizes))
 
     def kept(self, mask: Tensor) -> dict[str, int]:
         """Channels kept per group under a `(total,)` mask."""
@@ -71,7 +74,7 @@ class _Probed(nn.Module):
 
     def __init__(self, network: nn.Module, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         super().__init__()
-        self.entries = nn.ModuleList(_probe(x.shape, x.shape[1]) for x in inputs)
+        self.entries = nn.ModuleList(_probe(x.shape, _channels(x.shape)) for x in inputs)
         self.network = network
         self.exits = nn.ModuleList(_probe(y.shape, 1) for y in outputs)
 
@@ -82,8 +85,12 @@ class _Probed(nn.Module):
 
 def _probe(shape: torch.Size, out_channels: int) -> nn.Module:
     if len(shape) == 4:
-        return nn.Conv2d(shape[1], out_channels, 1)
-    return nn.Linear(shape[-1], out_channels)
+        return nn.Conv2d(_channels(shape), out_channels, 1)
+    return nn.Linear(_channels(shape), out_channels)
+
+
+def _channels(shape: torch.Size) -> int:
+    return shape[1] if len(shape) == 4 else shape[-1]
 
 
 def flatten(outputs: object) -> list[Tensor]:
@@ -102,64 +109,102 @@ def find_groups(
     Args:
         network: Any traceable convolutional network; it is copied, never changed.
         inputs: Example inputs, each `(1, C, H, W)`.
-        ignored_layers: Names of layers that stay whole, and with them every group they touch.
+        ignored_layers: Names of layers, or of modules that hold them, that stay whole, and with them every
+            group they touch.
 
     Raises:
-        UserError: The network can't be traced, holds a layer that can't be grouped, or nothing is left to drop.
+        UserError: The network can't be traced, holds a layer that can't be grouped, or nothing is left to
+            drop.
     """
     unknown = [name for name in ignored_layers if name not in dict(network.named_modules())]
     if unknown:
         raise UserError(f"ignored_layers: the network has no layer named {', '.join(map(repr, unknown))}.")
-    # The graph follows autograd: without gradients it silently finds nothing.
-    probed = copy.deepcopy(network).cpu().float().eval().requires_grad_(True)
     inputs = [x.detach().cpu().float() for x in inputs]
     try:
+        # The graph follows autograd: without gradients it silently finds nothing.
+        copied = copy.deepcopy(network).cpu().float().eval().requires_grad_(True)
         with torch.no_grad():
-            outputs = flatten(probed(*inputs))
-        probed = _Probed(probed, inputs, outputs).eval()
+            outputs = flatten(copied(*inputs))
+        probed = _Probed(copied, inputs, outputs).eval()
         with torch.enable_grad():
-            graph = tp.DependencyGraph().build_dependency(probed, example_inputs=(inputs,), verbose=False)
+            graph = tp.DependencyGraph().build_dependency(
+                probed,
+                example_inputs=(inputs,),
+                customized_pruners={mixer: tp.ops.DummyPruner() for mixer in _MIXERS},
+                verbose=False,
+            )
         found = list(graph.get_all_groups(root_module_types=list(CONSUMERS)))
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"{type(network).__name__} can't be traced for pruning ({type(error).__name__}: {error}). Its forward "
-            "must work on tensors alone, without control flow that depends on their values."
+            f"{type(network).__name__} can't be traced for pruning ({type(error).__name__}: {error}). Its "
+            "forward must work on tensors alone, without control flow that depends on their values."
         ) from error
-    names = {module: name.removeprefix("network.") for name, module in probed.named_modules()}
-    fixed = {*probed.entries, *probed.exits, *(probed.network.get_submodule(name) for name in ignored_layers)}
-    return _collect(found, names, fixed, network)
+    whole = {x for name in ignored_layers for x in _parts(copied.get_submodule(name))}
+    _refuse_unseen(copied, whole.union(graph.module2node))
+    names = {x: name for name, x in (*copied.named_modules(), *copied.named_parameters())}
+    return _collect(found, names, whole.union(probed.entries, probed.exits), network)
+
+
+def _parts(module: nn.Module) -> list[nn.Module | nn.Parameter]:
+    return [*module.modules(), *module.parameters()]
+
+
+def _refuse_unseen(network: nn.Module, seen: set[nn.Module | nn.Parameter]) -> None:
+    """Whatever feeds a layer that the trace did not meet, one can't tell; it may be used another time."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, (*CONSUMERS, *NORMS)) and layer not in seen:
+            raise UserError(
+                f"{name!r} ({type(layer).__name__}) takes no part in the traced forward pass: it is never "
+                "called, or only under a condition or torch.no_grad(). Remove it; or, if no channel that may "
+                f"be dropped ever reaches it, list it in ignored_layers: [{name}]."
+            )
 
 
 def _collect(
-    found: list[tp.Group], names: dict[nn.Module, str], fixed: set[nn.Module], network: nn.Module
+    found: list[tp.Group],
+    names: dict[nn.Module | nn.Parameter, str],
+    fixed: set[nn.Module | nn.Parameter],
+    network: nn.Module,
 ) -> ChannelGroups:
     """Number the droppable channels and write down every layer's positions among them."""
     group_names: list[str] = []
     sizes: list[int] = []
     writes: list[tuple[str, bool, list[int], Tensor]] = []
-    offset = 0
     for group in found:
         items = [item for item in group if not isinstance(item.dep.target.module, _WIRES)]
         if any(item.dep.target.module in fixed for item in items):
             continue
-        _refuse_unknown(items, names)
-        roots = sorted({root for item in items for root in item.root_idxs})
-        position = {root: offset + rank for rank, root in enumerate(roots)}
+        root = names[group[0].dep.target.module]
         for item in items:
-            layer = names[item.dep.target.module]
-            index = torch.tensor([position[root] for root in item.root_idxs])
-            writes.append((layer, _prunes_outputs(item), [int(i) for i in item.idxs], index))
-        group_names.append(names[group[0].dep.target.module])
-        sizes.append(len(roots))
-        offset += len(roots)
+            _refuse_unfit(item, names[item.dep.target.module], root)
+        position: dict[int, int] = {}
+        for number, block in enumerate(_blocks(items)):
+            position |= {channel: sum(sizes) + rank for rank, channel in enumerate(block)}
+            group_names.append(f"{root}:{number}" if number else root)
+            sizes.append(len(block))
+        for item in items:
+            index = torch.tensor([position[channel] for channel in item.root_idxs])
+            writes.append((names[item.dep.target.module], _is_output(item), list(item.idxs), index))
     if not sizes:
         raise UserError(
             f"{type(network).__name__} has no channels that can be dropped: every layer writes its output, "
             "reads its image, or is in ignored_layers."
         )
-    return ChannelGroups(group_names, sizes, _layers(network, writes, always=offset))
+    return ChannelGroups(group_names, sizes, _layers(network, writes, always=sum(sizes)))
+
+
+def _blocks(items: list[tp.dependency.GroupItem]) -> list[list[int]]:
+    """Channels of the root that touch the same layers: each of those layers must keep some of them."""
+    touched: dict[int, list[int]] = {}
+    for number, item in enumerate(items):
+        for channel in dict.fromkeys(item.root_idxs):
+            touched.setdefault(channel, []).append(number)
+    blocks: dict[tuple[int, ...], list[int]] = {}
+    for channel in sorted(touched):
+        blocks.setdefault(tuple(touched[channel]), []).append(channel)
+    return list(blocks.values())
 
 
 def _layers(
@@ -167,32 +212,31 @@ def _layers(
 ) -> dict[str, LayerChannels]:
     layers = {}
     for name, module in network.named_modules():
-        if isinstance(module, CONSUMERS):
+        if isinstance(module, (*CONSUMERS, *NORMS)):
             n_in, n_out = _in_out(module)
-        elif isinstance(module, NORMS):
-            n_in = n_out = module.num_features
-        else:
-            continue
-        layers[name] = LayerChannels(torch.full((n_in,), always), torch.full((n_out,), always))
+            layers[name] = LayerChannels(torch.full((n_in,), always), torch.full((n_out,), always))
     for name, is_output, own, index in writes:
         module = network.get_submodule(name)
-        layer = layers[name]
+        if name not in layers:
+            continue
         # A norm and a depthwise convolution map every channel to itself: both sides are one.
         both = isinstance(module, NORMS) or is_depthwise(module)
         if is_output or both:
-            layer.outputs[own] = index
+            layers[name].outputs[own] = index
         if not is_output or both:
-            layer.inputs[own] = index
+            layers[name].inputs[own] = index
     return layers
 
 
-def _prunes_outputs(item: tp.dependency.GroupItem) -> bool:
+def _is_output(item: tp.dependency.GroupItem) -> bool:
     return bool(item.dep.handler.__name__ == "prune_out_channels")
 
 
 def _in_out(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
+    if isinstance(module, NORMS):
+        return module.num_features, module.num_features
     assert isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
     return module.in_channels, module.out_channels
 
@@ -206,16 +250,24 @@ def is_depthwise(module: nn.Module) -> bool:
     )
 
 
-def _refuse_unknown(items: list[tp.dependency.GroupItem], names: dict[nn.Module, str]) -> None:
-    for item in items:
-        module = item.dep.target.module
-        name = names.get(module, item.dep.target.name)
-        grouped = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.groups > 1
-        if isinstance(module, (*CONSUMERS, *NORMS)) and (not grouped or is_depthwise(module)):
-            continue
-        if isinstance(module, nn.PReLU) and module.num_parameters == 1:
-            continue
-        raise UserError(
-            f"Layer {name!r} ({type(module).__name__}) mixes channels in a way that can't be grouped. "
-            f"Keep it whole with ignored_layers: [{name}]."
-        )
+def _refuse_unfit(item: tp.dependency.GroupItem, name: str, root: str) -> None:
+    """Refuse what no channel can be cut out of, and channels that can't be followed to their reader."""
+    module = item.dep.target.module
+    if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+        return
+    grouped = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.groups > 1
+    remedy = name
+    if isinstance(module, nn.Parameter):
+        problem, remedy = "is used outside the known layers, so its channels can't be dropped", root
+    elif not isinstance(module, (*CONSUMERS, *NORMS)) or (grouped and not is_depthwise(module)):
+        problem = "is of a kind whose channels can't be dropped one by one"
+    elif "weight" not in module._parameters:
+        problem = "computes its weight (weight or spectral norm), which can't be slimmed"
+    elif None in item.root_idxs or max(item.idxs) >= _in_out(module)[_is_output(item)]:
+        problem, remedy = f"is reached by channels of {root!r} that were rearranged or broadcast", root
+    else:
+        return
+    raise UserError(
+        f"{name!r} ({type(module).__name__}) {problem}. Keep all channels around it with "
+        f"ignored_layers: [{remedy}]."
+    )

@@ -32,7 +32,7 @@ class ChannelMasks(nn.Module):
         self.register_buffer("index", torch.cat(index), persistent=False)
         self.live = self.mask  # the mask in use, with the graph of the agent that made it
         self._slices: dict[str, Tensor] | None = None
-        self.register_load_state_dict_post_hook(lambda masks, _: masks.freeze())
+        self.register_load_state_dict_post_hook(lambda masks, _: masks.freeze())  # type: ignore[no-untyped-call]
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def attach(self, network: nn.Module) -> None:
@@ -53,11 +53,11 @@ class ChannelMasks(nn.Module):
         self.mask.copy_(mask.detach())
         self.live = mask
         whole = torch.cat([mask, mask.new_ones(1)])
-        slices = whole[self.index].split(self._lengths)
+        slices = torch.split(whole[self.index], self._lengths)
         self._slices = dict(zip(self._gated, slices, strict=True))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ChannelMasks:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._slices is not None:
             self.freeze()  # to another device, say: what is in use goes along
         return self

@@ -45,15 +45,21 @@ class Side(nn.Module):
         self.cost = MaskedCost(network, self.groups, sample, convention)
         self.budget = parse_budget(budget, self.cost.full, f"{name} budget")
         self.min_channels, self.channel_multiple = min_channels, channel_multiple
-        self.fit(self.cost.scale.new_zeros(self.groups.total))  # a budget out of reach fails now, not after the search
+        # a budget out of reach fails now, not after the search
+        self.fit(self.cost.scale.new_zeros(self.groups.total))
         self.masks = ChannelMasks(self.groups)
         self.masks.attach(network)
 
     def fit(self, scores: Tensor) -> Tensor:
         """The mask that keeps the best-scored channels within the budget, `(total,)` of zeros and ones."""
-        cost = self.cost.cpu()
         mask = fit_budget(
-            scores, self.groups, cost, self.budget, self.min_channels, self.channel_multiple, f"{self.name} budget"
+            scores,
+            self.groups,
+            self.cost.cpu(),
+            self.budget,
+            self.min_channels,
+            self.channel_multiple,
+            f"{self.name} budget",
         )
         self.cost.to(scores.device)
         return mask.to(scores.device)

@@ -38,19 +38,23 @@ def _shrink(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
         layer.num_features = len(outputs)
         for name in ("weight", "bias", "running_mean", "running_var"):
             _select(layer, name, 0, outputs)
-        return
-    _select(layer, "bias", 0, outputs)
-    transposed = isinstance(layer, nn.ConvTranspose2d)
-    if is_depthwise(layer):
-        layer.groups = len(outputs)
-        _select(layer, "weight", 0, outputs)
-    elif getattr(layer, "groups", 1) == 1:  # any other grouped convolution is always whole
-        _select(layer, "weight", int(transposed), outputs)
-        _select(layer, "weight", int(not transposed), inputs)
-    if isinstance(layer, nn.Linear):
+    elif isinstance(layer, nn.Linear):
         layer.in_features, layer.out_features = len(inputs), len(outputs)
+        _select(layer, "bias", 0, outputs)
+        _select(layer, "weight", 0, outputs)
+        _select(layer, "weight", 1, inputs)
     elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        depthwise = is_depthwise(layer)
+        if layer.groups > 1 and not depthwise:
+            return  # always whole
         layer.in_channels, layer.out_channels = len(inputs), len(outputs)
+        transposed = isinstance(layer, nn.ConvTranspose2d)
+        _select(layer, "bias", 0, outputs)
+        _select(layer, "weight", 0, inputs if transposed else outputs)
+        if depthwise:
+            layer.groups = len(outputs)
+        else:
+            _select(layer, "weight", 1, outputs if transposed else inputs)
 
 
 def _select(layer: nn.Module, name: str, dim: int, keep: Tensor) -> None:
@@ -80,8 +84,8 @@ def slim_by_mask(
     groups = find_groups(network, [sample], ignored_layers)
     if len(mask) != groups.total:
         raise UserError(
-            f"The mask of {len(mask)} channels does not fit {type(network).__name__}, which has {groups.total} that "
-            "can be dropped: give the ignored_layers of the search."
+            f"The mask of {len(mask)} channels does not fit {type(network).__name__}, which has "
+            f"{groups.total} that can be dropped: give the ignored_layers of the search."
         )
     return slim(network, groups, mask)
 
@@ -92,9 +96,9 @@ def check_groups(
 ) -> None:
     """Refuse groups under which masking and slimming disagree.
 
-    Half of every group is dropped both ways, with random weights and inputs: blank ones, or weights near zero,
-    would hide a difference. A network that mixes channels where the graph can't see it (a norm called as a
-    function, say) would otherwise give a silent wrong answer.
+    About half of every group is dropped both ways, with random weights and inputs: blank ones, or weights
+    near zero, would hide a difference. A network that mixes channels where the graph can't see it (a norm
+    called as a function, say) would otherwise give a silent wrong answer.
 
     Args:
         network: The network; it stays as it is.
@@ -108,7 +112,10 @@ def check_groups(
     generator = torch.Generator().manual_seed(0)
     whole = _scrambled(network, generator)
     noise = [torch.randn(x.shape, generator=generator) for x in inputs]
-    dropped = torch.cat([torch.randperm(size, generator=generator) < size // 2 for size in groups.sizes])
+    # Not the same number in neighbouring groups: equal halves fit together also where they should not.
+    counts = [min(size // 2 + number % 2, size - 1) for number, size in enumerate(groups.sizes)]
+    order = [torch.randperm(size, generator=generator) for size in groups.sizes]
+    dropped = torch.cat([ranks < count for ranks, count in zip(order, counts, strict=True)])
     trouble = _disagreement(whole, groups, ~dropped, noise, tolerance)
     if trouble is None:
         return
@@ -121,8 +128,8 @@ def check_groups(
     names = list(dict.fromkeys(culprits or groups.names))
     raise UserError(
         f"{type(network).__name__} can't be slimmed exactly: {trouble}. What reads the channels of "
-        f"{', '.join(map(repr, names))} mixes or counts them where the trace can't see it. Keep them whole with "
-        f"ignored_layers: [{', '.join(names)}]."
+        f"{', '.join(map(repr, names))} mixes or counts them where the trace can't see it. Keep them whole "
+        f"with ignored_layers: [{', '.join(names)}]."
     )
 
 
@@ -148,10 +155,13 @@ def _disagreement(
         masks.attach(whole)
         masked = flatten(whole(*inputs))
         worst = max(
-            float((a - b).abs().max() / a.abs().max()) for a, b in zip(masked, small, strict=True)
+            float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
+            for a, b in zip(masked, small, strict=True)
         )
     except Exception as error:  # whatever a forward raises on tensors of another shape
         return f"the small network fails ({type(error).__name__}: {error})"
     finally:
         masks.detach()
-    return None if worst <= tolerance else f"masked and small outputs differ by {worst:.2g} of their largest value"
+    if worst <= tolerance:
+        return None
+    return f"masked and small outputs differ by {worst:.2g} of their largest value"
