@@ -56,6 +56,10 @@ class GANModule(LightningModule):
         """Networks that have an optimizer in this phase, by role."""
         raise NotImplementedError
 
+    def averaging_networks(self) -> list[nn.Module]:
+        """Networks whose batch norms follow what they see in this phase."""
+        return list(self.trained_networks().values())
+
     def generators(self) -> dict[str, nn.Module]:
         """Generators to look at, by name."""
         raise NotImplementedError
@@ -221,7 +225,7 @@ class GANModule(LightningModule):
             return
         buffers = [
             buffer
-            for network in self.trained_networks().values()
+            for network in self.averaging_networks()
             for name, buffer in network.named_buffers()
             if name.endswith(("running_mean", "running_var"))
         ]

@@ -27,8 +27,11 @@ class ImageCache:
         """Images `(B, C, H, W)` in half precision on the CPU, or None unless all of them are here."""
         if any(path not in self._images for path in paths):
             return None
-        images = torch.stack([self._images[path] for path in paths])
-        return images.pin_memory() if torch.cuda.is_available() else images
+        pin = torch.cuda.is_available()
+        images = torch.empty(len(paths), *self._images[paths[0]].shape, dtype=torch.half, pin_memory=pin)
+        for row, path in zip(images, paths, strict=True):
+            row.copy_(self._images[path])  # torch.stack refuses half precision under the CPU's autocast
+        return images
 
     def put(self, paths: Sequence[str], images: Tensor) -> None:
         """Keep images `(B, C, H, W)` in half precision as long as there is room."""
