@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
 
 
@@ -65,8 +66,8 @@ class BackboneEncoder(Encoder):
     """A torchvision classifier without its head, with weights from a file of the user's.
 
     Args:
-        name: A torchvision model, such as `resnet50` or `mobilenet_v2`.
-        weights: State dict for it (for example DINO or SwAV weights of a ResNet-50); head keys may be missing.
+        name: A torchvision classifier, such as `resnet50` or `mobilenet_v2`.
+        weights: State dict for it, for example DINO or SwAV weights of a ResNet-50; the head may be missing.
         size: Images are resized to this many pixels.
         fold: `batch_norm` for files that hold batch norm, `folded` for files where it is folded into the
             convolutions.
@@ -76,26 +77,32 @@ class BackboneEncoder(Encoder):
         self, name: str, weights: str, size: int = 224, fold: Literal["batch_norm", "folded"] = "batch_norm"
     ) -> None:
         super().__init__()
-        import torchvision
+        from torchvision import models
 
+        if name not in models.list_models(module=models):
+            raise UserError(f"encoder.name: torchvision has no classifier {name!r}; resnet50 is one.")
         try:
             norm = {"norm_layer": _NoNorm} if fold == "folded" else {}
-            self.backbone = torchvision.models.get_model(name, weights=None, **norm)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"encoder.name: {name!r} can't be built by torchvision ({error}).") from error
-        if not Path(weights).is_file():
-            raise UserError(f"encoder.weights: there is no file {weights!r}; give the weights of {name}.")
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        state = {k: v.float() for k, v in state.items()}
+            self.backbone = models.get_model(name, weights=None, **norm)
+        except TypeError as error:
+            raise UserError(f"encoder.fold: {name} can't be built without batch norm ({error}).") from error
+        state = _state_dict(weights)
         _add_folded_biases(self.backbone, state)
-        missing, unexpected = self.backbone.load_state_dict(state, strict=False)
-        lost = [k for k in (*missing, *unexpected) if not k.startswith(("fc.", "classifier.", "head"))]
+        try:
+            missing, unexpected = self.backbone.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            raise UserError(f"encoder.weights: {weights!r} does not fit {name}: {error}.") from error
+        lost = [k for k in (*missing, *unexpected) if not k.startswith(_HEADS)]
         if lost:
             raise UserError(f"encoder.weights: {weights!r} does not fit {name}: {', '.join(lost[:5])} ...")
-        head = "fc" if hasattr(self.backbone, "fc") else "classifier"
+        head = next(part for part in ("fc", "classifier", "heads", "head") if hasattr(self.backbone, part))
         setattr(self.backbone, head, nn.Identity())
-        self.size = size
+        self.name, self.size = name, size
         self.eval().requires_grad_(False)
+
+    def extra_repr(self) -> str:
+        """Say what the tensors don't; cached neighbours depend on it."""
+        return f"{self.name}, size={self.size}"
 
     def features(self, source: Tensor, image: Tensor) -> Tensor:
         """Pooled features under ImageNet normalisation; grey images are repeated to three channels."""
@@ -104,7 +111,24 @@ class BackboneEncoder(Encoder):
         mean, std = image.new_tensor([0.485, 0.456, 0.406]), image.new_tensor([0.229, 0.224, 0.225])
         scaled = ((image + 1) / 2 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
         result: Tensor = self.backbone(scaled)
-        return result
+        return result.flatten(1)
+
+
+# Keys of classifiers' heads, and of the projections that self-supervised training puts in their place.
+_HEADS = ("fc.", "classifier.", "head", "projection_head.", "prototypes.")
+
+
+def _state_dict(path: str) -> dict[str, Tensor]:
+    """The tensors of a file, also where they lie under `state_dict` or were saved from a parallel wrapper."""
+    try:
+        content = read_torch(Path(path))
+    except UserError as error:
+        raise UserError(f"encoder.weights: {error}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    tensors = {k.removeprefix("module."): v.float() for k, v in state.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise UserError(f"encoder.weights: {path!r} holds no state dict; give the weights of a classifier.")
+    return tensors
 
 
 class _NoNorm(nn.Identity):

@@ -17,8 +17,13 @@ def neighbourhood_ise(teacher: Tensor, student: Tensor, k: int = 5) -> float:
         student: The same for the student's images of the same sources.
         k: Neighbours per sample.
     """
-    members = nearest_neighbours(teacher, k)
-    return float(kernel_density(teacher[members.flatten()], student[members.flatten()], k + 1))
+    table = nearest_neighbours(teacher, k)
+    # in portions: all pairs of all neighbourhoods at once would fill the memory
+    portions = [
+        kernel_density(teacher[rows.flatten()], student[rows.flatten()], k + 1) * len(rows)
+        for rows in torch.split(table, 256)
+    ]
+    return float(torch.stack(portions).sum() / len(table))
 
 
 def density_coverage(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[float, float]:
@@ -34,6 +39,11 @@ def density_coverage(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[fl
         Coverage: the share of reference balls that hold a sample, in [0, 1].
     """
     require_neighbours(len(reference), k)
-    radii = torch.cdist(reference, reference).kthvalue(k + 1, dim=1).values
-    inside = torch.cdist(reference, samples) < radii.unsqueeze(1)
+    radii = _distances(reference, reference).kthvalue(k + 1, dim=1).values
+    inside = _distances(reference, samples) < radii.unsqueeze(1)
     return float(inside.sum(0).float().mean() / k), float(inside.any(1).float().mean())
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    # by way of the matrix product, close points would differ by rounding alone
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import replacing
 
 
 def nearest_neighbours(features: Tensor, k: int, chunk: int = 1024) -> Tensor:
@@ -48,33 +48,30 @@ def require_neighbours(count: int, k: int) -> None:
 
 
 def cache_key(*parts: object) -> str:
-    """Digest of whatever a neighbour table depends on; modules count by their tensors."""
+    """Digest of whatever a neighbour table depends on; modules also count by their tensors."""
     digest = hashlib.sha256()
     for part in parts:
+        digest.update(repr(part).encode() + b"\0")
         if isinstance(part, nn.Module):
             for name, tensor in part.state_dict().items():
-                digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(repr(part).encode())
+                digest.update(name.encode() + b"\0")
+                digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()[:24]
 
 
 def load_table(folder: Path, key: str) -> Tensor | None:
     """The cached table, or None if there is none that can be read."""
     try:
-        table: Tensor = torch.load(folder / f"{key}.pt", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError):
+        table = torch.load(folder / f"{key}.pt", weights_only=True)
+    except Exception:  # there is no end to what damaged bytes raise, and the table can be made again
         return None
-    return table
+    return table if isinstance(table, Tensor) else None
 
 
 def save_table(folder: Path, key: str, table: Tensor) -> None:
     """Write the table so that a reader, another rank say, sees all of it or nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{key}.{os.getpid()}"
-    torch.save(table, part)
-    part.replace(folder / f"{key}.pt")
+    with replacing(folder / f"{key}.pt") as part:
+        torch.save(table, part)
 
 
 def gather_features(batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:

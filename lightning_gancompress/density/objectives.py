@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_gancompress.errors import UserError
+
 Comparison = Literal["local", "global", "standard"]
 
 
@@ -19,7 +21,8 @@ def adversarial_density(winner: Tensor, loser: Tensor, members: int, comparison:
     neighbourhood's mean on the other side (after Jolicoeur-Martineau 2019).
 
     Args:
-        winner: Patch logits `(B, 1, h, w)`; `B` is neighbourhoods x `members`, neighbourhood by neighbourhood.
+        winner: Patch logits `(B, 1, h, w)`; `B` is neighbourhoods x `members`, one neighbourhood after the
+            other.
         loser: Likewise, from the other side.
         members: Images per neighbourhood.
         comparison: `local` compares within the neighbourhood, `global` with the whole batch, `standard` with
@@ -30,7 +33,8 @@ def adversarial_density(winner: Tensor, loser: Tensor, members: int, comparison:
         return 0.5 * (F.softplus(-winner).mean() + F.softplus(loser).mean())
     if comparison == "global":
         members = len(winner)
-    winner, loser = winner.reshape(-1, members * winner[0].numel()), loser.reshape(-1, members * loser[0].numel())
+    winner = winner.reshape(len(winner) // members, -1)
+    loser = loser.reshape(len(loser) // members, -1)
     against_loser = winner - loser.mean(1, keepdim=True)
     against_winner = loser - winner.mean(1, keepdim=True)
     return 0.5 * (F.softplus(-against_loser).mean() + F.softplus(against_winner).mean())
@@ -40,8 +44,8 @@ def kernel_density(teacher: Tensor, student: Tensor, members: int) -> Tensor:
     """Integrated squared error between the Parzen densities of teacher and student, per neighbourhood.
 
     For Gaussian estimates of bandwidth `h` it is, up to a constant factor,
-    `mean K(t, t') + mean K(s, s') - 2 mean K(t, s)` with a Gaussian `K` of bandwidth `sqrt(2) h`: MMD squared.
-    `h` is the median distance between the teacher's own samples of the neighbourhood.
+    `mean K(t, t') + mean K(s, s') - 2 mean K(t, s)` with a Gaussian `K` of bandwidth `sqrt(2) h`, that is,
+    the squared MMD. `h` is the median distance between the teacher's own samples of the neighbourhood.
 
     Args:
         teacher: Features `(B, F)` of the teacher's images, neighbourhood by neighbourhood.
@@ -50,7 +54,12 @@ def kernel_density(teacher: Tensor, student: Tensor, members: int) -> Tensor:
 
     Returns:
         The mean over neighbourhoods, at least 0; 0 where both sides are equal.
+
+    Raises:
+        UserError: A single image has no neighbourhood.
     """
+    if members < 2:
+        raise UserError(f"members: {members} image has no distances to compare; choose at least 2.")
     t = teacher.float().reshape(-1, members, teacher.shape[-1])
     s = student.float().reshape(-1, members, student.shape[-1])
     within = _squared_distances(t, t)
