@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from lightning_gancompress.errors import UserError
 
@@ -84,9 +85,11 @@ class _Probed(nn.Module):
 
 
 def _probe(shape: torch.Size, out_channels: int) -> nn.Module:
-    if len(shape) == 4:
-        return nn.Conv2d(_channels(shape), out_channels, 1)
-    return nn.Linear(_channels(shape), out_channels)
+    """Pass channels on as they are; made without drawing from the random numbers of the run."""
+    kind, kernel = (nn.Conv2d, (1,)) if len(shape) == 4 else (nn.Linear, ())
+    probe: nn.Module = skip_init(kind, _channels(shape), out_channels, *kernel, bias=False)  # type: ignore[no-untyped-call]
+    nn.init.eye_(probe.get_parameter("weight").data.flatten(1))
+    return probe
 
 
 def _channels(shape: torch.Size) -> int:

@@ -1,0 +1,423 @@
+"""Networks of a few layers, one for each way in which channels meet; and what tests do to networks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from lightning_gancompress.pruning import ChannelGroups
+
+IMAGE = (1, 3, 16, 16)
+
+
+class Net(nn.Module):
+    """Layers by name and a forward that uses them."""
+
+    def __init__(self, forward: Callable[..., Any], *inputs: tuple[int, ...], **layers: Any) -> None:
+        super().__init__()
+        self.inputs = inputs or (IMAGE,)
+        self.run = forward
+        for name, layer in layers.items():
+            if isinstance(layer, Tensor) and not isinstance(layer, nn.Parameter):
+                self.register_buffer(name, layer)
+            else:
+                setattr(self, name, layer)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.run(self, *inputs)
+
+
+def conv(i: int, o: int, kernel: int = 3, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(i, o, kernel, padding=kernel // 2, **options)
+
+
+def randomise(network: nn.Module, seed: int) -> nn.Module:
+    """Weights that keep signals alive; statistics and affine parameters unlike their defaults."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in network.state_dict().items():
+        if tensor.ndim > 1:
+            tensor.normal_(generator=generator).div_(tensor[0].numel() ** 0.5)
+        elif tensor.is_floating_point():
+            low = 0.5 if name.endswith(("running_var", "weight")) else -0.5
+            tensor.uniform_(low, low + 1, generator=generator)
+    return network.eval()
+
+
+def random_mask(groups: ChannelGroups, seed: int) -> Tensor:
+    """Between one channel and all of them in each group."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for size in groups.sizes:
+        kept = int(torch.randint(1, size + 1, (), generator=generator))
+        parts.append(torch.randperm(size, generator=generator) < kept)
+    return torch.cat(parts).float()
+
+
+def random_inputs(shapes: Any, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def zeros(network: nn.Module) -> list[Tensor]:
+    """What the modules trace with: blank images."""
+    return [torch.zeros(shape) for shape in network.inputs]
+
+
+def _dense(n: Net, x: Tensor) -> Tensor:
+    h = F.relu(n.norm(torch.cat([n.a(x), n.b(x)], 1)))
+    return n.out(torch.cat([h, n.c(h)], 1))
+
+
+def _crelu(n: Net, x: Tensor) -> Tensor:
+    h = n.a(x)
+    return n.out(torch.cat([h, -h], 1).relu())
+
+
+def _halves_onto_whole(n: Net, x: Tensor) -> Tensor:
+    h = n.a(x)
+    return n.out(h + torch.cat([n.b(h), n.c(h)], 1))
+
+
+def _crossed_halves(n: Net, x: Tensor) -> Tensor:
+    a, b = n.a(x), n.b(x)
+    return n.out(torch.cat([a, b], 1) + torch.cat([b, a], 1))
+
+
+def _residual(n: Net, x: Tensor) -> Tensor:
+    h = n.a(x)
+    return n.out(h + n.norm(n.c(n.b(h).relu())))
+
+
+def _recurrent(n: Net, x: Tensor) -> Tensor:
+    h = n.a(x)
+    for _ in range(3):
+        h = n.norm(n.b(h)).relu()
+    return n.out(h)
+
+
+def _squeeze_excite(n: Net, x: Tensor) -> Tensor:
+    h = n.a(x)
+    weight = n.up(n.down(h.mean((2, 3))).relu()).sigmoid()
+    return n.out(h * weight.view(len(x), -1, 1, 1))
+
+
+def _cropped_skip(n: Net, x: Tensor) -> Tensor:
+    h = n.a(x)
+    return n.out(torch.cat([h[:, :, 1:-1, 1:-1], n.b(h)], 1))
+
+
+def _many(n: Net, image: Tensor, other: Tensor) -> dict[str, Any]:
+    h = n.a(image) + n.b(other)
+    features = n.c(h)
+    return {"image": n.out(features), "more": [n.head(h)], "features": features}
+
+
+def _spade(n: Net, x: Tensor, segments: Tensor) -> Tensor:
+    h = n.shared(segments).relu()
+    return n.out(n.norm(n.a(x)) * (1 + n.gamma(h)) + n.beta(h))
+
+
+def _attention_output(n: Net, x: Tensor) -> Tensor:
+    h = n.a(x).relu()
+    weight = n.mask(h).sigmoid()
+    return n.out(h).tanh() * weight + x * (1 - weight)
+
+
+def _aliased() -> Net:
+    b = conv(6, 6)
+    return Net(lambda n, x: n.out(n.c(n.b(n.a(x)).relu())), a=conv(3, 6), b=b, c=b, out=conv(6, 3))
+
+
+def _tied() -> Net:
+    net = Net(
+        lambda n, x: n.out(n.c(n.b(n.a(x)).relu())), a=conv(3, 6), b=conv(6, 6), c=conv(6, 6), out=conv(6, 3)
+    )
+    net.c.weight = net.b.weight
+    return net
+
+
+# name -> network; the sizes of its groups
+FITTING: dict[str, tuple[Callable[[], Net], list[int]]] = {
+    "concatenation": (
+        lambda: Net(
+            _dense, a=conv(3, 6), b=conv(3, 5), norm=nn.BatchNorm2d(11), c=conv(11, 7), out=conv(18, 3)
+        ),
+        [5, 6, 7],
+    ),
+    "concatenated with itself": (lambda: Net(_crelu, a=conv(3, 4), out=conv(8, 3)), [4]),
+    "halves onto the whole": (
+        lambda: Net(_halves_onto_whole, a=conv(3, 8), b=conv(8, 5), c=conv(8, 3), out=conv(8, 3)),
+        [3, 5],
+    ),
+    "crossed halves": (lambda: Net(_crossed_halves, a=conv(3, 4), b=conv(3, 4), out=conv(8, 3)), [4]),
+    "image concatenated and added": (
+        lambda: Net(
+            lambda n, x: n.out(n.b(torch.cat([n.a(x), x], 1)).relu()) + x,
+            a=conv(3, 6),
+            b=conv(9, 7),
+            out=conv(7, 3),
+        ),
+        [6, 7],
+    ),
+    "residual": (
+        lambda: Net(
+            _residual,
+            a=conv(3, 6),
+            b=conv(6, 9),
+            c=conv(9, 6),
+            norm=nn.InstanceNorm2d(6, affine=True),
+            out=conv(6, 3),
+        ),
+        [6, 9],
+    ),
+    "depthwise": (
+        lambda: Net(
+            lambda n, x: n.out(n.point(n.norm(n.depth(n.a(x)))).relu()),
+            a=conv(3, 6),
+            depth=conv(6, 6, groups=6),
+            norm=nn.BatchNorm2d(6),
+            point=conv(6, 8, 1),
+            out=conv(8, 3),
+        ),
+        [6, 8],
+    ),
+    "transposed": (
+        lambda: Net(
+            lambda n, x: n.out(n.up(n.norm(n.depth(n.a(x))).relu()).relu()),
+            a=nn.ConvTranspose2d(3, 6, 3, 2, 1, 1),
+            depth=nn.ConvTranspose2d(6, 6, 4, 2, 1, groups=6),
+            norm=nn.BatchNorm2d(6),
+            up=nn.ConvTranspose2d(6, 8, 4, 2, 1, bias=False),
+            out=conv(8, 3),
+        ),
+        [6, 8],
+    ),
+    "upsampling and padding": (
+        lambda: Net(
+            lambda n, x: n.out(
+                n.b(F.interpolate(F.pad(n.a(x), (1, 1, 1, 1), "reflect"), scale_factor=2)).relu()
+            ),
+            a=conv(3, 8, stride=2),
+            b=conv(8, 6, padding_mode="reflect"),
+            out=conv(6, 3, padding_mode="circular"),
+        ),
+        [6, 8],
+    ),
+    "scalar activations": (
+        lambda: Net(
+            lambda n, x: n.out(n.act(n.a(x)) * n.scale),
+            a=conv(3, 8),
+            act=nn.PReLU(),
+            scale=nn.Parameter(torch.ones(1)),
+            out=conv(8, 3),
+        ),
+        [8],
+    ),
+    "cropped skip": (
+        lambda: Net(_cropped_skip, a=conv(3, 8), b=nn.Conv2d(8, 8, 3), out=conv(16, 3)),
+        [8, 8],
+    ),
+    "pooled linear head": (
+        lambda: Net(
+            lambda n, x: n.out(n.hidden(n.a(x).mean((2, 3))).relu()),
+            a=conv(3, 8),
+            hidden=nn.Linear(8, 6),
+            out=nn.Linear(6, 2),
+        ),
+        [6, 8],
+    ),
+    "flattened linear head": (
+        lambda: Net(
+            lambda n, x: n.out(n.hidden(n.norm(n.a(x).flatten(1))).relu()),
+            a=conv(3, 8, stride=4),
+            norm=nn.BatchNorm1d(128),
+            hidden=nn.Linear(128, 6),
+            out=nn.Linear(6, 2),
+        ),
+        [6, 8],
+    ),
+    "linear over channels": (
+        lambda: Net(
+            lambda n, x: n.out(n.hidden(n.a(x).movedim(1, -1)).movedim(-1, 1)),
+            a=conv(3, 8),
+            hidden=nn.Linear(8, 6),
+            out=conv(6, 3),
+        ),
+        [6, 8],
+    ),
+    "tokens": (
+        lambda: Net(lambda n, x: n.out(n.a(x).relu()), (1, 5, 10), a=nn.Linear(10, 12), out=nn.Linear(12, 4)),
+        [12],
+    ),
+    "squeeze and excitation": (
+        lambda: Net(_squeeze_excite, a=conv(3, 8), down=nn.Linear(8, 4), up=nn.Linear(4, 8), out=conv(8, 3)),
+        [4, 8],
+    ),
+    "several inputs and outputs": (
+        lambda: Net(
+            _many,
+            IMAGE,
+            (1, 2, 16, 16),
+            a=conv(3, 6),
+            b=conv(2, 6),
+            c=conv(6, 4),
+            out=conv(4, 3),
+            head=conv(6, 1),
+        ),
+        [6],
+    ),
+    "spatially adaptive norm": (
+        lambda: Net(
+            _spade,
+            IMAGE,
+            (1, 4, 16, 16),
+            a=conv(3, 8),
+            shared=conv(4, 5),
+            gamma=conv(5, 8),
+            beta=conv(5, 8),
+            norm=nn.InstanceNorm2d(8),
+            out=conv(8, 3),
+        ),
+        [5, 8],
+    ),
+    "attention on the output": (
+        lambda: Net(_attention_output, a=conv(3, 8), mask=conv(8, 1), out=conv(8, 3)),
+        [8],
+    ),
+    "layer used three times": (
+        lambda: Net(_recurrent, a=conv(3, 6), b=conv(6, 6), norm=nn.BatchNorm2d(6), out=conv(6, 3)),
+        [6],
+    ),
+    "encoder shared by two inputs": (
+        lambda: Net(
+            lambda n, x, y: n.out(torch.cat([n.a(x), n.a(y)], 1)), IMAGE, IMAGE, a=conv(3, 6), out=conv(12, 3)
+        ),
+        [6],
+    ),
+    "layer under two names": (_aliased, [6]),
+    "tied weights": (_tied, [6, 6, 6]),
+    "functional instance norm": (
+        lambda: Net(lambda n, x: n.out(F.instance_norm(n.a(x)).relu()), a=conv(3, 8), out=conv(8, 3)),
+        [8],
+    ),
+}
+
+
+def _chain(middle: Callable[[Net, Tensor], Tensor], width: int = 8, **layers: Any) -> Callable[[], Net]:
+    """Three convolutions with something between the first two, which have eight channels and `width`."""
+    return lambda: Net(
+        lambda n, x: n.out(n.b(middle(n, n.a(x))).relu()),
+        a=conv(3, 8),
+        b=conv(width, 6),
+        out=conv(6, 3),
+        **layers,
+    )
+
+
+def _attention(n: Net, x: Tensor) -> Tensor:
+    h = n.a(x)
+    q, k, v = n.q(h).flatten(2), n.k(h).flatten(2), n.v(h).flatten(2)
+    return n.out(h + (v @ (q.transpose(1, 2) @ k).softmax(-1)).view_as(h))
+
+
+def _frozen(n: Net, h: Tensor) -> Tensor:
+    with torch.no_grad():
+        return n.frozen(h)
+
+
+def _shuffled(n: Net, h: Tensor) -> Tensor:
+    return h.view(len(h), 2, 4, *h.shape[2:]).transpose(1, 2).reshape(h.shape)
+
+
+def _glued(n: Net, h: Tensor) -> Tensor:
+    u, v = h.chunk(2, 1)
+    return u * v.sigmoid()
+
+
+def _adain(n: Net, x: Tensor, style: Tensor) -> Tensor:
+    scale, shift = n.style(style)[:, :, None, None].chunk(2, 1)
+    return n.out(n.b(n.norm(n.a(x)) * scale + shift))
+
+
+def _auxiliary(n: Net, x: Tensor) -> Any:
+    h = n.a(x)
+    return (n.out(n.b(h)), n.aux(h)) if n.training else n.out(n.b(h))
+
+
+# name -> network; the layer that the error names; the groups left once its remedy is followed
+REFUSED: dict[str, tuple[Callable[[], Net], str, list[str]]] = {
+    "group norm": (_chain(lambda n, h: n.norm(h), norm=nn.GroupNorm(4, 8)), "norm", ["b"]),
+    "layer norm": (_chain(lambda n, h: n.norm(h), norm=nn.LayerNorm([8, 16, 16])), "norm", ["b"]),
+    "local response norm": (_chain(lambda n, h: n.norm(h), norm=nn.LocalResponseNorm(3)), "norm", ["b"]),
+    "pixel shuffle": (_chain(lambda n, h: n.shuffle(h), 2, shuffle=nn.PixelShuffle(2)), "shuffle", ["b"]),
+    "channel shuffle": (_chain(lambda n, h: n.shuffle(h), shuffle=nn.ChannelShuffle(2)), "shuffle", ["b"]),
+    "activation per channel": (_chain(lambda n, h: n.act(h), act=nn.PReLU(8)), "act", ["b"]),
+    "grouped convolution": (_chain(lambda n, h: n.mid(h), mid=conv(8, 8, groups=2)), "mid", ["b"]),
+    "depthwise multiplier": (_chain(lambda n, h: n.mid(h), 16, mid=conv(8, 16, groups=8)), "mid", ["b"]),
+    "weight norm": (
+        _chain(lambda n, h: n.mid(h), mid=parametrizations.weight_norm(conv(8, 8))),
+        "mid",
+        ["b"],
+    ),
+    "spectral norm": (
+        _chain(lambda n, h: n.mid(h), mid=parametrizations.spectral_norm(conv(8, 8))),
+        "mid",
+        ["b"],
+    ),
+    "old spectral norm": (
+        _chain(lambda n, h: n.mid(h), mid=nn.utils.spectral_norm(conv(8, 8))),
+        "mid",
+        ["b"],
+    ),
+    "parameter per channel": (
+        _chain(lambda n, h: h * n.scale, scale=nn.Parameter(torch.ones(8, 1, 1))),
+        "a",
+        ["b"],
+    ),
+    "convolution by a function": (
+        _chain(lambda n, h: F.conv2d(h, n.mid.weight), mid=conv(8, 8)),
+        "mid",
+        ["b"],
+    ),
+    "buffer per channel": (_chain(lambda n, h: h + n.bias, bias=torch.randn(1, 8, 1, 1)), "a", ["b"]),
+    "functional group norm": (_chain(lambda n, h: F.group_norm(h, 2)), "a", ["b"]),
+    "functional pixel shuffle": (_chain(lambda n, h: F.pixel_shuffle(h, 2), 2), "a", ["b"]),
+    "softmax over channels": (_chain(lambda n, h: h.softmax(1)), "a", ["b"]),
+    "mean over channels": (_chain(lambda n, h: h - h.mean(1, keepdim=True)), "a", ["b"]),
+    "reversed channels": (_chain(lambda n, h: h + h.flip(1)), "a", ["b"]),
+    "shuffle by views": (_chain(_shuffled), "a", ["b"]),
+    "repeated channels": (_chain(lambda n, h: h.repeat(1, 2, 1, 1), 16), "a", ["b"]),
+    "gated halves": (_chain(_glued, 4), "a", ["b"]),
+    "gated linear unit": (_chain(lambda n, h: F.glu(h, 1), 4), "a", ["b"]),
+    "detached": (_chain(lambda n, h: h + n.mid(h.detach()), mid=conv(8, 8)), "a", ["b"]),
+    "under no_grad": (_chain(_frozen, frozen=conv(8, 8)), "a", ["b"]),
+    "spatial attention": (_chain(lambda n, h: h * n.mid(h), mid=conv(8, 1)), "a", ["b"]),
+    "linear over positions": (_chain(lambda n, h: n.mid(h), mid=nn.Linear(16, 16)), "mid", ["b"]),
+    "self-attention": (
+        lambda: Net(_attention, a=conv(3, 8), q=conv(8, 4), k=conv(8, 4), v=conv(8, 8), out=conv(8, 3)),
+        "a",
+        [],
+    ),
+    "style by halves": (
+        lambda: Net(
+            _adain,
+            IMAGE,
+            (1, 10),
+            a=conv(3, 8),
+            norm=nn.InstanceNorm2d(8),
+            style=nn.Linear(10, 16),
+            b=conv(8, 6),
+            out=conv(6, 3),
+        ),
+        "style",
+        ["b"],
+    ),
+    "head for training only": (
+        lambda: Net(_auxiliary, a=conv(3, 8), b=conv(8, 6), aux=conv(8, 2), out=conv(6, 3)),
+        "aux",
+        ["a", "b"],
+    ),
+}

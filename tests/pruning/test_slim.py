@@ -1,0 +1,195 @@
+import re
+
+import pytest
+import torch
+from small_networks import FITTING, REFUSED, Net, conv, random_inputs, random_mask, randomise, zeros
+from torch import nn
+
+from lightning_gancompress import UserError
+from lightning_gancompress.networks import NetworkSpec
+from lightning_gancompress.pruning import (
+    ChannelGroups,
+    ChannelMasks,
+    MaskedCost,
+    check_groups,
+    count_macs,
+    find_groups,
+    slim,
+    slim_by_mask,
+)
+from lightning_gancompress.pruning.groups import flatten
+
+NORMS = ("instance", "batch")
+SHIPPED = {
+    **{
+        f"resnet {blocks} {norm} dropout={dropout}": (
+            "ResnetGenerator",
+            {"ngf": 4, "n_blocks": blocks, "norm": norm, "dropout": dropout},
+            "running",
+            (1, 3, 16, 16),
+        )
+        for blocks, norm, dropout in (
+            (6, "instance", False),
+            (6, "batch", True),
+            (9, "instance", True),
+            (9, "batch", False),
+        )
+    },
+    **{
+        f"unet {downs} {norm}": (
+            "UnetGenerator",
+            {"ngf": 4, "n_downs": downs, "norm": norm},
+            "running",
+            (1, 3, 2**downs, 2**downs),
+        )
+        for downs in (6, 7, 8)
+        for norm in NORMS
+    },
+    "resnet by image": (
+        "ResnetGenerator",
+        {"ngf": 4, "n_blocks": 2, "norm": "batch"},
+        "image",
+        (1, 3, 16, 16),
+    ),
+    "unet by image": ("UnetGenerator", {"ngf": 4, "n_downs": 6}, "image", (1, 3, 64, 64)),
+    **{
+        f"patch {layers} {norm}": (
+            "PatchDiscriminator",
+            {"ndf": 4, "n_layers": layers, "norm": norm},
+            "running",
+            (1, 6, 64, 64),
+        )
+        for layers in (1, 2, 3, 4)
+        for norm in NORMS
+    },
+    **{
+        f"pixel {norm}": ("PixelDiscriminator", {"ndf": 4, "norm": norm}, "running", (1, 6, 16, 16))
+        for norm in NORMS
+    },
+}
+
+
+def difference(first: object, second: object) -> float:
+    pairs = zip(flatten(first), flatten(second), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+@torch.no_grad()
+def masked_and_slim(network: nn.Module, groups: ChannelGroups, mask, inputs) -> tuple[object, nn.Module]:
+    masks = ChannelMasks(groups)
+    masks.attach(network)
+    masks.set(mask)
+    output = network(*inputs)
+    masks.detach()
+    return output, slim(network, groups, mask).eval()
+
+
+def assert_masked_equals_slim(network: nn.Module, groups: ChannelGroups, shapes) -> None:
+    """In eval mode, for several masks, weights and inputs; the cost under the mask is the small network's."""
+    worst, moved = 0.0, 0.0
+    for seed in range(3):
+        randomise(network, seed)
+        inputs, mask = random_inputs(shapes, seed), random_mask(groups, seed)
+        masked, small = masked_and_slim(network, groups, mask, inputs)
+        assert not any(module.training for module in small.modules())
+        with torch.no_grad():
+            worst = max(worst, difference(masked, small(*inputs)))
+            moved = max(moved, difference(masked, network(*inputs)))
+        for convention in ("exact", "literature"):
+            cost = MaskedCost(network, groups, inputs, convention)
+            assert float(cost(mask)) == count_macs(small, inputs, convention)
+    assert worst <= 1e-5
+    assert moved > 1e-3
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_masked_equals_slim_on_the_shipped_networks(name):
+    class_name, arguments, batch_norm, shape = SHIPPED[name]
+    spec = NetworkSpec(f"lightning_gancompress.networks.{class_name}", arguments, batch_norm)
+    network = spec.build().eval()
+    groups = find_groups(network, [torch.zeros(shape)])
+    check_groups(network, groups, [torch.zeros(shape)])
+    assert_masked_equals_slim(network, groups, [shape])
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_masked_equals_slim_wherever_channels_meet(name):
+    make, sizes = FITTING[name]
+    network = make().eval()
+    groups = find_groups(network, zeros(network))
+    assert sorted(groups.sizes) == sizes
+    assert len(set(groups.names)) == len(groups.names)
+    check_groups(network, groups, zeros(network))
+    assert_masked_equals_slim(network, groups, network.inputs)
+
+
+def refusal(network: nn.Module, ignored: list[str]) -> str | None:
+    try:
+        check_groups(network, find_groups(network, zeros(network), ignored), zeros(network))
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_slimmed_is_refused_by_name_and_the_remedy_works(name):
+    make, layer, left = REFUSED[name]
+    network, ignored = make().eval(), []
+    while message := refusal(network, ignored):
+        remedy = re.search(r"ignored_layers: \[(.*)\]", message)
+        if remedy is None:
+            break
+        assert remedy[1] not in ignored
+        ignored += remedy[1].split(", ")
+    assert ignored[0] == layer
+    if left:
+        groups = find_groups(network, zeros(network), ignored)
+        assert sorted(groups.names) == left
+        assert_masked_equals_slim(network, groups, network.inputs)
+    else:
+        assert "no channels that can be dropped" in message
+
+
+def test_a_layer_behind_a_condition_is_named():
+    network = Net(
+        lambda n, x: n.out(n.b(n.a(x)) if x.mean() > 0 else n.c(n.a(x))),
+        a=conv(3, 8),
+        b=conv(8, 8),
+        c=conv(8, 8),
+        out=conv(8, 3),
+    )
+    assert "'b' (Conv2d) takes no part" in refusal(network, [])
+
+
+def test_the_check_is_not_blind_to_weights_of_zero():
+    """A branch that starts with scale 0 still counts: training will open it."""
+    make, *_ = REFUSED["functional group norm"]
+    network = make()
+    with torch.no_grad():
+        network.b.weight.zero_()
+        network.out.bias.fill_(1e4)
+    assert "'a'" in refusal(network, [])
+
+
+def test_slim_leaves_the_network_and_keeps_what_it_inherits():
+    make, _ = FITTING["residual"]
+    network = randomise(make(), 0).requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    groups = find_groups(network, zeros(network))
+    mask = torch.ones(groups.total)
+    mask[groups.names.index("b") and groups.sizes[0] :][1:3] = 0
+    small = slim(network, groups, mask)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert list(small.state_dict()) == list(before)
+    assert all(p.requires_grad for p in small.parameters())
+    assert all(p.is_leaf for p in small.parameters())
+
+
+def test_slim_by_mask_needs_the_ignored_layers_of_the_search():
+    make, _ = FITTING["depthwise"]
+    network = randomise(make(), 0)
+    mask = torch.tensor([1.0, 0, 0, 1, 0, 1])
+    small = slim_by_mask(network, mask, *zeros(network), ["out"])
+    assert (small.a.out_channels, small.point.in_channels, small.point.out_channels) == (3, 3, 8)
+    with pytest.raises(UserError, match=r"6 channels.*14.*ignored_layers"):
+        slim_by_mask(network, mask, *zeros(network))
