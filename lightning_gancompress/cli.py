@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import LightningDataModule
@@ -30,7 +31,7 @@ from lightning_gancompress.config_files import (
 )
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.explain import condense, explain
-from lightning_gancompress.modules import GANModule
+from lightning_gancompress.modules import GANModule, TeacherModule
 from lightning_gancompress.trainer import Trainer
 
 
@@ -156,6 +157,10 @@ class GanCompressCLI(LightningCLI):
             if was[name] != now[name]:
                 rank_zero_warn(f"{name} was {was[name]} in {config.ckpt_path} and is now {now[name]}.")
 
+    def _set_seed(self) -> None:
+        if self.config.subcommand in RUNS:  # nothing else is random
+            super()._set_seed()
+
     # -- running ---------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
@@ -165,11 +170,25 @@ class GanCompressCLI(LightningCLI):
             config.trainer.callbacks = config.trainer.logger = None
             if config.ckpt_path:
                 config.model = config.data = None
-        missing = [part for part in ("model", "data") if self.subcommand in RUNS and config[part] is None]
+        if self.subcommand not in RUNS:
+            return
+        missing = [part for part in ("model", "data") if config[part] is None]
         if missing:
             raise UserError(
                 f"`{self.subcommand}` needs a {' and '.join(missing)}: give --config with a file of yours or "
                 f"one of the shipped ones: {shipped()}."
+            )
+        if self.subcommand != "fit":
+            self._require_weights(config)
+
+    def _require_weights(self, config: Any) -> None:
+        """Lightning would go on with random weights."""
+        last = Path(config.trainer.default_root_dir or ".", "checkpoints", "last.ckpt")
+        if config.ckpt_path is None and config.model.class_path.endswith(TeacherModule.__name__):
+            raise UserError(f"`{self.subcommand}` needs a trained teacher: give --ckpt_path, such as {last}.")
+        if config.ckpt_path == "last" and not last.is_file():
+            raise UserError(
+                f"There is no {last}: give the file to --ckpt_path, or set trainer.default_root_dir."
             )
 
     def instantiate_classes(self) -> None:
@@ -183,10 +202,8 @@ class GanCompressCLI(LightningCLI):
         if subcommand in RUNS:
             try:
                 super()._run_subcommand(subcommand)
-            except Exception:
-                # the other ranks may wait for this one in a collective
-                if self.trainer.strategy.launcher is not None:
-                    self.trainer.strategy.launcher.kill(signal.SIGKILL)
+            except Exception as error:
+                self._end_other_ranks(error)
                 raise
             return
         config = self.config_init[subcommand]
@@ -194,6 +211,17 @@ class GanCompressCLI(LightningCLI):
         if subcommand == "profile":
             arguments |= {"model": config.model, "datamodule": config.data}
         getattr(Trainer, subcommand)(**arguments)
+
+    def _end_other_ranks(self, error: Exception) -> None:
+        """They may wait for this one in a collective."""
+        children = getattr(self.trainer.strategy.launcher, "procs", [])
+        if children and explain(error) is None:
+            # what the user can mend may have happened there, and here only a connection broke
+            time.sleep(1)
+            if any(child.poll() == 2 for child in children):
+                raise SystemExit(2) from None
+        for child in children:
+            child.kill()
 
 
 class Parser(LightningArgumentParser):
@@ -203,7 +231,8 @@ class Parser(LightningArgumentParser):
         """Shorten jsonargparse's report."""
         if not self.exit_on_error:  # within jsonargparse, which catches it
             super().error(message, ex)
-        raise UserError(f"{condense(message)} See `{self.prog.split(' [')[0]} --help`.") from ex
+        program = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")
+        raise UserError(f"{condense(message)} See `{program} --help`.") from ex
 
 
 def flatten(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -217,11 +246,15 @@ def flatten(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def quieten() -> None:
     """Leave out what Lightning says of other products, and warnings that are none of the user's business."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda r: "Tip:" not in r.getMessage()
-    )
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.")  # Lightning 2.6 under torch 2.15
-    warnings.filterwarnings(
-        "ignore", "Found .* module.s. in eval mode at the start of training"
-    )  # the teacher
-    warnings.filterwarnings("ignore", ".*does not have many workers")  # chosen in the data module
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{name}").addFilter(
+            lambda record: not record.getMessage().startswith(("💡", "TPU available", "Seed set to"))
+        )
+    for message in (
+        ".*isinstance.treespec, LeafSpec",  # Lightning 2.6 under torch 2.15
+        "Found .* module.s. in eval mode at the start of training",  # the teacher
+        ".*does not have many workers",  # the data module's to choose
+        "The number of training batches .* is smaller than the logging interval",  # it counts on over epochs
+        ".*recommended to use `self.log.*sync_dist=True",  # the values are equal on all ranks
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -89,7 +89,7 @@ def profile(
         raise UserError("`profile` needs something to look at: give --config, --ckpt_path, or both.")
     costs = {name: costs_of(network, size) for name, network in networks.items()}
     console = Console()
-    console.width = max(console.width, 110)  # in a file too
+    console.width = max(console.width, 120)  # a file has no width
     for name, layers in costs.items():
         console.print(cost_table(name, layers))
     if json:
@@ -170,7 +170,7 @@ def totals(layers: list[LayerCost]) -> dict[str, int]:
 def cost_table(name: str, layers: list[LayerCost]) -> Table:
     """One row per layer, and the totals."""
     table = Table(title=name, title_justify="left", show_footer=True)
-    table.add_column("layer", "total")
+    table.add_column("layer", "total", overflow="fold")
     table.add_column("kind")
     table.add_column("output shape")
     for key, total in totals(layers).items():

@@ -27,7 +27,7 @@ class ConfigFile(ActionConfigFile):
         path = find_config(values)
         try:
             self.apply_config(parser, cfg, self.dest, str(path))
-        except UserError as error:
+        except (UserError, UnicodeError) as error:
             raise UserError(f"{path}: {error}") from error
 
 
@@ -69,11 +69,10 @@ def recorded_config(args: list[str]) -> dict[str, Any]:
     Raises:
         UserError: The file is missing or unreadable.
     """
-    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    reader.add_argument("--ckpt_path")
-    path = reader.parse_known_args(args)[0].ckpt_path
-    keyword = path in (None, "null", "last", "best", "hpc") or path.startswith("registry") or "://" in path
-    if keyword or not any(command in args for command in RUNS):
+    path = given_checkpoint(args)
+    if path == "best":
+        raise UserError("`--ckpt_path best` means the run in progress: here, name the file.")
+    if path is None or path in ("null", "last", "hpc") or path.startswith("registry") or "://" in path:
         return {}
     checkpoint = read_torch(Path(path))
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
@@ -87,6 +86,17 @@ def recorded_config(args: list[str]) -> dict[str, Any]:
     for machine in ("accelerator", "devices", "num_nodes", "strategy"):
         recorded.get("trainer", {}).pop(machine, None)
     return recorded
+
+
+def given_checkpoint(args: list[str]) -> str | None:
+    """What `--ckpt_path` names, where a run is asked for."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    reader.add_argument("--ckpt_path")
+    try:
+        path: str | None = reader.parse_known_args(args)[0].ckpt_path
+    except argparse.ArgumentError:
+        return None  # the real parser will say it
+    return path if any(command in args for command in RUNS) else None
 
 
 def with_config(args: list[str], recorded: dict[str, Any]) -> list[str]:

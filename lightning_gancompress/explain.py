@@ -20,6 +20,25 @@ _DISK = {
     errno.EROFS,
 }
 
+_NOISE = (
+    "Does not validate",
+    "Subtypes",
+    "Errors",
+    "Given value",
+    "Problem with",
+    "Expected a <class 'NoneType'>",
+    "Not a valid subclass",
+    "Subclass types expect",
+    "a class path (",
+    "a dict with",
+)
+_WORDS = {
+    "typing.": "",
+    'in "<unicode string>", ': "",
+    "dot import path string: ": "a known class or an import path (package.Class), not ",
+    "Given value: ": "given ",
+}
+
 
 def explain(error: BaseException) -> str | None:
     """One sentence for an error that the user can mend, None for any other."""
@@ -36,20 +55,17 @@ def explain(error: BaseException) -> str | None:
 
 def condense(message: str) -> str:
     """Shorten a nested report of jsonargparse to where, what, and what was given."""
-    lines = [line.strip(" -") for line in message.splitlines()]
     where = ".".join(re.findall(r'Parser key "([^"]+)"', message))
-    noise = (
-        "Does not validate",
-        "Subtypes",
-        "Errors",
-        "Given value",
-        "Problem with",
-        "Expected a <class 'NoneType'>",
-    )
-    reasons = [re.sub(r'^Parser key "[^"]+":\s*', "", line) for line in lines if not line.startswith(noise)]
-    given = [
-        line for line in lines if line.startswith("Given value:") and "{" not in line and "(" not in line
-    ]
-    text = "; ".join(dict.fromkeys([*filter(None, reasons), *given]))
-    text = re.sub(r"<class '(?:builtins\.)?([\w.]+)'>", r"\1", text).replace("typing.", "")
-    return f"{where}: {text.rstrip('.')}." if where else f"{text.rstrip('.')}."
+    lines = [re.sub(r'^Parser key "[^"]+":\s*', "", line.strip(" -")) for line in message.splitlines()]
+    given = [line for line in lines if line.startswith("Given value:") and not re.search(r"[{(]", line)]
+    lines = [line for line in lines if line and not line.startswith(_NOISE)]
+    expected = [line.removeprefix("Expected a ") for line in lines if line.startswith("Expected a ")]
+    lines = [line for line in lines if not line.startswith("Expected a ")]
+    if expected:
+        lines.append(f"expected {' or '.join(expected)}")
+    text = "; ".join(dict.fromkeys(lines + given))
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
+    for old, new in _WORDS.items():
+        text = text.replace(old, new)
+    text = (f"{where}: " if where else "") + text[:1].lower() + text[1:]
+    return text.rstrip(".") + "."

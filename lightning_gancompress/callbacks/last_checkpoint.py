@@ -7,8 +7,8 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -45,8 +45,9 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(dirpath=dirpath, save_top_k=0, save_last=True)
         self.minutes = minutes
         self._saved_at = 0.0
-        self._training = self._interrupted = False
-        self._restore: Callable[[], Any] = lambda: None
+        self._training = False
+        self._signal: int | None = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say whose checkpoint a new run will replace, and take over Ctrl-C."""
@@ -59,14 +60,13 @@ class LastCheckpoint(ModelCheckpoint):
                     "now and add --ckpt_path last; to keep both, give each its own trainer.default_root_dir."
                 )
         # before the workers of the data loaders are forked: they inherit the handler
-        if threading.current_thread() is threading.main_thread():
-            process, previous = os.getpid(), signal.getsignal(signal.SIGINT)
-            self._restore = lambda: signal.signal(signal.SIGINT, previous)
-            signal.signal(signal.SIGINT, lambda *_: self._interrupt(process, trainer.is_global_zero))
+        self._take_over(signal.SIGINT, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and take over SIGTERM."""
         self._training, self._saved_at = True, time.monotonic()
+        # Lightning's handler, set just before, broadcasts from within: ranks in another collective hang
+        self._take_over(signal.SIGTERM, trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -75,13 +75,15 @@ class LastCheckpoint(ModelCheckpoint):
         # after the last batch the hooks of the epoch's end are still due: a resume from here would skip them
         if trainer.is_last_batch:
             return
-        due = self._interrupted or time.monotonic() - self._saved_at >= 60 * self.minutes
+        due = self._signal is not None or time.monotonic() - self._saved_at >= 60 * self.minutes
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             self._save(trainer, pl_module)
+            self._stop_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the finished epoch; the module's own hook has run before."""
         self._save(trainer, pl_module)
+        self._stop_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: the epoch's end follows."""
@@ -90,15 +92,12 @@ class LastCheckpoint(ModelCheckpoint):
         """Nothing: the last epoch is saved."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save on SIGTERM, which comes between two batches; nothing else leaves a state to keep."""
-        self._restore()
-        if isinstance(exception, SIGTERMException):
-            self._save(trainer, pl_module)
+        """Give the signals back; there is nothing to save in the midst of a batch."""
+        self._give_back()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give Ctrl-C back."""
-        self._restore()
-        self._training = False
+        """Give the signals back."""
+        self._give_back()
 
     @property
     def _path(self) -> Path:
@@ -116,20 +115,38 @@ class LastCheckpoint(ModelCheckpoint):
             )
         self._save_checkpoint(trainer, str(self._path))
         self.last_model_path, self._saved_at = str(self._path), time.monotonic()
-        if trainer.strategy.reduce_boolean_decision(self._interrupted, all=False):
-            raise KeyboardInterrupt
 
-    def _interrupt(self, process: int, speak: bool) -> None:
-        if os.getpid() != process:
-            return  # a forked worker: its parent decides
-        self._restore()
-        if not self._training:
-            raise KeyboardInterrupt
-        self._interrupted = True
-        if speak:  # without Python's buffers, which a handler may find locked
-            os.write(
-                2, b"\nStopping after this batch, with a checkpoint. Ctrl-C again stops at once, without.\n"
-            )
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        agree = trainer.strategy.reduce_boolean_decision
+        if agree(self._signal is not None, all=False):
+            terminated = agree(self._signal == signal.SIGTERM, all=False)
+            raise SIGTERMException if terminated else KeyboardInterrupt
+
+    def _take_over(self, signum: signal.Signals, trainer: Trainer) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # only there can signals be handled
+        process, speak = os.getpid(), trainer.is_global_zero
+        self._previous[signum] = signal.getsignal(signum)
+
+        def stop(received: int, _: FrameType | None) -> None:
+            if os.getpid() != process:
+                return  # a forked worker: its parent decides
+            if received == signal.SIGINT:
+                signal.signal(received, signal.default_int_handler)
+                if not self._training:
+                    raise KeyboardInterrupt
+            self._signal = received
+            if speak:  # without Python's buffers, which a handler may find locked
+                os.write(
+                    2, b"\nStopping after this batch, with a checkpoint. Ctrl-C (again) stops at once.\n"
+                )
+
+        signal.signal(signum, stop)
+
+    def _give_back(self) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous, self._signal, self._training = {}, None, False
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

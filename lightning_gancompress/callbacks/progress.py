@@ -27,7 +27,7 @@ class ProgressLines(ProgressBar):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock."""
         super().setup(trainer, pl_module, stage)
-        self._spoke = time.monotonic()
+        self._began = self._spoke = time.monotonic()  # a resumed epoch has no start
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
