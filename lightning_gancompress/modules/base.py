@@ -220,7 +220,10 @@ class GANModule(LightningModule):
             )
 
     def average_statistics(self) -> None:
-        """Average running statistics over ranks: manual optimization does not broadcast buffers."""
+        """Average running statistics over ranks: manual optimization does not broadcast buffers.
+
+        To be called within a step: a checkpoint may be written before the module's next hook.
+        """
         if self.trainer.world_size == 1:
             return
         buffers = [

@@ -234,6 +234,7 @@ class CompressionModule(GANModule):
         else:
             extra = self._distillation(batch) if self.distill_weight else None
             gan_step(self, self.task, self.student, batch, extra)
+        self.average_statistics()
 
     def _distillation(self, batch: dict[str, Any]) -> Any:
         with torch.no_grad():

@@ -42,6 +42,5 @@ def gan_step(
             generator = generator + term
             generator_logs |= term_logs
         module.step("generator", generator)
-    module.average_statistics()  # here, since a checkpoint may be written before the module's next hook
     logs |= {"generator": generator, "discriminator": discriminator} | generator_logs
     module.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)

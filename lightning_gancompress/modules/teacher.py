@@ -63,6 +63,7 @@ class TeacherModule(GANModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """One step of the discriminator, then one of the generator, on the same images."""
         gan_step(self, self.task, self.networks, batch)
+        self.average_statistics()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of something else."""
