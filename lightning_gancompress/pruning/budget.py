@@ -36,7 +36,7 @@ def parse_budget(value: float | str, full: int, name: str = "budget") -> int:
             f"{name}: {value!r} is no budget; give a fraction of the teacher's MACs (0.1) or a number (2.4G)."
         ) from None
     macs = number * full if number <= 1.0 else number
-    if not macs > 0 or not math.isfinite(macs):
+    if macs <= 0:
         raise UserError(f"{name}: {value!r} must be above zero: a fraction (0.1) or MACs (2.4G).")
     if macs > full:
         raise UserError(

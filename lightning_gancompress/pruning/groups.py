@@ -43,8 +43,8 @@ class ChannelGroups:
     """All groups of a network, laid side by side in one flat mask of `total` channels.
 
     Attributes:
-        names: The layer that gives each group its name: the first that writes it. Where its channels part
-            ways (some meet one layer and some another) each part is a group, and the later ones are numbered.
+        names: The first layer that writes it gives each group its name and place. Where its channels part
+            ways (some meet one layer, some another) each part is a group, and the later ones are numbered.
         sizes: Channels per group; their sum is the length of the mask.
         layers: Convolutions, linear layers and norms by name, with the positions of their channels.
     """
@@ -172,14 +172,19 @@ def _collect(
     network: nn.Module,
 ) -> ChannelGroups:
     """Number the droppable channels and write down every layer's positions among them."""
+    order = {part: number for number, part in enumerate(names)}
+    candidates: list[tuple[int, list[tp.dependency.GroupItem]]] = []
+    for group in found:
+        items = [item for item in group if not isinstance(item.dep.target.module, _WIRES)]
+        if not any(item.dep.target.module in fixed for item in items):
+            writers = [item.dep.target.module for item in items if _is_output(item)]
+            candidates.append((min(order[w] for w in writers if isinstance(w, CONSUMERS)), items))
     group_names: list[str] = []
     sizes: list[int] = []
     writes: list[tuple[str, bool, list[int], Tensor]] = []
-    for group in found:
-        items = [item for item in group if not isinstance(item.dep.target.module, _WIRES)]
-        if any(item.dep.target.module in fixed for item in items):
-            continue
-        root = names[group[0].dep.target.module]
+    # in the order of the network, whatever that of the search through the graph
+    for first, items in sorted(candidates, key=lambda candidate: candidate[0]):
+        root = list(names.values())[first]
         for item in items:
             _refuse_unfit(item, names[item.dep.target.module], root)
         position: dict[int, int] = {}

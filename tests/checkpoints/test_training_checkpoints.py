@@ -10,7 +10,7 @@ from lightning_gancompress.pruning import ChannelMasks, find_groups
 
 GENERATOR = NetworkSpec(
     "lightning_gancompress.networks.UnetGenerator",
-    {"ngf": 4, "n_downs": 5, "init_gain": 0.3, "dropout": False},
+    {"ngf": 4, "n_downs": 5, "init_gain": 0.1, "dropout": False},
 )
 DISCRIMINATOR = NetworkSpec("lightning_gancompress.networks.PatchDiscriminator", {"ndf": 4, "n_layers": 1})
 SOURCE = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

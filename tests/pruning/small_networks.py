@@ -412,7 +412,7 @@ REFUSED: dict[str, tuple[Callable[[], Net], str, list[str]]] = {
             b=conv(8, 6),
             out=conv(6, 3),
         ),
-        "style",
+        "a",
         ["b"],
     ),
     "head for training only": (

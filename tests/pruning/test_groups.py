@@ -1,0 +1,141 @@
+import pytest
+import torch
+from small_networks import FITTING, Net, conv, zeros
+from torch import nn
+
+from lightning_gancompress import UserError
+from lightning_gancompress.networks import (
+    PatchDiscriminator,
+    PixelDiscriminator,
+    ResnetGenerator,
+    UnetGenerator,
+)
+from lightning_gancompress.pruning import ChannelGroups, find_groups
+
+IMAGE = [torch.zeros(1, 3, 64, 64)]
+PAIR = [torch.zeros(1, 6, 64, 64)]
+
+
+def by_name(groups: ChannelGroups) -> dict[str, int]:
+    return dict(zip(groups.names, groups.sizes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs", "sizes"),
+    [
+        # stem, down, residual stream, two blocks, up, up
+        (ResnetGenerator(ngf=4, n_blocks=2), IMAGE, [4, 8, 16, 16, 16, 8, 4]),
+        # six down, five up
+        (UnetGenerator(ngf=4, n_downs=6), IMAGE, [4, 8, 16, 32, 32, 32, 32, 32, 16, 8, 4]),
+        (PatchDiscriminator(ndf=4), PAIR, [4, 8, 16, 32]),
+        (PixelDiscriminator(ndf=4), PAIR, [4, 8]),
+    ],
+    ids=["resnet", "unet", "patch", "pixel"],
+)
+def test_groups_of_the_shipped_networks(network, inputs, sizes):
+    groups = find_groups(network, inputs)
+    assert sorted(groups.sizes) == sorted(sizes)
+    assert groups.total == sum(sizes)
+
+
+def test_a_residual_stream_is_one_group_and_image_and_output_are_none():
+    groups = find_groups(ResnetGenerator(ngf=4, n_blocks=2), IMAGE)
+    layers, always = groups.layers, groups.total
+    stream = layers["model.7"].outputs  # the last convolution before the blocks
+    assert len(stream.unique()) == 16
+    assert always not in stream
+    for block in ("model.10", "model.11"):
+        assert torch.equal(layers[f"{block}.conv_block.1"].inputs, stream)
+        assert torch.equal(layers[f"{block}.conv_block.5"].outputs, stream)
+        assert torch.equal(layers[f"{block}.conv_block.6"].outputs, stream)
+    assert torch.equal(layers["model.12"].inputs, stream)
+    assert layers["model.1"].inputs.tolist() == [always] * 3
+    assert layers["model.19"].outputs.tolist() == [always] * 3
+
+
+def test_a_concatenation_lays_its_groups_side_by_side():
+    make, _ = FITTING["concatenation"]
+    network = make()
+    layers = find_groups(network, zeros(network)).layers
+    side_by_side = torch.cat([layers["a"].outputs, layers["b"].outputs])
+    assert torch.equal(layers["norm"].inputs, side_by_side)
+    assert torch.equal(layers["norm"].outputs, side_by_side)
+    assert torch.equal(layers["out"].inputs, torch.cat([side_by_side, layers["c"].outputs]))
+
+
+def test_channels_that_part_ways_are_groups_of_their_own():
+    """Else one of the layers could lose all of its channels while its group keeps some."""
+    make, _ = FITTING["halves onto the whole"]
+    network = make()
+    assert by_name(find_groups(network, zeros(network))) == {"a": 5, "a:1": 3}
+
+
+def test_split_and_kept_go_by_group():
+    groups = ChannelGroups(["a", "b"], [2, 3], {})
+    mask = torch.tensor([1.0, 0.4, 0.6, 0.0, 1.0])
+    assert [part.tolist() for part in groups.split(mask > 0.5)] == [[True, False], [True, False, True]]
+    assert groups.kept(mask) == {"a": 1, "b": 2}
+
+
+def test_the_network_is_left_as_it_was_frozen_or_not():
+    network = PatchDiscriminator(ndf=4).train().requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    torch.manual_seed(3)
+    random_state = torch.get_rng_state()
+    groups = find_groups(network, PAIR)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert network.training
+    assert not any(p.requires_grad or p.grad is not None for p in network.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    thawed = find_groups(network.requires_grad_(True), PAIR)
+    assert by_name(groups) == by_name(thawed)
+
+
+def test_ignored_layers_keep_every_group_they_touch():
+    network = ResnetGenerator(ngf=4, n_blocks=2)
+    whole = by_name(find_groups(network, IMAGE))
+    # the second convolution of a block writes the stream and reads the first
+    kept = by_name(find_groups(network, IMAGE, ["model.10.conv_block.5"]))
+    assert whole.keys() - kept.keys() == {"model.7", "model.10.conv_block.1"}
+    always = sum(kept.values())
+    layers = find_groups(network, IMAGE, ["model.10.conv_block.5"]).layers
+    assert set(layers["model.7"].outputs.tolist()) == {always}
+
+
+def test_ignored_layers_may_name_what_holds_them():
+    network = ResnetGenerator(ngf=4, n_blocks=2)
+    assert by_name(find_groups(network, IMAGE, ["model.10"])) == by_name(
+        find_groups(network, IMAGE, ["model.10.conv_block.1", "model.10.conv_block.5"])
+    )
+
+
+def test_an_unknown_ignored_layer_is_named():
+    with pytest.raises(UserError, match=r"ignored_layers: .*'model\.99'"):
+        find_groups(PatchDiscriminator(ndf=4), PAIR, ["model.0", "model.99"])
+
+
+def test_nothing_left_to_drop_is_an_error():
+    with pytest.raises(UserError, match="PixelDiscriminator has no channels that can be dropped"):
+        find_groups(PixelDiscriminator(ndf=4), PAIR, ["net"])
+
+
+def test_a_forward_that_fails_on_the_example_is_named():
+    def picky(n, x):
+        if float(n.a(x).abs().sum()) < 1e9:
+            raise ValueError("too dark")
+        return n.out(n.a(x))
+
+    with pytest.raises(UserError, match=r"Net can't be traced .*ValueError: too dark"):
+        find_groups(Net(picky, a=conv(3, 4), out=conv(4, 3)), [torch.zeros(1, 3, 8, 8)])
+
+
+def test_what_the_network_itself_tells_the_user_comes_through():
+    with pytest.raises(UserError, match="multiple of 64"):
+        find_groups(UnetGenerator(ngf=4, n_downs=6), [torch.zeros(1, 3, 48, 48)])
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_old_weight_norm_is_refused():
+    network = nn.Sequential(conv(3, 4), nn.utils.weight_norm(conv(4, 4)), conv(4, 3))
+    with pytest.raises(UserError, match=r"weight.norm"):
+        find_groups(network, [torch.zeros(1, 3, 8, 8)])

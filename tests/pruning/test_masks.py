@@ -1,0 +1,107 @@
+import copy
+
+import pytest
+import torch
+from small_networks import FITTING, Net, randomise, zeros
+from torch import nn
+
+from lightning_gancompress.pruning import ChannelMasks, find_groups
+
+
+def chain() -> Net:
+    """1x1 convolutions with two and three hidden channels."""
+    return Net(
+        lambda n, x: n.c(n.b(n.a(x))),
+        (1, 1, 1, 1),
+        a=nn.Conv2d(1, 2, 1, bias=False),
+        b=nn.Conv2d(2, 3, 1, bias=False),
+        c=nn.Conv2d(3, 1, 1, bias=False),
+    )
+
+
+@pytest.fixture
+def network():
+    return randomise(chain(), 0)
+
+
+@pytest.fixture
+def masks(network):
+    masks = ChannelMasks(find_groups(network, zeros(network)))
+    masks.attach(network)
+    return masks
+
+
+def expected(network: Net, mask: torch.Tensor, masks: ChannelMasks, x: float) -> torch.Tensor:
+    parts = dict(zip(masks.groups.names, masks.groups.split(mask), strict=True))
+    a, b, c = (layer.weight.flatten(1) for layer in (network.a, network.b, network.c))
+    return c @ (parts["b"].unsqueeze(1) * (b @ (parts["a"].unsqueeze(1) * (a * x))))
+
+
+def test_without_a_mask_nothing_changes(network, masks):
+    x = torch.full((1, 1, 1, 1), 2.0)
+    output = network(x)
+    masks.detach()
+    assert torch.equal(output, network(x))
+
+
+def test_a_soft_mask_scales_what_is_read(network, masks):
+    mask = torch.tensor([0.3, 1.0, 0.0, 0.7, 0.25])
+    masks.set(mask)
+    output = network(torch.full((1, 1, 1, 1), 2.0))
+    torch.testing.assert_close(output.flatten(1), expected(network, mask, masks, 2.0))
+
+
+def test_gradients_reach_the_mask_until_it_is_frozen(network, masks):
+    network.requires_grad_(False)
+    mask = torch.tensor([0.3, 1.0, 0.0, 0.7, 0.25], requires_grad=True)
+    masks.set(mask)
+    x = torch.full((1, 1, 1, 1), 2.0)
+    network(x).sum().backward()
+    other = mask.detach().clone().requires_grad_(True)
+    expected(network, other, masks, 2.0).sum().backward()
+    torch.testing.assert_close(mask.grad, other.grad)
+    assert masks.live is mask
+    assert not masks.mask.requires_grad
+
+    before = network(x).detach()
+    masks.freeze()
+    output = network(x)
+    assert not output.requires_grad
+    assert torch.equal(output, before)
+
+
+def test_detach_takes_the_gates_off(network, masks):
+    masks.set(torch.zeros(5))
+    x = torch.ones(1, 1, 1, 1)
+    assert network(x) == 0
+    masks.detach()
+    assert network(x) != 0
+
+
+def test_a_checkpoint_brings_the_mask_into_use(network, masks):
+    masks.set(torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0]))
+    x = torch.ones(1, 1, 1, 1)
+    output = network(x)
+    masks.detach()
+
+    fresh = ChannelMasks(masks.groups)
+    fresh.attach(network)
+    fresh.load_state_dict(copy.deepcopy(masks.state_dict()))
+    assert torch.equal(network(x), output)
+    assert list(fresh.state_dict()) == ["mask"]
+
+
+def test_a_mask_follows_to_another_precision(network, masks):
+    masks.set(torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0]))
+    output = network(torch.ones(1, 1, 1, 1)).item()
+    masks.double()
+    assert network.double()(torch.ones(1, 1, 1, 1).double()).item() == pytest.approx(output)
+    assert masks.live.dtype is torch.float64
+
+
+def test_the_state_of_the_network_knows_no_masks():
+    make, _ = FITTING["residual"]
+    network = make()
+    keys = list(network.state_dict())
+    ChannelMasks(find_groups(network, zeros(network))).attach(network)
+    assert list(network.state_dict()) == keys
