@@ -1,0 +1,90 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_gancompress import UserError
+from lightning_gancompress.density import (
+    density_coverage,
+    kernel_density,
+    nearest_neighbours,
+    neighbourhood_ise,
+)
+
+
+def points(count: int, seed: int, size: int = 6) -> Tensor:
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
+
+
+def brute_force(reference: Tensor, samples: Tensor, k: int) -> tuple[float, float]:
+    """Naeem et al. 2020, equations 5 and 6, one pair after the other."""
+    hits, covered = 0, 0
+    for i, centre in enumerate(reference):
+        distances = sorted(float((centre - x).norm()) for j, x in enumerate(reference) if j != i)
+        inside = sum(float((centre - y).norm()) < distances[k - 1] for y in samples)
+        hits, covered = hits + inside, covered + (inside > 0)
+    return hits / (k * len(samples)), covered / len(reference)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_density_and_coverage_are_those_of_brute_force(k):
+    reference, samples = points(40, 0), 0.7 * points(30, 1) + 0.3
+    assert density_coverage(reference, samples, k) == pytest.approx(brute_force(reference, samples, k))
+
+
+def test_equal_samples_have_density_and_coverage_one():
+    reference = points(60, 0)
+    assert density_coverage(reference, reference, 5) == pytest.approx((1.0, 1.0))
+
+
+def test_two_draws_of_one_distribution_are_near_one():
+    density, coverage = density_coverage(points(400, 0), points(400, 1), 5)
+    assert density == pytest.approx(1, abs=0.1)
+    assert coverage > 0.9
+
+
+def test_disjoint_samples_have_none():
+    assert density_coverage(points(50, 0), points(50, 1) + 100, 5) == (0.0, 0.0)
+
+
+def test_collapsed_samples_are_dense_and_cover_little():
+    reference = points(100, 0)
+    centre = reference[reference.norm(dim=1).argmin()]
+    density, coverage = density_coverage(reference, centre + 0.01 * points(100, 1), 5)
+    assert density > 1.5
+    assert coverage < 0.4
+
+
+def test_close_points_far_from_the_origin_are_told_apart():
+    """By way of the matrix product their distances would be rounding errors."""
+    reference = F.normalize(torch.ones(60, 6) + 1e-3 * points(60, 0), dim=1)
+    samples = F.normalize(torch.ones(60, 6) + 1e-3 * points(60, 1), dim=1)
+    exact = density_coverage(reference.double(), samples.double(), 3)
+    assert density_coverage(reference, samples, 3) == pytest.approx(exact, abs=0.03)
+    assert density_coverage(reference, reference, 3) == pytest.approx((1.0, 1.0))
+
+
+@pytest.mark.parametrize("k", [0, 10])
+def test_k_must_fit_the_reference(k):
+    with pytest.raises(UserError, match=f"k={k}"):
+        density_coverage(points(10, 0), points(10, 1), k)
+
+
+def test_neighbourhood_ise_is_the_mean_over_every_samples_neighbourhood():
+    teacher = F.normalize(points(600, 0), dim=1)
+    student = F.normalize(teacher + 0.3 * points(600, 1), dim=1)
+    rows = nearest_neighbours(teacher, 4)[::60]
+    some = [kernel_density(teacher[row], student[row], 5).item() for row in rows]
+    all_rows = nearest_neighbours(teacher, 4).flatten()
+    value = neighbourhood_ise(teacher, student, 4)
+    assert value == pytest.approx(kernel_density(teacher[all_rows], student[all_rows], 5).item(), rel=1e-5)
+    assert value == pytest.approx(sum(some) / len(some), rel=0.3)
+
+
+def test_neighbourhood_ise_is_zero_for_the_teacher_itself_and_grows_with_the_distance():
+    teacher = F.normalize(points(50, 0), dim=1)
+    assert neighbourhood_ise(teacher, teacher) == pytest.approx(0, abs=1e-6)
+    near, far = (
+        neighbourhood_ise(teacher, F.normalize(teacher + s * points(50, 1), dim=1)) for s in (0.1, 0.5)
+    )
+    assert 0 < near < far

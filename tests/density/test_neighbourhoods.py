@@ -1,0 +1,138 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_gancompress import UserError
+from lightning_gancompress.density import (
+    cache_key,
+    gather_features,
+    load_table,
+    nearest_neighbours,
+    save_table,
+)
+from lightning_gancompress.density.neighbourhoods import require_neighbours
+
+
+def points(count: int, seed: int = 0) -> Tensor:
+    return F.normalize(torch.randn(count, 7, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 10, 33, 1024])
+def test_nearest_neighbours_are_those_of_brute_force(chunk):
+    features = points(33)
+    table = nearest_neighbours(features, 5, chunk)
+    assert table.shape == (33, 6)
+    assert table.dtype is torch.int64
+    for row, own in enumerate(features):
+        others = [i for i in range(33) if i != row]
+        others.sort(key=lambda i, own=own: -float(own @ features[i]))
+        assert table[row].tolist() == [row, *others[:5]]
+
+
+def test_a_sample_is_not_its_own_neighbour_among_equals():
+    table = nearest_neighbours(F.normalize(torch.ones(4, 3)), 3)
+    assert [sorted(row) for row in table.tolist()] == [[0, 1, 2, 3]] * 4
+    assert table[:, 0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("k", [0, -1, 5, 9])
+def test_k_must_leave_enough_neighbours(k):
+    with pytest.raises(UserError, match=rf"k={k} .*there are 5; choose k between 1 and 4"):
+        nearest_neighbours(points(5), k)
+
+
+def test_the_largest_k_is_all_others():
+    assert nearest_neighbours(points(5), 4).shape == (5, 5)
+    require_neighbours(2, 1)
+
+
+def test_features_are_gathered_in_the_order_of_their_index():
+    features = points(6)
+    batches = [(torch.tensor(i), features[i]) for i in ([4, 0], [5, 2], [1, 3])]
+    assert torch.equal(gather_features(batches), features)
+
+
+# -- the cache -----------------------------------------------------------------------------------------
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+
+def test_the_key_depends_on_weights_statistics_data_and_k():
+    whole = network()
+    keys = {cache_key(whole, "files", 5)}
+    assert cache_key(copy.deepcopy(whole), "files", 5) in keys
+
+    weights, statistics = copy.deepcopy(whole), copy.deepcopy(whole)
+    with torch.no_grad():
+        weights[0].weight[0, 0, 0, 0] += 1e-6
+    statistics[1].running_mean[2] += 1e-6
+    keys |= {cache_key(weights, "files", 5), cache_key(statistics, "files", 5)}
+    keys |= {cache_key(whole, "other files", 5), cache_key(whole, "files", 6)}
+    assert len(keys) == 5
+
+
+def test_the_key_sees_settings_that_are_no_tensors():
+    strided = network()
+    strided[0].stride = (2, 2)
+    assert cache_key(network()) != cache_key(strided)
+
+
+def test_parts_of_the_key_do_not_run_together():
+    assert cache_key(5, 12) != cache_key(51, 2)
+    assert cache_key("ab", "c") != cache_key("a", "bc")
+
+
+def test_the_key_does_not_depend_on_precision_of_print_or_device_state():
+    key = cache_key(network())
+    assert key == cache_key(network().eval()) == cache_key(network().requires_grad_(False))
+    assert len(key) == 24
+
+
+def test_a_saved_table_comes_back(tmp_path):
+    table = nearest_neighbours(points(9), 3)
+    save_table(tmp_path / "new" / "folder", "key", table)
+    assert torch.equal(load_table(tmp_path / "new" / "folder", "key"), table)
+    assert load_table(tmp_path / "new" / "folder", "other") is None
+    assert load_table(tmp_path / "missing", "key") is None
+
+
+def test_a_reader_never_sees_part_of_a_table(tmp_path, monkeypatch):
+    old, new = torch.zeros(3, 2).long(), torch.ones(3, 2).long()
+    save_table(tmp_path, "key", old)
+    seen = []
+
+    def slow(table, path):
+        path.write_bytes(b"half")
+        seen.append(load_table(tmp_path, "key"))
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(torch, "save", slow)
+    with pytest.raises(RuntimeError, match="power cut"):
+        save_table(tmp_path, "key", new)
+    assert torch.equal(seen[0], old)
+    assert torch.equal(load_table(tmp_path, "key"), old)
+    assert [path.name for path in tmp_path.iterdir()] == ["key.pt"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no table at all"),
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: torch.save({"table": torch.zeros(2)}, path),
+        lambda path: torch.save(nn.Linear(2, 2), path),
+        lambda path: path.unlink() or path.mkdir(),
+    ],
+    ids=["empty", "text", "cut", "dictionary", "object", "folder"],
+)
+def test_a_broken_cache_file_is_no_table(tmp_path, damage):
+    save_table(tmp_path, "key", nearest_neighbours(points(9), 3))
+    damage(tmp_path / "key.pt")
+    assert load_table(tmp_path, "key") is None
