@@ -1,0 +1,291 @@
+"""The pruning policies: who decides, what each keeps, and the neighbourhoods that the search reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from lightning.pytorch import Callback, LightningModule, seed_everything
+from lightning.pytorch.demos.boring_classes import BoringModel
+from torch import Tensor
+
+from lightning_gancompress.callbacks import (
+    CollaborativePruning,
+    L1Magnitude,
+    PruningPolicy,
+    RandomChannels,
+    UniformWidth,
+)
+from lightning_gancompress.callbacks.pruning import magnitudes
+from lightning_gancompress.cli import main
+from lightning_gancompress.data import SyntheticFacades
+from lightning_gancompress.density import CriticEncoder
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules import CompressionModule
+from lightning_gancompress.modules.image_cache import ImageCache
+from lightning_gancompress.trainer import Trainer
+
+
+def facades_module(facades: list[str], **arguments: Any) -> SyntheticFacades:
+    sizes: dict[str, Any] = {"n_train": 32, "n_val": 4, "n_test": 4, "size": 32, "num_workers": 0}
+    sizes |= {"root": facades[1].partition("=")[2], "batch_size": 8, "search_batch_size": 8}
+    return SyntheticFacades(**(sizes | arguments))
+
+
+def run(
+    folder: Path, facades: list[str], teacher: Path, *callbacks: Callback, epochs: int = 1, **arguments: Any
+) -> CompressionModule:
+    seed_everything(0, verbose=False)
+    module = CompressionModule(str(teacher), epochs=1, decay_epochs=1, **({"budget": 0.3} | arguments))
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "accelerator": "cpu",
+        "enable_checkpointing": False,
+    }
+    trainer = Trainer(default_root_dir=folder, callbacks=list(callbacks), max_epochs=epochs, **quiet)
+    trainer.fit(module, facades_module(facades))
+    return module
+
+
+class Spy(PruningPolicy):
+    """Keeps what another policy chooses, and its masks for the test."""
+
+    def __init__(self, policy: PruningPolicy) -> None:
+        self.policy = policy
+        self.masks: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}
+        self.sizes: dict[str, list[int]] = {}
+        self.costs: dict[str, float] = {}
+
+    def scores(self, module: CompressionModule, role: str) -> Tensor:
+        return self.policy.scores(module, role)
+
+    def choose(self, module: CompressionModule) -> dict[str, Tensor]:
+        self.masks = super().choose(module)
+        for role, side in module.sides.items():
+            self.weights[role], self.sizes[role] = magnitudes(module, role), side.groups.sizes
+            self.costs[role] = float(side.cost(self.masks[role])) / side.budget
+        return self.masks
+
+    def parts(self, role: str) -> list[tuple[Tensor, Tensor]]:
+        """Mask and weights per group."""
+        sizes = self.sizes[role]
+        return list(zip(self.masks[role].split(sizes), self.weights[role].split(sizes), strict=True))
+
+
+@pytest.mark.parametrize(
+    "policy", [UniformWidth(), L1Magnitude(), RandomChannels(3)], ids=lambda p: type(p).__name__
+)
+def test_budgets_are_met_from_below(
+    policy: PruningPolicy, tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    spy = Spy(policy)
+    run(tmp_path, facades, unet, spy)
+    assert all(0.97 < cost <= 1 for cost in spy.costs.values())
+
+
+def test_uniform_width_keeps_the_same_fraction_of_the_largest(
+    tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    spy = Spy(UniformWidth())
+    run(tmp_path, facades, unet, spy)
+    for role in spy.masks:
+        parts = spy.parts(role)
+        fractions = [float(mask.mean()) for mask, _ in parts]
+        # within a channel, and the one that fills the budget up
+        assert max(fractions) - min(fractions) <= 2 / min(len(mask) for mask, _ in parts)
+        assert all(weights[mask > 0].min() > weights[mask == 0].max() for mask, weights in parts)
+
+
+def test_l1_magnitude_drops_the_smallest_of_all_groups(
+    tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    spy = Spy(L1Magnitude())
+    run(tmp_path, facades, unet, spy)
+    for role in spy.masks:
+        scores = torch.cat([weights / weights.mean() for _, weights in spy.parts(role)])
+        kept = spy.masks[role] > 0
+        # what fills up the rest of the budget, or the last of its group, may be smaller
+        assert scores[kept].median() > scores[~kept].quantile(0.95)
+
+
+def test_random_channels_follow_their_seed(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    spies = [Spy(RandomChannels(seed)) for seed in (1, 1, 2)]
+    for spy in spies:
+        run(tmp_path, facades, unet, spy)
+    first, again, other = (spy.masks["generator"] for spy in spies)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_the_last_policy_decides(order: int, tmp_path: Path, facades: list[str], unet: Path) -> None:
+    spies = [Spy(UniformWidth()), Spy(L1Magnitude())][:: 1 if order else -1]
+    module = run(tmp_path, facades, unet, *spies)
+    assert module.policy is spies[1]
+    assert not spies[0].masks
+
+
+def test_only_one_of_two_searches_acts(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    first, last = (CollaborativePruning(1, cache_dir=str(tmp_path / name)) for name in ("first", "last"))
+    run(tmp_path, facades, unet, first, last)
+    assert not (tmp_path / "first").exists()
+    assert (tmp_path / "last").exists()
+
+
+def test_a_policy_prunes_a_compression_only(tmp_path: Path) -> None:
+    trainer = Trainer(default_root_dir=tmp_path, callbacks=[UniformWidth()], logger=False, accelerator="cpu")
+    with pytest.raises(UserError, match="UniformWidth prunes a CompressionModule, not a BoringModel"):
+        trainer.fit(BoringModel())
+
+
+def test_a_second_yaml_replaces_the_policy(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    base, other = tmp_path / "base.yaml", tmp_path / "l1.yaml"
+    base.write_text(
+        "trainer:\n  callbacks:\n    - {class_path: CollaborativePruning, init_args: {search_epochs: 1}}\n"
+    )
+    other.write_text("trainer:\n  callbacks+:\n    - class_path: L1Magnitude\n")
+    args = tiny.compression(tmp_path / "run", unet, "UniformWidth")
+    args = [arg for arg in args if not arg.startswith("--trainer.callbacks")]
+    main([*args, "--config", str(base), "--config", str(other), *facades, "--trainer.max_epochs=1"])
+    checkpoint = tiny.read(tiny.last(tmp_path / "run"))
+    assert checkpoint["gancompress"]["phase"] == "finetune"
+    assert not (tmp_path / "run" / "cache").exists()
+
+
+# -- neighbourhoods ------------------------------------------------------------------------------------------
+
+
+class Tables(Callback):
+    """Notes what the search reads."""
+
+    def __init__(self) -> None:
+        self.tables: list[Tensor | None] = []
+        self.batches: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, _: int
+    ) -> None:
+        self.tables.append(trainer.datamodule.neighbourhoods)
+        self.batches.append(batch["index"])
+
+
+def test_batches_hold_neighbourhoods(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    notes = Tables()
+    run(tmp_path, facades, unet, CollaborativePruning(1, neighbours=5, members=4), notes, epochs=2)
+    table = notes.tables[0]
+    assert table is not None
+    assert table.shape == (32, 6)
+    rows = [set(row) for row in table.tolist()]
+    for batch in notes.batches[:4]:
+        for members in batch.view(-1, 4).tolist():
+            assert len(set(members)) == 4
+            assert any(set(members) <= row for row in rows)
+    assert notes.tables[4:] == [None] * 4
+    assert torch.cat(notes.batches[4:]).unique().numel() == 32
+
+
+def test_the_table_is_kept_for_reruns(
+    tmp_path: Path, facades: list[str], unet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    features = CriticEncoder.features
+    monkeypatch.setattr(
+        CriticEncoder, "features", lambda self, *args: found.append(len(args[0])) or features(self, *args)
+    )
+    for k in (5, 5, 6):
+        notes = Tables()
+        policy = CollaborativePruning(1, neighbours=k, cache_dir=str(tmp_path / "cache"))
+        run(tmp_path, facades, unet, policy, notes)
+        assert notes.tables[0] is not None
+        assert notes.tables[0].shape == (32, k + 1)
+    assert sum(found) == 64  # for the first and for the third
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"search_epochs": 0}, "search_epochs: 0 leaves nothing to search"),
+        ({"members": 7}, "members: 7 images can't be drawn from a neighbourhood of 6"),
+    ],
+)
+def test_settings_that_can_not_work(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        CollaborativePruning(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"neighbours": 32}, "k=32 needs more than 32 images, there are 32"),
+        ({"members": 3}, "search_batch_size is 8, not a multiple of the 3 members"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(
+    arguments: dict[str, int], message: str, tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, facades, unet, CollaborativePruning(1, **arguments))
+
+
+def test_data_without_neighbourhoods(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    module = CompressionModule(str(unet))
+    trainer = Trainer(
+        default_root_dir=tmp_path, callbacks=[CollaborativePruning(1)], logger=False, accelerator="cpu"
+    )
+    data = facades_module(facades)
+    data.prepare_data()
+    with pytest.raises(UserError, match="can't be searched by neighbourhoods"):
+        trainer.fit(module, data.train_dataloader())
+
+
+def test_the_budget_falls_over_the_ramp(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    penalties: dict[float, list[float]] = {}
+
+    class Penalties(Callback):
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            penalties.setdefault(ramp, []).append(float(trainer.callback_metrics["train/generator_budget"]))
+
+    for ramp in (0.0, 1.0):
+        run(tmp_path, facades, unet, CollaborativePruning(1, budget_ramp=ramp, lr=0.0), Penalties())
+    assert penalties[0.0][0] > 1.0  # log(1 / 0.3) on the whole network
+    assert penalties[1.0][0] == 0.0
+    assert penalties[1.0] == sorted(penalties[1.0])
+    assert 0.3 < penalties[1.0][3] < penalties[0.0][3]
+
+
+def test_a_search_that_falls_short_says_so(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    with pytest.warns(UserWarning, match="generator: the search ended at .* search longer"):
+        run(tmp_path, facades, unet, CollaborativePruning(1, lr=0.0))
+
+
+# -- the cache of the teacher's images -----------------------------------------------------------------------
+
+
+def test_cache_keeps_images_up_to_its_limit() -> None:
+    images = torch.rand(4, 3, 2, 2).half()
+    cache = ImageCache(2 * images[0].numel() * 2 / 1e9)
+    cache.put(["a", "b", "c", "d"], images)
+    assert torch.equal(cache.get(["b", "a", "b"]), images[[1, 0, 1]])
+    assert cache.get(["a", "c"]) is None
+    cache.put(["c"], images[2:3])
+    assert cache.get(["c"]) is None
+
+
+def test_cache_of_no_size_keeps_nothing() -> None:
+    cache = ImageCache(0)
+    cache.put(["a"], torch.rand(1, 3, 2, 2).half())
+    assert cache.get(["a"]) is None
+
+
+def test_without_cache_the_search_is_the_same(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    ends = []
+    for size in (4.0, 0.0):
+        policy = CollaborativePruning(2, lr=0.05, teacher_cache_gb=size, cache_dir=str(tmp_path / "cache"))
+        ends.append(run(tmp_path, facades, unet, policy, epochs=1).state_dict())
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])

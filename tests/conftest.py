@@ -1,0 +1,30 @@
+"""Teachers for whole runs, trained once."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+
+from lightning_gancompress.cli import main
+
+
+@pytest.fixture(scope="session")
+def facades(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of the data set of all runs."""
+    return tiny.data(tmp_path_factory.mktemp("tiny") / "facades")
+
+
+@pytest.fixture(scope="session")
+def unet(tmp_path_factory: pytest.TempPathFactory, facades: list[str]) -> Path:
+    """Checkpoint of a U-Net teacher."""
+    folder = tmp_path_factory.mktemp("unet")
+    main([*tiny.teacher(folder), *facades])
+    return tiny.last(folder)
+
+
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory: pytest.TempPathFactory, facades: list[str]) -> Path:
+    """Checkpoint of a ResNet teacher with batch norm and dropout."""
+    folder = tmp_path_factory.mktemp("resnet")
+    main([*tiny.teacher(folder, tiny.RESNET), *facades])
+    return tiny.last(folder)

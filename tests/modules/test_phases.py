@@ -1,0 +1,245 @@
+"""Search and fine-tuning in one fit: what stays frozen, who learns from which loss, what comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from lightning.pytorch import Callback, seed_everything
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_gancompress import load_generator
+from lightning_gancompress.callbacks import CollaborativePruning, PruningPolicy, UniformWidth
+from lightning_gancompress.checkpoints import load_networks
+from lightning_gancompress.data import SyntheticFacades
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules import CompressionModule, GANModule
+from lightning_gancompress.networks import UnetGenerator
+from lightning_gancompress.trainer import Trainer
+
+
+def fit(
+    folder: Path, facades: list[str], teacher: Path, *callbacks: Callback, epochs: int = -1, **arguments: Any
+) -> CompressionModule:
+    """Search and fine-tune in this process, which leaves the module to look at."""
+    seed_everything(0, verbose=False)
+    data = SyntheticFacades(
+        facades[1].partition("=")[2], 32, 4, 4, 32, batch_size=8, search_batch_size=8, num_workers=0
+    )
+    settings = {"budget": 0.3, "epochs": 1, "decay_epochs": 1}
+    module = CompressionModule(str(teacher), **(settings | arguments))
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "accelerator": "cpu",
+        "enable_checkpointing": False,
+    }
+    Trainer(default_root_dir=folder, callbacks=list(callbacks), max_epochs=epochs, **quiet).fit(module, data)
+    return module
+
+
+def searching(folder: Path, **arguments: Any) -> CollaborativePruning:
+    settings: dict[str, Any] = {"search_epochs": 2, "lr": 0.05, "cache_dir": str(folder / "neighbours")}
+    return CollaborativePruning(**(settings | arguments))
+
+
+def parameters(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def counted_macs(network: nn.Module) -> int:
+    """Multiply-adds by torch's own counter."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(tiny.sample(network))
+    return counter.get_total_flops() // 2
+
+
+class Witness(Callback):
+    """Notes the state after every step."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.moved: list[bool] = []
+        self.masks: list[Tensor] = []
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        self.teacher = {name: tensor.clone() for name, tensor in pl_module.teacher.state_dict().items()}
+        self.student = parameters(pl_module.student)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        self.phases.append(pl_module.phase)
+        self.moved.append(not equal(self.student, parameters(pl_module.student)))
+        assert equal(self.teacher, pl_module.teacher.state_dict())
+        assert not any(module.training for module in pl_module.teacher.modules())
+        assert not any(parameter.requires_grad for parameter in pl_module.teacher.parameters())
+        frozen = [not parameter.requires_grad for parameter in pl_module.student.parameters()]
+        assert all(frozen) if pl_module.phase == "search" else not any(frozen)
+        dropouts = [m for m in pl_module.student.modules() if isinstance(m, nn.Dropout)]
+        assert all(m.training == (pl_module.phase == "finetune") for m in dropouts)
+        self.masks.append(
+            torch.cat([side.masks.mask.clone() for _, side in pl_module.sides.items()] or [torch.ones(1)])
+        )
+
+
+@pytest.mark.parametrize("kind", ["unet", "resnet"])
+def test_search_and_finetune_in_one_fit(
+    kind: str, tmp_path: Path, facades: list[str], request: pytest.FixtureRequest
+) -> None:
+    teacher: Path = request.getfixturevalue(kind)
+    witness = Witness()
+    module = fit(tmp_path, facades, teacher, searching(tmp_path), witness)
+    assert witness.phases == ["search"] * 8 + ["finetune"] * 8
+    assert witness.moved == [False] * 8 + [True] * 8
+    assert len({tuple(mask.tolist()) for mask in witness.masks[:8]}) == 8
+    assert equal(witness.teacher, load_state(teacher))
+    for role, budget in (("generator", 0.3), ("discriminator", 0.5)):
+        whole, small = module.teacher[role], module.student[role]
+        assert 0.97 * budget < counted_macs(small) / counted_macs(whole) <= budget
+
+
+def load_state(teacher: Path) -> dict[str, Tensor]:
+    state = tiny.read(teacher)["state_dict"]
+    return {name.removeprefix("networks."): tensor for name, tensor in state.items()}
+
+
+def test_each_loss_reaches_its_own_network_only(
+    tmp_path: Path, facades: list[str], resnet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+
+    def step(module: CompressionModule, name: str, loss: Tensor) -> None:
+        module.zero_grad()
+        module.optimizer(name).zero_grad()
+        module.manual_backward(loss)
+        trained = module.trained_networks()
+        reached = {
+            role
+            for role, net in trained.items()
+            if any(p.grad is not None and p.grad.any() for p in net.parameters())
+        }
+        frozen = [
+            *module.teacher.parameters(),
+            *(module.student.parameters() if module.phase == "search" else ()),
+        ]
+        assert all(parameter.grad is None for parameter in frozen)
+        steps.append((module.phase, name, reached))
+        module.optimizer(name).step()
+
+    monkeypatch.setattr(GANModule, "step", step)
+    fit(tmp_path, facades, resnet, searching(tmp_path, kernel_weight=1.0, task_weight=1.0))
+    expected = [
+        (phase, name, {name})
+        for phase in ("search", "finetune")
+        for name in ("discriminator", "generator") * 8
+    ]
+    assert steps == expected
+
+
+def test_feedback_changes_the_outcome(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    masks = {}
+    for feedback in (True, True, False):
+        witness = Witness()
+        fit(tmp_path, facades, unet, searching(tmp_path, feedback=feedback), witness, epochs=2)
+        masks.setdefault(feedback, []).append(torch.stack(witness.masks))
+    assert torch.equal(*masks[True])
+    assert not torch.equal(masks[True][0], masks[False][0])
+
+
+@pytest.mark.parametrize("policy", ["CollaborativePruning", "UniformWidth"])
+def test_a_whole_discriminator(policy: str, tmp_path: Path, facades: list[str], unet: Path) -> None:
+    chosen: PruningPolicy = searching(tmp_path) if policy == "CollaborativePruning" else UniformWidth()
+    module = fit(tmp_path, facades, unet, chosen, discriminator_budget=1.0)
+    assert module.specs["student.discriminator"] == module.specs["teacher.discriminator"]
+    assert counted_macs(module.student["discriminator"]) == counted_macs(module.teacher["discriminator"])
+    assert counted_macs(module.student["generator"]) < counted_macs(module.teacher["generator"])
+
+
+def test_nothing_to_search(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    with pytest.raises(UserError, match=r"both 1\.0"):
+        fit(tmp_path, facades, unet, searching(tmp_path), budget=1.0, discriminator_budget=1.0)
+
+
+def test_no_policy(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    with pytest.raises(UserError, match="needs a pruning policy"):
+        fit(tmp_path, facades, unet)
+
+
+def test_whole_networks_only_train_on(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    module = fit(tmp_path, facades, unet, UniformWidth(), budget=1.0, discriminator_budget=1.0)
+    assert counted_macs(module.student["generator"]) == counted_macs(module.teacher["generator"])
+    assert not equal(parameters(module.student), parameters(module.teacher))
+
+
+def test_ignored_layers_stay_whole(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    kept = "model.model.1.model.1"
+    module = fit(tmp_path, facades, unet, searching(tmp_path), ignored_layers=[kept])
+    small, whole = (nets["generator"].get_submodule(kept) for nets in (module.student, module.teacher))
+    assert (small.in_channels, small.out_channels) == (whole.in_channels, whole.out_channels)
+
+
+def test_slim_student_of_a_search_with_ignored_layers(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    path = tmp_path / "search.ckpt"
+    kept = "model.model.1.model.1"
+    module = fit(tmp_path, facades, unet, searching(tmp_path), ignored_layers=[kept], epochs=1)
+    module.trainer.save_checkpoint(path)
+    small = load_generator(path)
+    image = torch.rand(2, 3, 32, 32) * 2 - 1
+    module.student.eval()
+    torch.testing.assert_close(small(image), module(image), atol=1e-5, rtol=0)
+    assert (
+        small.get_submodule(kept).in_channels == module.teacher["generator"].get_submodule(kept).in_channels
+    )
+    assert counted_macs(small) < counted_macs(module.teacher["generator"])
+
+
+def test_distillation_pulls_towards_the_teacher(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    distances = []
+    for weight in (0.0, 1000.0):
+        module = fit(tmp_path, facades, unet, UniformWidth(), distill_weight=weight, epochs=2, lr=2e-3)
+        image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        with torch.no_grad():
+            pictures = [net.eval()(image) for net in module.generators().values()]
+        distances.append(float((pictures[0] - pictures[1]).abs().mean()))
+    assert distances[1] < 0.9 * distances[0]
+
+
+def test_load_from_checkpoint(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    module = fit(tmp_path, facades, unet, UniformWidth(), epochs=1)
+    module.trainer.save_checkpoint(path)
+    loaded = CompressionModule.load_from_checkpoint(path, teacher="")
+    assert loaded.phase == "finetune"
+    assert equal(loaded.state_dict(), module.state_dict())
+    assert loaded.specs == module.specs
+
+
+def test_masks_move_with_the_module(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    module = fit(tmp_path, facades, unet, searching(tmp_path), epochs=1)
+    module.to("meta")
+    for _, side in module.sides.items():
+        assert {side.masks.live.device.type, *(s.device.type for s in side.masks._slices.values())} == {
+            "meta"
+        }
+
+
+def test_checkpoint_of_another_architecture(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    module = fit(tmp_path, facades, unet, UniformWidth(), epochs=1)
+    checkpoint = {"gancompress": {}, "state_dict": {}}
+    module.on_save_checkpoint(checkpoint)
+    checkpoint["state_dict"] = module.state_dict() | {"stray": torch.ones(1)}
+    with pytest.raises(UserError, match=r"another architecture.*unexpected keys: stray"):
+        CompressionModule("").on_load_checkpoint(checkpoint)
+
+
+def test_networks_of_a_checkpoint_are_described(unet: Path) -> None:
+    networks = load_networks(unet)
+    assert networks.keys() == {"networks.generator", "networks.discriminator"}
+    assert isinstance(networks["networks.generator"][0], UnetGenerator)

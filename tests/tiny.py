@@ -1,0 +1,215 @@
+"""Whole runs that take about a second: 32-pixel facades, eight channels, a few steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor, nn
+
+from lightning_gancompress.cli import main
+from lightning_gancompress.data import SyntheticFacades
+
+# processes to kill or to interrupt: forked from one that has imported everything and trained nothing
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["lightning_gancompress.cli"])
+
+SIZES = [
+    "n_train=32",
+    "n_val=4",
+    "n_test=4",
+    "size=32",
+    "batch_size=8",
+    "search_batch_size=8",
+    "num_workers=0",
+]
+EVERY_STEP = ["--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.minutes=0"]
+QUICK = ["--trainer.accelerator=cpu", "--trainer.logger=false"]
+UNET = ["UnetGenerator", "ngf=8", "n_downs=5"]
+RESNET = ["ResnetGenerator", "ngf=8", "n_blocks=2", "norm=batch", "dropout=true"]  # the dropout draws noise
+
+
+def data(folder: Path) -> list[str]:
+    """Options of the generated data set, which all runs share."""
+    return ["--data=SyntheticFacades", f"--data.root={folder}", *(f"--data.{option}" for option in SIZES)]
+
+
+def teacher(folder: Path, generator: list[str] = UNET, *options: str) -> list[str]:
+    """Arguments of a teacher training of two epochs of four steps."""
+    model = ["--model=TeacherModule", f"--model.generator={generator[0]}"]
+    model += [f"--model.generator.{option}" for option in generator[1:]]
+    model += ["--model.discriminator=PatchDiscriminator", "--model.discriminator.ndf=8"]
+    model += ["--model.discriminator.n_layers=2", "--model.epochs=1", "--model.decay_epochs=1"]
+    callback = "--trainer.callbacks=ImageGrid"  # any: a resumed run drops the recorded ones
+    return ["fit", *model, f"--trainer.default_root_dir={folder}", *QUICK, callback, *options]
+
+
+def compression(
+    folder: Path, teacher: Path, policy: str = "CollaborativePruning", *options: str
+) -> list[str]:
+    """Arguments of two epochs of search, if the policy searches, and two of fine-tuning, four steps each."""
+    model = ["--model=CompressionModule", f"--model.teacher={teacher}", "--model.budget=0.3"]
+    model += ["--model.epochs=1", "--model.decay_epochs=1"]
+    callback = [f"--trainer.callbacks={policy}"]
+    if policy == "CollaborativePruning":
+        # fast enough that the masks move within eight steps
+        callback += ["search_epochs=2", "lr=0.05", f"cache_dir={folder.parent / 'neighbours'}"]
+        callback[1:] = [f"--trainer.callbacks.{option}" for option in callback[1:]]
+    return ["fit", *model, f"--trainer.default_root_dir={folder}", *QUICK, *callback, *options]
+
+
+def last(folder: Path) -> Path:
+    """The checkpoint of a run."""
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def kill(epoch: int, batch: int) -> list[str]:
+    """Options of a run that dies at the start of a batch."""
+    return [
+        "--trainer.callbacks+=tiny.Kill",
+        f"--trainer.callbacks.epoch={epoch}",
+        f"--trainer.callbacks.batch={batch}",
+    ]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint, which must hold tensors and plain types only."""
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    return content
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Networks, optimizers and progress of two runs are equal."""
+    a, b = read(last(one)), read(last(other))
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    assert [k for k, v in a["state_dict"].items() if not torch.equal(v, b["state_dict"][k])] == []
+    assert a["epoch"] == b["epoch"]
+    assert a["gancompress"] == b["gancompress"]
+    for first, second in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
+        assert_equal(first["state"], second["state"])
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    else:
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+
+
+def fail_code(capsys: Any, args: list[str]) -> tuple[int, str]:
+    """Exit code and words of a run that must fail."""
+    try:
+        main(args)
+    except SystemExit as stop:
+        return int(stop.code or 0), capsys.readouterr().err
+    raise AssertionError("the run did not fail")
+
+
+class Fork:
+    """A run in a process of its own."""
+
+    def __init__(self, args: list[str], log: Path) -> None:
+        self.log = log
+        self.process = FORKS.Process(target=_run, args=(args, str(log)))
+        self.process.start()
+
+    def wait(self, seconds: float = 60) -> int:
+        """The exit code; negative for a signal."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError(f"still running after {seconds} s:\n{self.log.read_text()}")
+        return self.process.exitcode
+
+
+def _run(args: list[str], log: str) -> None:
+    torch.set_num_threads(1)
+    with open(log, "w") as file:  # noqa: PTH123
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        main(args)
+    except SystemExit:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def digests(module: nn.Module) -> dict[str, str]:
+    """Hashes of all parameters and buffers, also those that no checkpoint keeps."""
+    tensors: list[tuple[str, Tensor]] = [*module.named_parameters(), *module.named_buffers()]
+    arrays = {name: tensor.detach().cpu().double().numpy() for name, tensor in tensors}
+    return {name: hashlib.sha256(array.tobytes()).hexdigest()[:8] for name, array in arrays.items()}
+
+
+class Kill(Callback):
+    """Die at the start of a batch, as by `kill -9`."""
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.epoch, self.batch = epoch, batch
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
+            trainer.strategy.barrier()  # all ranks die
+            os.kill(os.getpid(), 9)
+
+
+class RankHashes(Callback):
+    """Write to `hashes.json` what each rank holds after every step, epoch and at the end."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.found: list[tuple[str, list[dict[str, Any]]]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        self._note(trainer, pl_module, f"{pl_module.phase} step")
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._note(trainer, pl_module, f"{pl_module.phase} epoch")
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._note(trainer, pl_module, "end")
+        if trainer.is_global_zero:
+            Path(trainer.default_root_dir, "hashes.json").write_text(json.dumps(self.found))
+
+    def _note(self, trainer: Any, pl_module: Any, when: str) -> None:
+        table = trainer.datamodule.neighbourhoods
+        own = digests(pl_module) | ({} if table is None else {"table": table.tolist()})
+        everyone: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(everyone, own)
+        self.found.append((when, everyone))
+
+
+class Stumble(Callback):
+    """Raise a UserError on the last rank only."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        from lightning_gancompress.errors import UserError
+
+        if trainer.global_rank == trainer.world_size - 1 and batch_idx == 1:
+            raise UserError("This rank can't go on: mend it.")
+
+
+class BrokenFacades(SyntheticFacades):
+    """Facades of which one turns out to hold NaN, in the second epoch."""
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        if self.trainer is not None and self.trainer.training and self.trainer.current_epoch == 1:
+            batch["source"][0] = torch.nan
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+
+def sample(network: nn.Module) -> Tensor:
+    """A blank input."""
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    return torch.zeros(1, first.in_channels, 32, 32)
