@@ -64,7 +64,8 @@ def find_config(name: str | Path) -> Path:
 def recorded_config(args: list[str]) -> dict[str, Any]:
     """Settings recorded in the checkpoint that `args` name for a run, or nothing.
 
-    Left out is what belongs to the machine: accelerator, devices, nodes and strategy.
+    Left out is what belongs to the machine (accelerator, devices, nodes and strategy) and where that run was
+    told to stop: from its checkpoint it goes on.
 
     Raises:
         UserError: The file is missing or unreadable.
@@ -83,8 +84,8 @@ def recorded_config(args: list[str]) -> dict[str, Any]:
         key: checkpoint.get(KEY, {}).get(key) for key in ("seed_everything", "trainer", "model", "data")
     }
     recorded = {key: value for key, value in recorded.items() if value is not None}
-    for machine in ("accelerator", "devices", "num_nodes", "strategy"):
-        recorded.get("trainer", {}).pop(machine, None)
+    for own in ("accelerator", "devices", "num_nodes", "strategy", "max_epochs", "max_steps", "max_time"):
+        recorded.get("trainer", {}).pop(own, None)
     return recorded
 
 
