@@ -145,7 +145,7 @@ class GanCompressCLI(LightningCLI):
     def _compare(self, recorded: dict[str, Any]) -> None:
         """Say where the user's words and the checkpoint's differ."""
         config = self.config[self.config.subcommand]
-        dumped = self._subcommand_parsers[self.config.subcommand].dump(config, "json", skip_none=False)
+        dumped = self._subcommand_parsers[self.config.subcommand].dump(config, "json", skip_unset=False)
         was, now = dict(flatten(recorded, "model")), dict(flatten(json.loads(dumped)["model"], "model"))
         key = "model.class_path"
         if was[key] != now[key]:
@@ -247,9 +247,7 @@ def flatten(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
 def quieten() -> None:
     """Leave out what Lightning says of other products, and warnings that are none of the user's business."""
     for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed"):
-        logging.getLogger(f"lightning.{name}").addFilter(
-            lambda record: not record.getMessage().startswith(("💡", "TPU available", "Seed set to"))
-        )
+        logging.getLogger(f"lightning.{name}").addFilter(worth_reading)
     for message in (
         ".*isinstance.treespec, LeafSpec",  # Lightning 2.6 under torch 2.15
         "Found .* module.s. in eval mode at the start of training",  # the teacher
@@ -258,3 +256,8 @@ def quieten() -> None:
         ".*recommended to use `self.log.*sync_dist=True",  # the values are equal on all ranks
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def worth_reading(record: logging.LogRecord) -> bool:
+    """Whether a log record concerns this run."""
+    return not record.getMessage().startswith(("💡", "TPU available", "Seed set to"))

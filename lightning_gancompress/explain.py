@@ -59,7 +59,9 @@ def condense(message: str) -> str:
     lines = [re.sub(r'^Parser key "[^"]+":\s*', "", line.strip(" -")) for line in message.splitlines()]
     given = [line for line in lines if line.startswith("Given value:") and not re.search(r"[{(]", line)]
     lines = [line for line in lines if line and not line.startswith(_NOISE)]
-    expected = [line.removeprefix("Expected a ") for line in lines if line.startswith("Expected a ")]
+    expected = dict.fromkeys(
+        line.removeprefix("Expected a ") for line in lines if line.startswith("Expected a ")
+    )
     lines = [line for line in lines if not line.startswith("Expected a ")]
     if expected:
         lines.append(f"expected {' or '.join(expected)}")

@@ -99,6 +99,13 @@ class LastCheckpoint(ModelCheckpoint):
         """Give the signals back."""
         self._give_back()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: there is only one file, and it is where this run puts it."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore nothing."""
+
     @property
     def _path(self) -> Path:
         assert self.dirpath is not None

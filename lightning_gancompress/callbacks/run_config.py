@@ -30,7 +30,7 @@ class RunConfig(SaveConfigCallback):
     def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         # plain types only: checkpoints are loaded with weights_only=True
-        self.settings: dict[str, Any] = json.loads(parser.dump(config, "json", skip_none=False))
+        self.settings: dict[str, Any] = json.loads(parser.dump(config, "json", skip_unset=False))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Evaluation leaves the settings of the training in place."""
@@ -42,7 +42,7 @@ class RunConfig(SaveConfigCallback):
         path = Path(trainer.default_root_dir, self.config_filename)
         text = f"# lightning_gancompress {lightning_gancompress.__version__}, "
         text += f"lightning {version('lightning')}, torch {version('torch')}\n"
-        text += self.parser.dump(self.config, "yaml", skip_none=False)
+        text += self.parser.dump(self.config, "yaml", skip_unset=False)
         if path.exists() and path.read_text() != text:
             path.rename(next(p for n in range(1, 10**6) if not (p := numbered(path, n)).exists()))
         with replacing(path) as draft:

@@ -1,0 +1,40 @@
+# Needs python3 (3.10 to 3.13) and make; every target sets up .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+GANCOMPRESS := $(BIN)/gancompress
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint format clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $@
+
+quickstart: $(READY) ## Train a small teacher, compress, evaluate and export it: under ten minutes on two cores
+	$(GANCOMPRESS) fit --config teacher_quickstart.yaml
+	$(GANCOMPRESS) fit --config quickstart.yaml
+	$(GANCOMPRESS) test --config quickstart.yaml --ckpt_path runs/quickstart/checkpoints/last.ckpt
+	$(GANCOMPRESS) export --ckpt_path runs/quickstart/generator.pth
+	@cat runs/quickstart/test/table.md
+	@echo "Look into runs/quickstart/: test/grid.png, test/table.md, generator.pth and generator.onnx."
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the virtual environment and caches, but no runs
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist

@@ -1,0 +1,68 @@
+import errno
+import pickle
+
+import pytest
+
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.explain import condense, explain
+
+
+def raised(*errors):
+    """The last of several errors, each raised from the one before."""
+    last = None
+    for error in errors:
+        error.__cause__, last = last, error
+    return last
+
+
+def test_a_user_error_is_found_behind_others():
+    assert explain(raised(UserError("Mend it."), ValueError("wrapped"), RuntimeError("again"))) == "Mend it."
+
+
+def test_a_user_error_from_another_process_comes_as_text():
+    text = "Caught UserError in worker 0.\nOriginal Traceback:\n  File ...\nlightning_gancompress.errors."
+    assert (
+        explain(RuntimeError(text + "UserError: Image a.png can't be decoded.\n"))
+        == "Image a.png can't be decoded."
+    )
+
+
+def test_a_full_disk_is_explained():
+    line = explain(OSError(errno.ENOSPC, "No space left on device", "runs/x.csv"))
+    assert line == "runs/x.csv can't be written: No space left on device."
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("bug"), KeyError("bug"), FileNotFoundError(errno.ENOENT, "bug", "x")]
+)
+def test_what_is_no_users_fault_is_not_explained(error):
+    assert explain(error) is None
+
+
+def test_user_errors_travel_between_processes():
+    assert str(pickle.loads(pickle.dumps(UserError("Mend it.")))) == "Mend it."
+
+
+def test_a_nested_report_becomes_one_sentence():
+    report = """Parser key "model":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'GANModule'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'package.TeacherModule':
+        Parser key "lr":
+          Expected a <class 'float'>. Got value: fast
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>
+  Given value: {'class_path': 'TeacherModule', 'init_args': {'lr': 'fast'}}"""
+    assert condense(report) == "model.lr: expected float. Got value: fast."
+
+
+def test_alternatives_are_listed_once():
+    report = """Parser key "trainer.devices":
+  Does not validate against any of the Union subtypes
+  Errors:
+    - Expected a <class 'int'>
+    - Expected a typing.Literal['auto']
+    - Expected a <class 'int'>
+  Given value: two"""
+    assert condense(report) == "trainer.devices: expected int or Literal['auto']; given two."

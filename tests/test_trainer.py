@@ -1,0 +1,97 @@
+import lightning.pytorch
+import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_gancompress.callbacks import (
+    Evaluation,
+    ImageGrid,
+    LastCheckpoint,
+    PredictionWriter,
+    SmallModel,
+)
+from lightning_gancompress.callbacks.last_checkpoint import AtomicCheckpointIO
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.trainer import Trainer
+
+
+def having(trainer, kind):
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]
+
+
+def test_a_run_keeps_everything_in_one_folder(tmp_path):
+    trainer = Trainer(default_root_dir=tmp_path)
+    for kind in (ImageGrid, Evaluation, PredictionWriter, SmallModel, LastCheckpoint):
+        assert len(having(trainer, kind)) == 1
+    assert trainer.checkpoint_callback.dirpath == str(tmp_path / "checkpoints")
+    assert isinstance(trainer.logger, CSVLogger)
+    assert trainer.logger.root_dir == str(tmp_path / "logs")
+    assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+
+
+def test_the_users_callbacks_come_first(tmp_path):
+    grid, bar = ImageGrid(n_images=2), TQDMProgressBar()
+    best = ModelCheckpoint(monitor="val/l1")
+    last = ModelCheckpoint(save_last=True, dirpath=tmp_path / "elsewhere")
+    trainer = Trainer(default_root_dir=tmp_path, callbacks=[grid, bar, best, last], logger=False)
+    assert having(trainer, ImageGrid) == [grid]
+    assert trainer.progress_bar_callback is bar
+    assert having(trainer, LastCheckpoint) == []
+    assert best.dirpath == str(tmp_path / "checkpoints")
+    assert last.dirpath == str(tmp_path / "elsewhere")
+    assert trainer.loggers == []
+
+
+def test_best_and_last_go_together(tmp_path):
+    trainer = Trainer(default_root_dir=tmp_path, callbacks=ModelCheckpoint(monitor="val/l1"))
+    assert len(having(trainer, ModelCheckpoint)) == 2
+
+
+def test_what_is_switched_off_stays_off(tmp_path):
+    trainer = Trainer(default_root_dir=tmp_path, enable_checkpointing=False, enable_progress_bar=False)
+    assert trainer.checkpoint_callbacks == []
+    assert trainer.progress_bar_callback is None
+    assert having(Trainer(barebones=True), ImageGrid) == []
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_spawn"])
+def test_ddp_looks_for_unused_parameters(strategy, tmp_path):
+    trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", devices=2, strategy=strategy)
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is True
+
+
+def test_the_users_word_on_unused_parameters_stands(tmp_path):
+    strategy = "ddp_find_unused_parameters_false"
+    trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", devices=2, strategy=strategy)
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is False
+
+
+def test_an_unwritable_folder_stops_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    trainer = Trainer(default_root_dir=tmp_path / "file" / "run", accelerator="cpu")
+    with pytest.raises(UserError, match="file/run"):
+        trainer.fit(BoringModel())
+
+
+class Asked(BoringModel):
+    def setup(self, stage):
+        self.asked = self.trainer.ckpt_path
+
+
+def test_setup_knows_whether_a_run_is_resumed(tmp_path):
+    options = {"default_root_dir": tmp_path, "accelerator": "cpu", "logger": False, "limit_train_batches": 2}
+    options |= {"limit_val_batches": 0, "enable_progress_bar": False}
+    first, second = Asked(), Asked()
+    Trainer(**options, max_epochs=1).fit(first)
+    Trainer(**options, max_epochs=2).fit(second, ckpt_path="last")
+    assert first.asked is None
+    assert second.asked == str(tmp_path / "checkpoints" / "last.ckpt")
+
+
+def test_it_is_lightnings_trainer_with_all_its_arguments(tmp_path):
+    trainer = Trainer(default_root_dir=tmp_path, limit_val_batches=3, check_val_every_n_epoch=2)
+    assert isinstance(trainer, lightning.pytorch.Trainer)
+    assert (trainer.limit_val_batches, trainer.check_val_every_n_epoch) == (3, 2)
+    with pytest.raises(TypeError, match="max_epoch"):
+        Trainer(default_root_dir=tmp_path, max_epoch=3)
