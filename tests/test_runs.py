@@ -139,6 +139,15 @@ def test_an_upstream_teacher(batch_norm: str, tmp_path: Path, unet: Path, facade
     assert torch.equal(teacher(SOURCE), load_generator(upstream, batch_norm=batch_norm)(SOURCE))
 
 
+def test_a_network_of_the_users_own(tmp_path: Path, facades: list[str]) -> None:
+    main([*tiny.teacher(tmp_path / "teacher", ["tiny.Own", "width=8"]), *facades])
+    main([*tiny.compression(tmp_path / "small", tiny.last(tmp_path / "teacher")), *facades])
+    small = load_generator(tmp_path / "small" / "generator.pth")
+    assert isinstance(small, tiny.Own)
+    assert small.head.out_channels < 8
+    torch.testing.assert_close(small(SOURCE), load_generator(tiny.last(tmp_path / "small"))(SOURCE))
+
+
 # -- stopping and going on -----------------------------------------------------------------------------------
 
 

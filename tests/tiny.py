@@ -153,6 +153,19 @@ def digests(module: nn.Module) -> dict[str, str]:
     return {name: hashlib.sha256(array.tobytes()).hexdigest()[:8] for name, array in arrays.items()}
 
 
+class Own(nn.Module):
+    """A generator that this project knows nothing of."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, width, 3, padding=1)
+        self.norm = nn.BatchNorm2d(width)
+        self.tail = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, source: Tensor) -> Tensor:
+        return self.tail(self.norm(self.head(source)).relu()).tanh()
+
+
 class Kill(Callback):
     """Die at the start of a batch, as by `kill -9`."""
 

@@ -57,6 +57,14 @@ def test_through_the_border(precision: str, tmp_path: Path, unet: Path, facades:
     assert_within_budget(tmp_path / "whole", unet)
 
 
+def test_teacher(tmp_path: Path, facades: list[str]) -> None:
+    args = [*tiny.teacher(tmp_path / "run", tiny.RESNET), *facades, *FORKED]
+    assert fork(args, tmp_path / "log") == 0
+    found = json.loads((tmp_path / "run" / "hashes.json").read_text())
+    assert len(found) == 7
+    assert all(one == other for _, (one, other) in found)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, facades: list[str], unet: Path) -> Path:
     """A run of two ranks that nobody stopped."""

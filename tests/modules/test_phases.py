@@ -17,8 +17,8 @@ from lightning_gancompress.callbacks import CollaborativePruning, PruningPolicy,
 from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.data import SyntheticFacades
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.modules import CompressionModule, GANModule
-from lightning_gancompress.networks import UnetGenerator
+from lightning_gancompress.modules import CompressionModule, GANModule, TeacherModule
+from lightning_gancompress.networks import PatchDiscriminator, UnetGenerator
 from lightning_gancompress.trainer import Trainer
 
 
@@ -237,6 +237,19 @@ def test_checkpoint_of_another_architecture(tmp_path: Path, facades: list[str], 
     checkpoint["state_dict"] = module.state_dict() | {"stray": torch.ones(1)}
     with pytest.raises(UserError, match=r"another architecture.*unexpected keys: stray"):
         CompressionModule("").on_load_checkpoint(checkpoint)
+
+
+def test_checkpoint_of_another_kind(unet: Path) -> None:
+    teacher = tiny.read(unet)
+    with pytest.raises(
+        UserError, match="checkpoint of teacher, not of compression; a teacher goes into model"
+    ):
+        CompressionModule("").on_load_checkpoint(teacher)
+    teacher["gancompress"]["kind"] = "compression"
+    with pytest.raises(UserError, match="checkpoint of compression, not of teacher"):
+        TeacherModule(UnetGenerator(ngf=4, n_downs=5), PatchDiscriminator(ndf=4)).on_load_checkpoint(teacher)
+    with pytest.raises(UserError, match="checkpoint of some other project"):
+        CompressionModule("").on_load_checkpoint({"state_dict": {}})
 
 
 def test_networks_of_a_checkpoint_are_described(unet: Path) -> None:
