@@ -76,7 +76,9 @@ def gumbel(size: int, seed: Sequence[int]) -> Tensor:
 
 def relax(logits: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
     """Soft mask `sigmoid((logits + noise + 3) / temperature)`."""
-    shifted = logits + _OFFSET if noise is None else logits + _OFFSET + noise.to(logits)
+    shifted = logits + _OFFSET
+    if noise is not None:
+        shifted = shifted + noise.to(logits, non_blocking=True)  # else it would wait for the step before
     return (shifted / temperature).sigmoid()
 
 
