@@ -75,6 +75,9 @@ class LastCheckpoint(ModelCheckpoint):
         # after the last batch the hooks of the epoch's end are still due: a resume from here would skip them
         if trainer.is_last_batch:
             return
+        # ranks agree now and then only: each time they wait for their devices
+        if trainer.world_size > 1 and self.minutes and batch_idx % 10:
+            return
         due = self._signal is not None or time.monotonic() - self._saved_at >= 60 * self.minutes
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             self._save(trainer, pl_module)
