@@ -175,7 +175,7 @@ class GanCompressCLI(LightningCLI):
         missing = [part for part in ("model", "data") if config[part] is None]
         if missing:
             raise UserError(
-                f"`{self.subcommand}` needs a {' and '.join(missing)}: give --config with a file of yours or "
+                f"`{self.subcommand}` needs {' and '.join(missing)}: give --config with a file of yours or "
                 f"one of the shipped ones: {shipped()}."
             )
         if self.subcommand != "fit":

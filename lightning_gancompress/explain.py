@@ -48,7 +48,7 @@ def explain(error: BaseException) -> str | None:
             # from another process it comes as text, below a traceback
             return str(cause).rpartition("UserError: ")[2].strip()
         if isinstance(cause, OSError) and cause.errno in _DISK:
-            return f"{cause.filename or 'The output'} can't be written: {cause.strerror}."
+            return f"{cause.filename or 'The output'}: {cause.strerror}. Mend that, or choose another place."
         cause = cause.__cause__ or cause.__context__
     return str(error) if isinstance(error, MisconfigurationException) else None
 

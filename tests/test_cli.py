@@ -120,7 +120,7 @@ data: {class_path: SyntheticFacades, init_args: {root: facades, size: 32}}
         ("model: [\n a: b\n", ["bad.yaml", "line 3"]),
         ("- 1\n", ["bad.yaml"]),
         ("", ["bad.yaml"]),
-        (GOOD.split("data:")[0], ["`fit` needs a data"]),
+        (GOOD.split("data:")[0], ["`fit` needs data"]),
         (GOOD.replace("size: 32", "size: 8"), ["size is 8"]),  # from a constructor
         (
             GOOD + "trainer: {gradient_clip_val: 1.0, default_root_dir: runs}",
@@ -145,7 +145,7 @@ def test_a_binary_configuration_is_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["fit"], ["needs a model and data", "quickstart.yaml"]),
+        (["fit"], ["needs model and data", "quickstart.yaml"]),
         (["fit", "--foo=3"], ["--foo"]),
         (["fitt"], ["fitt", "profile"]),
         ([], ["fit"]),

@@ -29,7 +29,7 @@ def test_a_user_error_from_another_process_comes_as_text():
 
 def test_a_full_disk_is_explained():
     line = explain(OSError(errno.ENOSPC, "No space left on device", "runs/x.csv"))
-    assert line == "runs/x.csv can't be written: No space left on device."
+    assert line == "runs/x.csv: No space left on device. Mend that, or choose another place."
 
 
 @pytest.mark.parametrize(
