@@ -23,7 +23,7 @@ def by_name(groups: ChannelGroups) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("network", "inputs", "sizes"),
     [
-        # stem, down, residual stream, two blocks, up, up
+        # stem, down, residual stream, two blocks, up, up; groups come in this order
         (ResnetGenerator(ngf=4, n_blocks=2), IMAGE, [4, 8, 16, 16, 16, 8, 4]),
         # six down, five up
         (UnetGenerator(ngf=4, n_downs=6), IMAGE, [4, 8, 16, 32, 32, 32, 32, 32, 16, 8, 4]),
@@ -34,8 +34,10 @@ def by_name(groups: ChannelGroups) -> dict[str, int]:
 )
 def test_groups_of_the_shipped_networks(network, inputs, sizes):
     groups = find_groups(network, inputs)
-    assert sorted(groups.sizes) == sorted(sizes)
+    assert groups.sizes == sizes
     assert groups.total == sum(sizes)
+    order = [name for name, _ in network.named_modules()]
+    assert groups.names == sorted(groups.names, key=order.index)
 
 
 def test_a_residual_stream_is_one_group_and_image_and_output_are_none():

@@ -134,7 +134,7 @@ def refusal(network: nn.Module, ignored: list[str]) -> str | None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_slimmed_is_refused_by_name_and_the_remedy_works(name):
     make, layer, left = REFUSED[name]
-    network, ignored = make().eval(), []
+    network, ignored = make().eval().requires_grad_(False), []  # as the search has it
     while message := refusal(network, ignored):
         remedy = re.search(r"ignored_layers: \[(.*)\]", message)
         if remedy is None:
@@ -172,15 +172,16 @@ def test_the_check_is_not_blind_to_weights_of_zero():
 
 
 def test_slim_leaves_the_network_and_keeps_what_it_inherits():
-    make, _ = FITTING["residual"]
+    make, _ = FITTING["scalar activations"]
     network = randomise(make(), 0).requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    groups = find_groups(network, zeros(network))
-    mask = torch.ones(groups.total)
-    mask[groups.names.index("b") and groups.sizes[0] :][1:3] = 0
-    small = slim(network, groups, mask)
+    mask = torch.tensor([1.0, 0, 1, 1, 0, 0, 1, 0])
+    small = slim(network, find_groups(network, zeros(network)), mask)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert list(small.state_dict()) == list(before)
+    assert torch.equal(small.a.weight, network.a.weight[mask > 0.5])
+    assert torch.equal(small.out.weight, network.out.weight[:, mask > 0.5])
+    assert torch.equal(small.out.bias, network.out.bias)
     assert all(p.requires_grad for p in small.parameters())
     assert all(p.is_leaf for p in small.parameters())
 
