@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 from lightning_gancompress.cli import main
+
+torch.set_num_threads(1)  # small tensors, and tests may run side by side
 
 
 @pytest.fixture(scope="session")
