@@ -259,6 +259,12 @@ def test_without_the_teacher(tmp_path: Path, facades: list[str], capsys: pytest.
     assert f"There is no file {tmp_path / 'no.ckpt'}" in words
 
 
+@pytest.mark.parametrize("seed", [0, 4_294_967_295])
+def test_any_seed_will_do(seed: int, tmp_path: Path, unet: Path, facades: list[str]) -> None:
+    main([*tiny.compression(tmp_path, unet), *facades, f"--seed_everything={seed}", "--trainer.max_epochs=3"])
+    assert tiny.read(tiny.last(tmp_path))["epoch"] == 2
+
+
 # -- speed ---------------------------------------------------------------------------------------------------
 
 

@@ -136,7 +136,7 @@ class GANModule(LightningModule):
     def step_seed(self, batch_idx: int) -> int:
         """A number for this batch of this epoch of this seed, the same on all ranks."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        return (seed * 1_000_003 + self.current_epoch) * 10_000_019 + batch_idx * 1_009
+        return ((seed * 1_000_003 + self.current_epoch) * 10_000_019 + batch_idx * 1_009) % 2**62
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Look now and then whether all losses were finite."""

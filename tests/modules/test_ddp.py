@@ -100,6 +100,7 @@ def command(args: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, env=env, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path, unet: Path, facades: list[str]) -> None:
     args = [*tiny.compression(tmp_path / "run", unet), *facades, "--trainer.callbacks+=tiny.RankHashes"]
     result = command(args)
@@ -107,6 +108,7 @@ def test_command(tmp_path: Path, unet: Path, facades: list[str]) -> None:
     assert_ranks_agree(tmp_path / "run", [*SEARCH, *SEARCH, *FINETUNE, *FINETUNE, "end"])
 
 
+@pytest.mark.slow
 def test_an_error_on_one_rank_ends_all(tmp_path: Path, unet: Path, facades: list[str]) -> None:
     args = [*tiny.compression(tmp_path / "run", unet), *facades, "--trainer.callbacks+=tiny.Stumble"]
     result = command(args)
