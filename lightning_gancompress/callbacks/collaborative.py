@@ -274,14 +274,14 @@ class CollaborativePruning(PruningPolicy):
     @staticmethod
     def _warn_unless_converged(side: Side, mask: Tensor) -> None:
         macs = float(side.cost(mask))
-        ended = f"{side.name}: the search ended at {macs / 1e9:.4g} GMACs, its budget is {side.budget / 1e9:.4g}. "
+        ended = f"{side.name}: the search ended at {macs / 1e9:.4g} of {side.budget / 1e9:.4g} GMACs"
         if macs > 1.05 * side.budget:
             rank_zero_warn(
-                f"{ended}What the final cut drops was not chosen by the agent: search longer (search_epochs), or "
-                "raise lr or budget_weight."
+                f"{ended}. What the final cut drops was not chosen by the agent: search longer "
+                "(search_epochs), or raise lr or budget_weight."
             )
         elif macs < 0.95 * side.budget:
-            rank_zero_info(f"{ended}The cut adds the channels that the agent ranks next.")
+            rank_zero_info(f"{ended}; the cut adds the channels that the agent ranks next.")
 
     # -- helpers ---------------------------------------------------------------------------------------
 
