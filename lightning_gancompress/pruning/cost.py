@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from lightning_gancompress.pruning.groups import ChannelGroups, LayerChannels, flatten, is_depthwise
+from lightning_gancompress.pruning.groups import ChannelGroups, LayerChannels, is_depthwise
+from lightning_gancompress.pruning.probes import flatten
 
 Convention = Literal["exact", "literature"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.pruning.probes import Probed, flatten
 
 CONSUMERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -67,43 +67,6 @@ class ChannelGroups:
         return {n: int((m > 0.5).sum()) for n, m in zip(self.names, self.split(mask), strict=True)}
 
 
-class _Probed(nn.Module):
-    """The network between two layers of 1x1 convolutions.
-
-    Whatever group reaches a probe holds channels of the image or of the output, which never change.
-    """
-
-    def __init__(self, network: nn.Module, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.entries = nn.ModuleList(_probe(x.shape, _channels(x.shape)) for x in inputs)
-        self.network = network
-        self.exits = nn.ModuleList(_probe(y.shape, 1) for y in outputs)
-
-    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        outputs = self.network(*(entry(x) for entry, x in zip(self.entries, inputs, strict=True)))
-        return [probe(y) for probe, y in zip(self.exits, flatten(outputs), strict=True)]
-
-
-def _probe(shape: torch.Size, out_channels: int) -> nn.Module:
-    """Pass channels on as they are; made without drawing from the random numbers of the run."""
-    kind, kernel = (nn.Conv2d, (1,)) if len(shape) == 4 else (nn.Linear, ())
-    probe: nn.Module = skip_init(kind, _channels(shape), out_channels, *kernel, bias=False)  # type: ignore[no-untyped-call]
-    nn.init.eye_(probe.get_parameter("weight").data.flatten(1))
-    return probe
-
-
-def _channels(shape: torch.Size) -> int:
-    return shape[1] if len(shape) == 4 else shape[-1]
-
-
-def flatten(outputs: object) -> list[Tensor]:
-    """All tensors in what a network returned, in order."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    values = outputs.values() if isinstance(outputs, dict) else outputs
-    return [tensor for value in values for tensor in flatten(value)]  # type: ignore[attr-defined]
-
-
 def find_groups(
     network: nn.Module, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
 ) -> ChannelGroups:
@@ -128,7 +91,7 @@ def find_groups(
         copied = copy.deepcopy(network).cpu().float().eval().requires_grad_(True)
         with torch.no_grad():
             outputs = flatten(copied(*inputs))
-        probed = _Probed(copied, inputs, outputs).eval()
+        probed = Probed(copied, inputs, outputs).eval()
         with torch.enable_grad():
             graph = tp.DependencyGraph().build_dependency(
                 probed,

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.pruning.groups import NORMS, ChannelGroups, find_groups, flatten, is_depthwise
+from lightning_gancompress.pruning.groups import NORMS, ChannelGroups, find_groups, is_depthwise
 from lightning_gancompress.pruning.masks import ChannelMasks
+from lightning_gancompress.pruning.probes import flatten
 
 
 def slim(network: nn.Module, groups: ChannelGroups, mask: Tensor) -> nn.Module:

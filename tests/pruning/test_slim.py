@@ -17,7 +17,7 @@ from lightning_gancompress.pruning import (
     slim,
     slim_by_mask,
 )
-from lightning_gancompress.pruning.groups import flatten
+from lightning_gancompress.pruning.probes import flatten
 
 NORMS = ("instance", "batch")
 SHIPPED = {
