@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--generator", choices=["unet", "resnet"], default="unet")
     parser.add_argument("--budget", type=float, default=0.1)
+    parser.add_argument("--discriminator-budget", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -76,7 +77,13 @@ def make_step(kind: str, options: argparse.Namespace, folder: Path) -> tuple[Cal
     if kind != "teacher":
         # two epochs, of which one is run: the border is not crossed
         policy = CollaborativePruning(search_epochs=2) if kind == "search" else UniformWidth()
-        module = CompressionModule(str(checkpoint), budget=options.budget, epochs=1, decay_epochs=0)
+        module = CompressionModule(
+            str(checkpoint),
+            budget=options.budget,
+            discriminator_budget=options.discriminator_budget,
+            epochs=1,
+            decay_epochs=0,
+        )
         trainer = Trainer(
             callbacks=[policy],
             limit_train_batches=1,
@@ -120,8 +127,8 @@ def seconds(step: Callable[[], None]) -> float:
 def peak_memory(kind: str, options: argparse.Namespace) -> float:
     """Peak memory in MB of a fresh process that does three steps of a kind."""
     command = [sys.executable, __file__, "--memory-of", kind]
-    for name in ("size", "ngf", "batch", "generator", "budget", "threads", "device"):
-        command += [f"--{name}", str(getattr(options, name))]
+    for name in ("size", "ngf", "batch", "generator", "budget", "discriminator_budget", "threads", "device"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.splitlines()[-1])
 
