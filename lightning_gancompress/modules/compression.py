@@ -125,7 +125,11 @@ class CompressionModule(GANModule):
         for role, file in self.files.items():
             path = file or _discriminator_beside(str(self.files["generator"]))
             batch_norm = self.batch_norm if role == "generator" else None
-            self._adopt_teacher(role, *load_network(path, role, batch_norm))
+            try:
+                self._adopt_teacher(role, *load_network(path, role, batch_norm))
+            except UserError as error:
+                argument = "teacher" if role == "generator" else "teacher_discriminator"
+                raise UserError(f"model.{argument}: {error}") from error
 
     def _adopt_teacher(self, role: str, network: nn.Module, spec: NetworkSpec) -> None:
         self.teacher[role] = network.eval().requires_grad_(False)
@@ -136,16 +140,25 @@ class CompressionModule(GANModule):
         """Put the student under masks, as far as `budgets` name its networks."""
         self.sides, self.agents = Sides(), nn.ModuleDict()
         for role, budget in budgets.items():
-            self.sides[role] = Side(
-                role,
-                self.student[role],
-                [self._sample(role)],
-                budget,
-                self.convention,
-                self.min_channels,
-                self.channel_multiple,
-                self.ignored_layers if role == "generator" else (),
-            )
+            ignored = self.ignored_layers if role == "generator" else ()
+            try:
+                self.sides[role] = Side(
+                    role,
+                    self.student[role],
+                    [self._sample(role)],
+                    budget,
+                    self.convention,
+                    self.min_channels,
+                    self.channel_multiple,
+                    ignored,
+                )
+            except UserError as error:
+                if role == "generator":
+                    raise
+                raise UserError(
+                    f"{error} (ignored_layers is for the generator; model.discriminator_budget: 1.0 keeps "
+                    "the discriminator whole.)"
+                ) from error
 
     def _sample(self, role: str) -> Tensor:
         """A blank input at the size of the data: MACs are counted for it."""
