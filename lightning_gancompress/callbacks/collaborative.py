@@ -88,6 +88,11 @@ class CollaborativePruning(PruningPolicy):
                 f"members: {members} images can't be drawn from a neighbourhood of {neighbours + 1}: choose "
                 "at most neighbours + 1."
             )
+        if not any((adversarial_weight, kernel_weight, teacher_weight, task_weight)):
+            raise UserError(
+                "adversarial_weight, kernel_weight, teacher_weight and task_weight are all 0, so the "
+                "generator's agent would see nothing but its budget: raise one of them."
+            )
         self.search_epochs = search_epochs
         self.lr = lr
         self.budget_weight, self.budget_ramp = budget_weight, budget_ramp
