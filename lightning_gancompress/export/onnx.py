@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,25 @@ def export_onnx(
 
 def _convert(program: ExportedProgram, dynamic_size: bool) -> bytes:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
-    with quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of deprecations within the exporter
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=["output"],
-            dynamic_shapes=(names,),
-            verbose=False,
-        )
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of deprecations within the exporter
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=["output"],
+                dynamic_shapes=(names,),
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        # seen with torch 2.6 and onnxscript 0.7: batch norms fail; onnxscript 0.2 is of torch 2.6's time
+        versions = f"torch {torch.__version__}, onnxscript {version('onnxscript')}"
+        raise UserError(
+            f"The network can't be converted to ONNX by {versions} ({str(error.__cause__ or error)[:200]}): "
+            "install releases of the same months, such as onnxscript 0.2 for torch 2.6."
+        ) from error
     assert exported is not None  # only the TorchScript exporter returns nothing
     content: bytes = exported.model_proto.SerializeToString()
     return content

@@ -126,3 +126,13 @@ def test_unwritable_place_is_named(tmp_path):
     Path(tmp_path, "file").write_text("")
     with pytest.raises(UserError, match=r"n\.onnx can't be written"):
         export_onnx(nn.Conv2d(3, 3, 1), tmp_path / "file" / "n.onnx", torch.zeros(1, 3, 8, 8))
+
+
+def test_exporter_of_another_release(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.onnx.errors.OnnxExporterError("no translation") from AttributeError("no dtype")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(UserError, match=r"can't be converted to ONNX by torch .*no dtype.*onnxscript 0\.2"):
+        export_onnx(resnet(), tmp_path / "g.onnx", torch.zeros(1, 3, 32, 32))
+    assert not list(tmp_path.iterdir())
