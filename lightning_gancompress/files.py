@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lightning_gancompress.errors import UserError
@@ -27,10 +27,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         msg = (
-            f"Can't write {path}: {error.strerror or error}. Free some space, mend the permissions, "
-            f"or choose another folder."
+            f"{path} can't be written: {error.strerror or error}. Free some space, mend the permissions, "
+            "or choose another folder."
         )
         raise UserError(msg) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write each of `contents` whole or not at all: all are on the disk before the first takes its name.
+
+    Raises:
+        UserError: A file can't be written; none of the old ones has changed then.
+    """
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(replacing(path)).write_bytes(content)

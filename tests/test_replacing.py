@@ -38,7 +38,7 @@ def test_failure_leaves_the_old_file(error, raised, tmp_path):
 def test_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match=r"Can't write .*file/x: .*choose another folder"),
+        pytest.raises(UserError, match=r"file/x can't be written: .*choose another folder"),
         replacing(tmp_path / "file/x"),
     ):
         pass

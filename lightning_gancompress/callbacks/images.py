@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lightning_gancompress.checkpoints.files import write_files
+from lightning_gancompress.files import write_files
 from lightning_gancompress.metrics import to_uint8
 
 GAP = 2  # pixels between pictures

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gancompress.checkpoints.files import write_files
 from lightning_gancompress.export import compare_latency, torch_latency, torch_run, torch_threads
 from lightning_gancompress.export.program import inference_copy
+from lightning_gancompress.files import write_files
 from lightning_gancompress.pruning import count_macs, count_params
 
 

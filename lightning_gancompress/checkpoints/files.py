@@ -1,7 +1,5 @@
-"""Reading and writing files such that a bad one is named and no half-written one remains."""
+"""Reading tensor files such that a bad one is named."""
 
-import contextlib
-import os
 import pickle
 import pickletools
 import warnings
@@ -51,26 +49,3 @@ def _holds_objects(path: Path, error: Exception) -> bool:
     except Exception:  # no pickle, or not to its end
         return False
     return any("GLOBAL" in name for name in operations)
-
-
-def write_files(contents: dict[Path, bytes]) -> None:
-    """Write each of `contents` whole or not at all: all are on the disk before the first takes its name.
-
-    Raises:
-        UserError: When a file can't be written; none of the old ones has changed then.
-    """
-    drafts = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
-    try:
-        for path, draft in drafts.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(contents[path])
-        for path, draft in drafts.items():
-            draft.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} can't be written: {error.strerror}. Free some space or choose another folder."
-        ) from error
-    finally:
-        for draft in drafts.values():
-            with contextlib.suppress(OSError):
-                draft.unlink()

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_gancompress.checkpoints.files import read_torch, write_files
+from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import write_files
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
 
 VERSION = 1

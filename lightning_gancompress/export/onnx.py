@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from lightning_gancompress.checkpoints.files import write_files
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
+from lightning_gancompress.files import write_files
 
 OPSET = (
     18  # what torch's exporter writes natively: no version conversion, and the oldest runtimes it can serve

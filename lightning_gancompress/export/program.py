@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from lightning_gancompress.checkpoints.files import write_files
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import write_files
 
 
 def export_torch(
