@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import LightningDataModule
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_gancompress.checkpoints import load_network, load_networks, load_small, upstream_preprocessing
 from lightning_gancompress.checkpoints.files import read_torch
@@ -19,7 +18,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import export_onnx, export_torch
 from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CHECKPOINT_KEY, CompressionModule, GANModule
-from lightning_gancompress.networks import BatchNorm
+from lightning_gancompress.networks import BatchNorm, blank_image
 from lightning_gancompress.pruning import LayerCost, layer_costs
 
 Size = int | tuple[int, int]
@@ -134,13 +133,6 @@ def teacher_of(model: GANModule) -> nn.Module:
 
 
 # -- costs -----------------------------------------------------------------------------------------------
-
-
-def blank_image(network: nn.Module, size: Size) -> Tensor:
-    """An input `(1, C, H, W)` for a generator."""
-    height, width = (size, size) if isinstance(size, int) else size
-    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    return torch.zeros(1, first.in_channels, height, width)
 
 
 def costs_of(network: nn.Module, size: Size) -> list[LayerCost]:

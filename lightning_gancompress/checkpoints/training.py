@@ -17,12 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
+from lightning_gancompress.networks import BatchNorm, NetworkSpec, blank_image, channel_widths
 
 KEY = "gancompress"
 VERSION = 1
@@ -72,7 +71,7 @@ def network_from_checkpoint(
     if description["phase"] == "search" and prefix.startswith("student.") and mask is not None:
         from lightning_gancompress.pruning import slim_by_mask
 
-        sample = _sample(network, description["preprocessing"])
+        sample = blank_image(network, int(description["preprocessing"].get("crop_size", 256)))
         ignored_layers = description.get("ignored_layers", {}).get(role, ())
         network = slim_by_mask(network, mask, sample, ignored_layers).eval()
         spec = replace(spec, widths=channel_widths(network))
@@ -99,10 +98,3 @@ def _description(content: Any, path: str | Path) -> dict[str, Any]:
 
 def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _sample(network: nn.Module, preprocessing: Mapping[str, Any]) -> Tensor:
-    """Return an image (1, C, H, W) that `network` can read."""
-    channels = next(widths[0] for widths in channel_widths(network).values() if len(widths) > 1)
-    size = int(preprocessing.get("crop_size", 256))
-    return torch.zeros(1, channels, size, size)

@@ -19,7 +19,7 @@ from lightning_gancompress.checkpoints.training import network_from_checkpoint
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.base import CHECKPOINT_KEY, GANModule
 from lightning_gancompress.modules.gan_step import gan_step, linear_decay
-from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
+from lightning_gancompress.networks import BatchNorm, NetworkSpec, blank_image, channel_widths
 from lightning_gancompress.pruning import Convention, Side, count_macs
 from lightning_gancompress.tasks import Images, Losses, Pix2Pix
 
@@ -153,7 +153,7 @@ class CompressionModule(GANModule):
                     ignored,
                 )
             except UserError as error:
-                if role == "generator":
+                if role == "generator" or "ignored_layers" not in str(error):
                     raise
                 raise UserError(
                     f"{error} (ignored_layers is for the generator; model.discriminator_budget: 1.0 keeps "
@@ -163,8 +163,7 @@ class CompressionModule(GANModule):
     def _sample(self, role: str) -> Tensor:
         """A blank input at the size of the data: MACs are counted for it."""
         size = getattr(getattr(self._trainer, "datamodule", None), "crop_size", self._size)
-        parameter = next(self.student[role].parameters())
-        return torch.zeros(1, _in_channels(self.student[role]), size, size, device=parameter.device)
+        return blank_image(self.student[role], size)
 
     def generators(self) -> dict[str, nn.Module]:
         """Teacher and student."""
@@ -340,11 +339,6 @@ class CompressionModule(GANModule):
                 "does not search; resume with the policy that began it."
             )
         self._begin_search()
-
-
-def _in_channels(network: nn.Module) -> int:
-    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
-    return first.in_channels
 
 
 def _discriminator_beside(generator: str) -> str:

@@ -1,7 +1,7 @@
 """Generators and discriminators, and the recipes to build them again. No Lightning."""
 
 from lightning_gancompress.networks.init import Init, init_weights
-from lightning_gancompress.networks.layers import Norm
+from lightning_gancompress.networks.layers import Norm, blank_image
 from lightning_gancompress.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from lightning_gancompress.networks.resnet import ResnetGenerator
 from lightning_gancompress.networks.spec import (
@@ -23,6 +23,7 @@ __all__ = [
     "PixelDiscriminator",
     "ResnetGenerator",
     "UnetGenerator",
+    "blank_image",
     "channel_widths",
     "init_weights",
     "load_tensors",

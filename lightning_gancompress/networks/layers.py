@@ -37,6 +37,13 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
     return nn.InstanceNorm2d(channels) if norm == "instance" else nn.BatchNorm2d(channels)
 
 
+def blank_image(network: nn.Module, size: int | tuple[int, int]) -> Tensor:
+    """Return zeros (1, C, height, width) that `network` can read, on its device; `size` is in pixels."""
+    height, width = (size, size) if isinstance(size, int) else size
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    return torch.zeros(1, first.in_channels, height, width, device=first.weight.device)
+
+
 def check_image(
     network: nn.Module, image: Tensor, channels: int, smallest: int = 1, multiple: int = 1
 ) -> None:

@@ -16,6 +16,7 @@ from lightning_gancompress import load_generator
 from lightning_gancompress.callbacks import CollaborativePruning, PruningPolicy, UniformWidth
 from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.data import SyntheticFacades
+from lightning_gancompress.density import Encoder
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule, GANModule, TeacherModule
 from lightning_gancompress.networks import PatchDiscriminator, UnetGenerator
@@ -256,3 +257,72 @@ def test_networks_of_a_checkpoint_are_described(unet: Path) -> None:
     networks = load_networks(unet)
     assert networks.keys() == {"networks.generator", "networks.discriminator"}
     assert isinstance(networks["networks.generator"][0], UnetGenerator)
+
+
+def test_only_what_can_not_be_grouped_has_the_remedy_for_a_discriminator(
+    tmp_path: Path, facades: Path, unet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="discriminator budget: -1") as caught:
+        fit(tmp_path, facades, unet, UniformWidth(), discriminator_budget=-1)
+    assert "ignored_layers" not in str(caught.value)
+
+    def refuse(role: str, *args: object) -> None:
+        raise UserError(f"{role}: keep it whole with ignored_layers: [norm].")
+
+    monkeypatch.setattr("lightning_gancompress.modules.compression.Side", refuse)
+    with pytest.raises(UserError, match=r"discriminator: .*discriminator_budget: 1\.0 keeps the discrim"):
+        fit(tmp_path, facades, unet, UniformWidth(), budget=1.0)
+
+
+class Brightness(Encoder):
+    """Neighbours are images of like brightness."""
+
+    def features(self, source: Tensor, image: Tensor) -> Tensor:
+        return torch.stack([image.flatten(1).mean(1), torch.ones(len(image))], 1)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"temperature": 0.8},
+        {"budget_weight": 2.0},
+        {"budget_ramp": 0.5},
+        {"comparison": "global"},
+        {"comparison": "standard"},
+        {"neighbours": 9},
+        {"members": 2},
+        {"adversarial_weight": 0.1},
+        {"kernel_weight": 1.0},
+        {"teacher_weight": 1.0},
+        {"task_weight": 1.0},
+        {"encoder": Brightness()},
+    ],
+    ids=lambda option: "-".join(
+        f"{k}={type(v).__name__ if k == 'encoder' else v}" for k, v in option.items()
+    ),
+)
+def test_every_option_of_the_search_changes_it(
+    option: dict[str, Any], tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    def agent(**arguments: Any) -> dict[str, Tensor]:
+        policy = searching(tmp_path, **({"budget_ramp": 0.0} | arguments))
+        return parameters(fit(tmp_path, facades, unet, policy, epochs=1).agents["generator"])
+
+    plain = agent()
+    assert equal(plain, agent())
+    assert not equal(plain, agent(**option))
+
+
+def test_options_of_the_budget_change_the_widths(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    def widths(**arguments: Any) -> list[int]:
+        module = fit(tmp_path, facades, unet, UniformWidth(), epochs=1, **arguments)
+        found = module.specs["student.generator"].widths
+        assert found is not None
+        return [width[-1] for width in found.values()][:-1]  # the last layer writes the image
+
+    plain = widths()
+    assert widths(macs="literature") != plain
+    assert min(widths(min_channels=6)) >= 6 > min(plain)
+    multiples = widths(channel_multiple=4)
+    assert all(width % 4 == 0 for width in multiples)
+    assert any(width % 4 for width in plain)
