@@ -15,6 +15,7 @@ from lightning_gancompress.checkpoints.training import (
 from lightning_gancompress.checkpoints.upstream import (
     load_upstream,
     network_from_tensors,
+    sibling,
     upstream_preprocessing,
 )
 from lightning_gancompress.networks import BatchNorm, NetworkSpec
@@ -26,6 +27,7 @@ __all__ = [
     "load_small",
     "load_upstream",
     "save_small",
+    "sibling",
     "upstream_preprocessing",
 ]
 

@@ -17,6 +17,17 @@ from lightning_gancompress.networks import BatchNorm, NetworkSpec
 
 Role = Literal["generator", "discriminator"]
 
+# what pytorch-CycleGAN-and-pix2pix calls the networks in its files
+_LETTERS = {
+    "generator": "G",
+    "discriminator": "D",
+    "generator_AtoB": "G_A",
+    "generator_BtoA": "G_B",
+    "discriminator_AtoB": "D_A",
+    "discriminator_BtoA": "D_B",
+}
+_NAME = re.compile(r"(?<=_net_)([GD](?:_[AB])?)(?=\.pth$)")
+
 
 def load_upstream(
     path: str | Path, *, batch_norm: BatchNorm = "running", role: Role | None = None
@@ -56,6 +67,17 @@ def network_from_tensors(
         return spec.build(tensors).eval(), spec
     except UserError as error:
         raise UserError(f"{path} can't be loaded: {error}") from error
+
+
+def sibling(path: Path, role: str) -> Path:
+    """Return where upstream writes the network `role` of the model that `path` holds one network of.
+
+    Args:
+        path: `latest_net_G.pth`, `40_net_D_A.pth` or the like. A name of another kind, such as a checkpoint's,
+            comes back as it is: such a file holds every network itself.
+        role: `generator` or `discriminator`, for CycleGAN with `_AtoB` or `_BtoA` behind it.
+    """
+    return path.with_name(_NAME.sub(_LETTERS[role], path.name))
 
 
 def read_options(path: Path) -> dict[str, str]:

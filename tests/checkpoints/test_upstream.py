@@ -1,11 +1,13 @@
 """Files as pytorch-CycleGAN-and-pix2pix writes them, against forward passes that know its key names alone."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from lightning_gancompress import UserError, load_generator
-from lightning_gancompress.checkpoints import load_upstream, upstream_preprocessing
+from lightning_gancompress.checkpoints import load_upstream, sibling, upstream_preprocessing
 
 OPTIONS = """----------------- Options ---------------
                batch_size: 1
@@ -369,3 +371,21 @@ def test_what_is_no_network_is_named(file, content, words):
     with pytest.raises(UserError, match=words) as error:
         load_upstream(file)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "expected"),
+    [
+        ("latest_net_G.pth", "generator", "latest_net_G.pth"),
+        ("latest_net_G.pth", "discriminator", "latest_net_D.pth"),
+        ("latest_net_G_A.pth", "generator_AtoB", "latest_net_G_A.pth"),
+        ("latest_net_G_A.pth", "generator_BtoA", "latest_net_G_B.pth"),
+        ("40_net_G_B.pth", "discriminator_AtoB", "40_net_D_A.pth"),
+        ("iter_500_net_D_A.pth", "discriminator_BtoA", "iter_500_net_D_B.pth"),
+        ("latest_net_G.pth", "generator_BtoA", "latest_net_G_B.pth"),
+        ("last.ckpt", "discriminator_AtoB", "last.ckpt"),
+        ("my_net_Great.pth", "discriminator", "my_net_Great.pth"),
+    ],
+)
+def test_the_networks_of_one_model_lie_side_by_side(name, role, expected):
+    assert sibling(Path("model_net_G.pth", name), role) == Path("model_net_G.pth", expected)
