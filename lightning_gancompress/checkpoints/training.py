@@ -73,7 +73,7 @@ def network_from_checkpoint(
 
         sample = blank_image(network, int(description["preprocessing"].get("crop_size", 256)))
         ignored_layers = description.get("ignored_layers", {}).get(role, ())
-        network = slim_by_mask(network, mask, sample, ignored_layers).eval()
+        network = slim_by_mask(network, mask, [sample], ignored_layers).eval()
         spec = replace(spec, widths=channel_widths(network))
     return network, spec
 

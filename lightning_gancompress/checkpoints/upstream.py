@@ -73,8 +73,8 @@ def sibling(path: Path, role: str) -> Path:
     """Return where upstream writes the network `role` of the model that `path` holds one network of.
 
     Args:
-        path: `latest_net_G.pth`, `40_net_D_A.pth` or the like. A name of another kind, such as a checkpoint's,
-            comes back as it is: such a file holds every network itself.
+        path: `latest_net_G.pth`, `40_net_D_A.pth` or the like. Another name, such as a checkpoint's, comes
+            back as it is: such a file holds every network itself.
         role: `generator` or `discriminator`, for CycleGAN with `_AtoB` or `_BtoA` behind it.
     """
     return path.with_name(_NAME.sub(_LETTERS[role], path.name))

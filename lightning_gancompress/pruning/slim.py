@@ -69,20 +69,20 @@ def _select(layer: nn.Module, name: str, dim: int, keep: Tensor) -> None:
 
 
 def slim_by_mask(
-    network: nn.Module, mask: Tensor, sample: Tensor, ignored_layers: Sequence[str] = ()
+    network: nn.Module, mask: Tensor, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
 ) -> nn.Module:
     """Slim a network whose groups are not at hand, such as one from a checkpoint of the search.
 
     Args:
         network: The whole network.
         mask: `(total,)`; above 0.5 keeps a channel.
-        sample: An example input, `(1, C, H, W)`.
+        inputs: Example inputs, `(1, C, H, W)` each.
         ignored_layers: As the groups were found with.
 
     Raises:
         UserError: The mask is of other groups.
     """
-    groups = find_groups(network, [sample], ignored_layers)
+    groups = find_groups(network, inputs, ignored_layers)
     if len(mask) != groups.total:
         raise UserError(
             f"The mask of {len(mask)} channels does not fit {type(network).__name__}, which has "

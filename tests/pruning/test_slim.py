@@ -190,7 +190,7 @@ def test_slim_by_mask_needs_the_ignored_layers_of_the_search():
     make, _ = FITTING["depthwise"]
     network = randomise(make(), 0)
     mask = torch.tensor([1.0, 0, 0, 1, 0, 1])
-    small = slim_by_mask(network, mask, *zeros(network), ["out"])
+    small = slim_by_mask(network, mask, zeros(network), ["out"])
     assert (small.a.out_channels, small.point.in_channels, small.point.out_channels) == (3, 3, 8)
     with pytest.raises(UserError, match=r"6 channels.*14.*ignored_layers"):
-        slim_by_mask(network, mask, *zeros(network))
+        slim_by_mask(network, mask, zeros(network))
