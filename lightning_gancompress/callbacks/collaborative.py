@@ -135,7 +135,8 @@ class CollaborativePruning(PruningPolicy):
             )
         self._images = ImageCache(self.teacher_cache_gb)
         self._encoder = (self.encoder or _critic(module)).to(module.device)
-        datamodule.neighbourhoods = self._neighbourhoods(trainer, module, datamodule, self._encoder)
+        table = self._neighbourhoods(trainer, module, datamodule, self._encoder)
+        datamodule.neighbourhoods = {"generator": table}
         datamodule.members = self.members
 
     def _neighbourhoods(

@@ -1,7 +1,8 @@
-"""Data sets: pairs of images, and the images of one folder."""
+"""Data sets: pairs of images, single images, and several data sets side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,11 +10,10 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_images
 from lightning_gancompress.data.transforms import MODES, ImageError, Preprocessing, read_image
-from lightning_gancompress.errors import UserError
 
 Direction = Literal["AtoB", "BtoA"]
+Files = Sequence[tuple[Path, ...]]  # per sample: one file, or those of A and B
 
 
 class Pairs(Dataset[dict[str, Any]]):
@@ -31,7 +31,7 @@ class Pairs(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        files: list[tuple[Path, Path]],
+        files: Files,
         preprocessing: Preprocessing,
         direction: Direction,
         channels: tuple[int, int],
@@ -45,8 +45,8 @@ class Pairs(Dataset[dict[str, Any]]):
 
     def __getitem__(self, code: int) -> dict[str, Any]:
         epoch, index = divmod(code, len(self.files))
-        source, target = read_pair(*self.files[index])
         path_a, path_b = self.files[index]
+        source, target = read_pair(path_a, path_b)
         path = path_a
         if self.direction == "BtoA":
             source, target, path = target, source, path_b
@@ -84,22 +84,56 @@ def read_pair(path_a: Path, path_b: Path) -> tuple[Image.Image, Image.Image]:
     return image, other
 
 
-class FolderImages(Dataset[dict[str, Any]]):
-    """Source images of a folder and those below it: ``{"source": (C, H, W) in [-1, 1], "path": str}``."""
+class Images(Dataset[dict[str, Any]]):
+    """Images as ``{"source": (C, H, W) in [-1, 1], "index": int, "path": str}``.
 
-    def __init__(self, folder: str, preprocessing: Preprocessing, channels: int) -> None:
-        self.paths = list_images(Path(folder))
-        if not self.paths:
-            raise UserError(
-                f"No images to predict: {describe_folder(Path(folder))}; expected files with one of the "
-                f"endings {' '.join(sorted(EXTENSIONS))}."
-            )
-        self.preprocessing, self.mode = preprocessing, MODES[channels]
+    With a domain, A say, the keys are ``A``, ``index_A`` and ``path_A``. Indexed by codes, as `Pairs`.
+
+    Args:
+        files: Per sample the one file.
+        preprocessing: How images are resized, cropped and flipped.
+        channels: 1 or 3; images with others are converted.
+        seed: None for evaluation; else seeds the augmentation, together with epoch and index.
+        domain: Names the keys.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        preprocessing: Preprocessing,
+        channels: int,
+        seed: int | None = None,
+        domain: Literal["A", "B"] | None = None,
+    ) -> None:
+        self.files, self.preprocessing, self.mode, self.seed = files, preprocessing, MODES[channels], seed
+        self.keys = (
+            (f"{domain}", f"index_{domain}", f"path_{domain}") if domain else ("source", "index", "path")
+        )
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        path = self.paths[index]
+    def __getitem__(self, code: int) -> dict[str, Any]:
+        epoch, index = divmod(code, len(self.files))
+        (path,) = self.files[index]
         image = read_image(path).convert(self.mode)
-        return {"source": self.preprocessing.view(image.size, path)(image), "path": str(path)}
+        random = None if self.seed is None else np.random.default_rng((self.seed, epoch, index))
+        view = self.preprocessing.view(image.size, path, random)
+        return dict(zip(self.keys, (view(image), index, str(path)), strict=True))
+
+
+Side = Pairs | Images  # what one generator reads
+
+
+class Together(Dataset[dict[str, Any]]):
+    """One sample of each data set in one; indexed by tuples of their codes."""
+
+    def __init__(self, datasets: Sequence[Side]) -> None:
+        self.datasets = datasets
+
+    def __len__(self) -> int:
+        return max(map(len, self.datasets))
+
+    def __getitem__(self, codes: tuple[int, ...]) -> dict[str, Any]:
+        samples = (dataset[code] for dataset, code in zip(self.datasets, codes, strict=True))
+        return {key: value for sample in samples for key, value in sample.items()}

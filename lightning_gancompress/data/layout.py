@@ -27,6 +27,21 @@ def describe_folder(folder: Path) -> str:
     return f"{folder} holds {', '.join(names[:8]) + more if names else 'nothing'}"
 
 
+def domain_folders(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """Where the two domains of a split may lie."""
+    return [
+        (root / split / "A", root / split / "B"),
+        (root / f"{split}A", root / f"{split}B"),
+        (root / f"{split}_A", root / f"{split}_B"),
+        (root / "A" / split, root / "B" / split),
+    ]
+
+
+def find_domains(root: Path, split: str) -> tuple[Path, Path] | None:
+    """Find the folders of A and B of a split, the first with images in either; None if it is not there."""
+    return next((both for both in domain_folders(root, split) if any(map(list_images, both))), None)
+
+
 def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     """Find the pairs of a split; empty if the split is not there.
 
@@ -36,10 +51,8 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     Raises:
         UserError: Two folders whose images don't pair up by name.
     """
-    aligned = root / split
-    folders = [(aligned / "A", aligned / "B"), (aligned, aligned), (root / f"{split}A", root / f"{split}B")]
-    folders += [(root / f"{split}_A", root / f"{split}_B"), (root / "A" / split, root / "B" / split)]
-    for a, b in folders:
+    within, *beside = domain_folders(root, split)
+    for a, b in [within, (root / split, root / split), *beside]:
         if files := list_images(a):
             return [(file, file) for file in files] if a == b else pair_by_name(a, b)
     return []

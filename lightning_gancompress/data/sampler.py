@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class EpochSampler(DistributedSampler[Any]):
         trainer: Knows rank, world size and progress. None: one process, and the epoch of ``set_epoch``.
         neighbourhoods: ``(N, k + 1)`` int64, row ``c`` holds ``c`` and its ``k`` nearest.
         members: Images per centre; only with ``neighbourhoods``.
+        length: Images per epoch, on all ranks together; None is N. More than N takes several passes over the
+            data set, each in another order.
     """
 
     # a DistributedSampler, because Lightning wraps samplers of every other kind again under DDP
@@ -43,10 +45,12 @@ class EpochSampler(DistributedSampler[Any]):
         trainer: Trainer | None = None,
         neighbourhoods: Tensor | None = None,
         members: int = 4,
+        length: int | None = None,
     ) -> None:
         rank, world = rank_and_world(trainer)
         super().__init__(dataset, num_replicas=world, rank=rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
         self.size, self.batch_size, self.trainer = len(dataset), batch_size, trainer
+        self.length = length or self.size
         # without neighbourhoods every image is alone in its own
         self.members = 1 if neighbourhoods is None else members
         self.rows = np.arange(self.size)[:, None] if neighbourhoods is None else neighbourhoods.cpu().numpy()
@@ -63,25 +67,48 @@ class EpochSampler(DistributedSampler[Any]):
             )
         if len(self) < batch_size:
             raise UserError(
-                f"The training split has {self.size} images, too few for one batch of {batch_size} on each "
+                f"The training split has {self.length} images, too few for one batch of {batch_size} on each "
                 f"of {world} process(es): lower batch_size (search_batch_size in the search) or add images."
             )
 
     def __len__(self) -> int:
-        return self.size // self.num_replicas // self.members * self.members
+        return self.length // self.num_replicas // self.members * self.members
 
     def __iter__(self) -> Iterator[int]:
         epoch, batches = (self.epoch, 0) if self.trainer is None else fit_position(self.trainer)
-        codes = epoch * self.size + self.order(epoch)
-        return iter(codes[batches * self.batch_size :].tolist())
+        return iter(self.order(epoch)[batches * self.batch_size :].tolist())
 
     def order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Indices of this rank in an epoch, ``(len(self),)``."""
+        """Codes of this rank in an epoch, ``(len(self),)``."""
         random = np.random.default_rng((self.seed, epoch))
+        passes = -(-self.length // (self.size * self.members))
         # drawn for all ranks before the shard is cut, so that the shards are disjoint in their centres
-        rows = random.permuted(self.rows[random.permutation(self.size)], axis=1)
-        shard = rows[self.rank :: self.num_replicas, : self.members]
+        codes = []
+        for i in range(epoch * passes, (epoch + 1) * passes):
+            rows = random.permuted(self.rows[random.permutation(self.size)], axis=1)
+            codes.append(i * self.size + rows)
+        shard = np.concatenate(codes)[self.rank :: self.num_replicas, : self.members]
         return shard[: len(self) // self.members].reshape(-1)
+
+
+class ZipSampler(DistributedSampler[Any]):
+    """Tuples of codes, one of each sampler; as long as the shortest."""
+
+    def __init__(self, samplers: Sequence[EpochSampler]) -> None:
+        first = samplers[0]
+        super().__init__(first.dataset, num_replicas=first.num_replicas, rank=first.rank)
+        self.samplers = samplers
+
+    def __len__(self) -> int:
+        return min(map(len, self.samplers))
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return zip(*self.samplers, strict=False)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of all samplers."""
+        for sampler in self.samplers:
+            sampler.set_epoch(epoch)
 
 
 class ShardSampler(DistributedSampler[Any]):

@@ -141,12 +141,13 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Raises:
         ImageError: The samples differ in size.
     """
-    shapes = {sample["source"].shape[1:]: sample["path"] for sample in samples}
-    if len(shapes) > 1:
-        (a, path_a), (b, path_b) = list(shapes.items())[:2]
-        raise ImageError(
-            f"Images of one batch differ in size ({path_a}: {a[1]}x{a[0]}, {path_b}: {b[1]}x{b[0]}): set "
-            "batch_size and eval_batch_size to 1, or a preprocess with crop."
-        )
+    for image, path in (("source", "path"), ("A", "path_A"), ("B", "path_B")):
+        shapes = {sample[image].shape[1:]: sample[path] for sample in samples if image in sample}
+        if len(shapes) > 1:
+            (a, path_a), (b, path_b) = list(shapes.items())[:2]
+            raise ImageError(
+                f"Images of one batch differ in size ({path_a}: {a[1]}x{a[0]}, {path_b}: {b[1]}x{b[0]}): set "
+                "batch_size and eval_batch_size to 1, or a preprocess with crop."
+            )
     batch: dict[str, Any] = default_collate(list(samples))
     return batch

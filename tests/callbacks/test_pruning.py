@@ -170,7 +170,7 @@ class Tables(Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, _: int
     ) -> None:
-        self.tables.append(trainer.datamodule.neighbourhoods)
+        self.tables.append((trainer.datamodule.neighbourhoods or {}).get("generator"))
         self.batches.append(batch["index"])
 
 

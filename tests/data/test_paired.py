@@ -15,6 +15,10 @@ def module(root, **options):
     return PairedDataModule(str(root), **{"load_size": 8, "crop_size": 8, "num_workers": 0, **options})
 
 
+def pairs(root, split, augment=False, **options):
+    return module(root, **options).datasets(split, augment)["generator"]
+
+
 def pixels(tensor):
     return ((tensor + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
@@ -34,7 +38,7 @@ def split_in_two(root, name_a, name_b):
 def test_halves_become_source_and_target_by_direction(root):
     whole = np.asarray(Image.open(root / "val" / "03.png"))
     for direction, left, right in (("AtoB", 0, 8), ("BtoA", 8, 0)):
-        sample = module(root, direction=direction).pairs("val")[3]
+        sample = pairs(root, "val", direction=direction)[3]
         assert np.array_equal(pixels(sample["source"]), whole[:, left : left + 8])
         assert np.array_equal(pixels(sample["target"]), whole[:, right : right + 8])
         assert (sample["index"], sample["path"]) == (3, str(root / "val" / "03.png"))
@@ -50,10 +54,10 @@ def test_halves_become_source_and_target_by_direction(root):
     ],
 )
 def test_two_folders_are_the_same_as_one(root, name_a, name_b):
-    expected = module(root).pairs("train")[5]
+    expected = pairs(root, "train")[5]
     split_in_two(root, name_a, name_b)
-    found = module(root).pairs("train")[5]
-    assert len(module(root).pairs("train")) == 11
+    found = pairs(root, "train")[5]
+    assert len(pairs(root, "train")) == 11
     assert torch.equal(found["source"], expected["source"])
     assert torch.equal(found["target"], expected["target"])
 
@@ -75,8 +79,8 @@ def test_source_and_target_share_crop_and_flip(tmp_path):
     twin.paste(image, (12, 0))
     (tmp_path / "train").mkdir()
     twin.save(tmp_path / "train" / "twin.png")
-    pairs = module(tmp_path, load_size=16).pairs("train", augment=True)
-    views = [pairs[epoch] for epoch in range(8)]  # one image: the code is the epoch
+    twins = pairs(tmp_path, "train", augment=True, load_size=16)
+    views = [twins[epoch] for epoch in range(8)]  # one image: the code is the epoch
     assert all(torch.equal(view["source"], view["target"]) for view in views)
     assert len({view["source"].sum().item() for view in views}) > 4
     assert all(view["index"] == 0 for view in views)
@@ -95,7 +99,7 @@ def test_neighbourhoods_switch_to_plain_groups_and_back(root):
     data = module(root, batch_size=2, search_batch_size=6, load_size=12)
     loader = data.train_dataloader()
     assert data.train_dataloader() is loader  # kept, with its workers
-    data.neighbourhoods, data.members = torch.arange(11)[:, None].repeat(1, 3).add(torch.arange(3)) % 11, 3
+    data.neighbourhoods, data.members = {"generator": torch.arange(11)[:, None].add(torch.arange(3)) % 11}, 3
     plain = torch.cat([batch["source"] for batch in data.plain_train_loader()])
     for batch in data.train_dataloader():
         assert torch.equal(batch["source"], plain[batch["index"]])
@@ -111,10 +115,10 @@ def test_plain_train_loader_is_in_order(root):
 
 
 def test_splits_fall_back_to_each_other(root):
-    assert [len(module(root).pairs(split)) for split in ("val", "test")] == [5, 5]
+    assert [len(pairs(root, split)) for split in ("val", "test")] == [5, 5]
     (root / "val").rename(root / "test")
-    assert [len(module(root).pairs(split)) for split in ("val", "test")] == [5, 5]
-    assert len(module(root, max_train=4).pairs("train")) == 4
+    assert [len(pairs(root, split)) for split in ("val", "test")] == [5, 5]
+    assert len(pairs(root, "train", max_train=4)) == 4
 
 
 def test_fingerprint_follows_files_and_preprocessing(root):
@@ -179,13 +183,13 @@ def test_pair_of_different_sizes(root):
     split_in_two(root, "{split}A", "{split}B")
     noise(8, 10, 0).save(root / "trainB" / "00.png")
     with pytest.raises(UserError, match=r"\(8x8\) and .*\(8x10\) are a pair"):
-        module(root).pairs("train")[0]
+        pairs(root, "train")[0]
 
 
 def test_odd_width(root):
     noise(17, 8, 0).save(root / "train" / "00.png")
     with pytest.raises(UserError, match=r"00\.png is 17 pixels wide"):
-        module(root).pairs("train")[0]
+        pairs(root, "train")[0]
 
 
 def test_broken_image_in_a_worker_is_one_sentence(root):

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import OnExceptionCheckpoint
 
-from lightning_gancompress.data import EpochSampler, PairedDataModule, ShardSampler
+from lightning_gancompress.data import PairedDataModule, ShardSampler, ZipSampler
 
 
 class Recorder(LightningModule):
@@ -59,7 +59,10 @@ def run(root, ckpt=None, callbacks=(), crash_after=None, workers=0, search=False
         str(root), batch_size=2, search_batch_size=4, load_size=10, crop_size=8, num_workers=workers
     )
     if search:
-        data.neighbourhoods, data.members = torch.arange(11)[:, None].add(torch.arange(3)) % 11, 2
+        data.neighbourhoods, data.members = (
+            {"generator": torch.arange(11)[:, None].add(torch.arange(3)) % 11},
+            2,
+        )
     module = Recorder(crash_after)
     trainer = Trainer(
         **{"max_epochs": 3, "devices": 1, "reload_dataloaders_every_n_epochs": 1, **options},
@@ -116,7 +119,7 @@ class Report(Callback):
 
     def on_train_end(self, trainer, module):
         kinds = (
-            isinstance(trainer.train_dataloader.sampler, EpochSampler),
+            isinstance(trainer.train_dataloader.sampler, ZipSampler),
             isinstance(trainer.val_dataloaders.sampler, ShardSampler),
         )
         facts = {"seen": module.seen, "validated": module.validated, "kinds": kinds}

@@ -1,0 +1,124 @@
+"""The data module of two domains of images without pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from lightning_gancompress.data.base import ImageDataModule, Split
+from lightning_gancompress.data.datasets import Files, Images
+from lightning_gancompress.data.layout import describe_folder, find_domains, list_images
+from lightning_gancompress.data.transforms import Preprocess, Preprocessing
+from lightning_gancompress.errors import UserError
+
+Domain = Literal["A", "B"]
+DOMAINS: dict[str, Domain] = {"generator_AtoB": "A", "generator_BtoA": "B"}  # whose images a generator reads
+
+
+class UnpairedDataModule(ImageDataModule):
+    """Two domains of images in the layouts, with the preprocessing, of pytorch-CycleGAN-and-pix2pix.
+
+    Training batches: ``{"A", "B": (B, C, H, W) in [-1, 1], "index_A", "index_B": (B,) positions in the split,
+    "path_A", "path_B": list}``; A and B are drawn, cropped and flipped independently. An epoch lasts as long
+    as the larger domain, the smaller one starts over. Evaluation has two loaders, the batches of the first
+    hold A only, of the second B only.
+
+    Args:
+        root: Folder with ``trainA``, ``trainB``, ``testA``, ``testB``; or ``train_A`` and so on, ``train/A``
+            and so on, or ``A/train`` and so on.
+        batch_size: Training images of each domain per step and process.
+        search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
+        load_size: Pixels to which training images are resized before the crop.
+        crop_size: Pixels of what the networks see.
+        preprocess: As the option of the same name there; ``none`` only rounds sizes to a multiple of 4.
+        flip: Whether half of the training images are mirrored.
+        in_channels: 1 makes the images of A greyscale, 3 RGB.
+        out_channels: The same for B.
+        val_split: Folder name of the validation split; ``test_split`` where it is missing.
+        test_split: Folder name of the test split; ``val_split`` where it is missing.
+        max_train: Train on the first so many images of each domain only.
+        num_workers: Processes that load images, per loader.
+        seed: Of order and augmentation.
+        eval_batch_size: Images per step in validation, test and prediction.
+        predict_folder: Source images for prediction.
+        predict_domain: Of these images.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        batch_size: int = 1,
+        search_batch_size: int = 8,
+        load_size: int = 286,
+        crop_size: int = 256,
+        preprocess: Preprocess = "resize_and_crop",
+        flip: bool = True,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        val_split: str = "val",
+        test_split: str = "test",
+        max_train: int | None = None,
+        num_workers: int = 2,
+        seed: int = 0,
+        eval_batch_size: int = 8,
+        predict_folder: str | None = None,
+        predict_domain: Domain = "A",
+    ) -> None:
+        super().__init__(
+            root,
+            Preprocessing(preprocess, load_size, crop_size, flip),
+            batch_size,
+            search_batch_size,
+            eval_batch_size,
+            (in_channels, out_channels),
+            (val_split, test_split),
+            max_train,
+            num_workers,
+            seed,
+            predict_folder,
+        )
+        self.predict_domain = predict_domain
+
+    @property
+    def predict_channels(self) -> int:
+        """Channels of the images of ``predict_folder``."""
+        return self.channels["AB".index(self.predict_domain)]
+
+    def find(self, split: Split) -> dict[str, Files]:
+        """Files of A and of B.
+
+        Raises:
+            UserError: One domain has none, or the folder holds pairs side by side.
+        """
+        for name in self.splits[split]:
+            if folders := find_domains(self.root, name):
+                files = [[(file,) for file in list_images(folder)] for folder in folders]
+                if not all(files):
+                    self._refuse_one_sided(split, folders, len(files[0]) + len(files[1]))
+                return dict(zip(DOMAINS, files, strict=True))
+            if list_images(self.root / name):
+                raise UserError(
+                    f"{self.root / name} holds images, but no folders A and B: use PairedDataModule if they "
+                    f"are pairs A | B side by side, or sort them into {name}A and {name}B."
+                )
+        return {}
+
+    def _refuse_one_sided(self, split: Split, folders: tuple[Path, Path], count: int) -> None:
+        empty, full = sorted(folders, key=lambda folder: len(list_images(folder)))
+        domain = "AB"[folders.index(empty)]
+        raise UserError(
+            f"Domain {domain} has no {split} images: {full} has {count} images, but "
+            f"{describe_folder(empty)}, and {describe_folder(self.root)}: put some into {empty}."
+        )
+
+    def layouts(self, split: str) -> str:
+        """Where `find` looks for a split, in words."""
+        return (
+            f"images in {split}A and {split}B, {split}_A and {split}_B, {split}/A and {split}/B, or "
+            f"A/{split} and B/{split}"
+        )
+
+    def dataset(self, role: str, files: Files, seed: int | None) -> Images:
+        """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
+        domain = DOMAINS[role]
+        return Images(files, self.view, self.channels["AB".index(domain)], seed, domain)
