@@ -13,11 +13,13 @@ from lightning_gancompress.checkpoints.training import (
     network_from_checkpoint,
 )
 from lightning_gancompress.checkpoints.upstream import (
+    direction_in_name,
     load_upstream,
     network_from_tensors,
     sibling,
     upstream_preprocessing,
 )
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import BatchNorm, NetworkSpec
 
 __all__ = [
@@ -62,6 +64,7 @@ def load_network(
         UserError: When the file is missing, damaged, or holds something else.
     """
     path = Path(path)
+    _require_direction(path, network)
     if path.suffix == ".pth" and path.is_file() and path.with_suffix(".json").is_file():
         return load_small(path, batch_norm=batch_norm)[:2]
     content = read_torch(path)
@@ -71,4 +74,13 @@ def load_network(
 
 
 def _role(network: str) -> Literal["generator", "discriminator"]:
-    return "discriminator" if network.endswith("discriminator") else "generator"
+    return "discriminator" if "discriminator" in network else "generator"
+
+
+def _require_direction(path: Path, network: str) -> None:
+    direction, needed = direction_in_name(path), network.rpartition("_")[2]
+    if direction and needed in ("AtoB", "BtoA") and direction != needed:
+        raise UserError(
+            f"{path} is a network of {direction} by its name, where {network} is needed: name that one's file, "
+            f"or choose the direction {direction}."
+        )

@@ -6,18 +6,20 @@ beside the file adds what tensors can't tell.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.networks import BatchNorm, NetworkSpec
+from lightning_gancompress.networks import BatchNorm, NetworkSpec, blank_image, channel_widths
 
 Role = Literal["generator", "discriminator"]
 
-# what pytorch-CycleGAN-and-pix2pix calls the networks in its files
+# what upstream calls the networks in its files
 _LETTERS = {
     "generator": "G",
     "discriminator": "D",
@@ -27,6 +29,8 @@ _LETTERS = {
     "discriminator_BtoA": "D_B",
 }
 _NAME = re.compile(r"(?<=_net_)([GD](?:_[AB])?)(?=\.pth$)")
+# the second convolution of a ResNet block has this index where no dropout comes before it, else 6
+_WITHOUT_DROPOUT = r".*\.conv_block\.(5)\.(?:conv\.0\.)?weight"
 
 
 def load_upstream(
@@ -34,13 +38,13 @@ def load_upstream(
 ) -> tuple[nn.Module, NetworkSpec]:
     """Load a generator or discriminator in eval mode.
 
-    Dropout acts in training only: it matters to a fine-tuning, not to a picture made in eval mode. A ResNet
-    has it if its keys say so and `train_opt.txt` does not say `no_dropout: True` (forks insert a dropout of
-    rate 0, which has the same keys). A U-Net's keys don't tell: it has dropout, as upstream trains by
-    default, unless `train_opt.txt` says `no_dropout: True`.
+    Dropout acts in training only: it matters to a fine-tuning, not to a picture made in eval mode. Whether
+    there is any says `train_opt.txt`; without it, the network has dropout where its keys allow for it, unless
+    its file is named as one of CycleGAN (`latest_net_G_A.pth`), which upstream trains without, or its
+    convolutions are separable: forks insert a dropout of rate 0, which has the same keys.
 
     Args:
-        path: `latest_net_G.pth`, `latest_net_D.pth` or the like.
+        path: `latest_net_G.pth`, `latest_net_D_A.pth` or the like.
         batch_norm: "running" reads batch norms in eval mode; "image" gives the picture that upstream's test
             script makes, from the statistics of the one image, here without its random dropout.
         role: What the network must be; None accepts either.
@@ -56,17 +60,25 @@ def network_from_tensors(
 ) -> tuple[nn.Module, NetworkSpec]:
     """Do `load_upstream` with the `content` that `path` had."""
     try:
-        tensors = _clean(content)
-        kind, init_args = _architecture(tensors, read_options(path))
-        found = "generator" if kind.endswith("Generator") else "discriminator"
-        if role not in (None, found):
-            raise UserError(f"it holds a {found} ({kind}) where a {role} is needed. Name the {role}'s file.")
+        tensors = state_dict_in(content)
+        kind, init_args = _architecture(tensors)
+        require_role(kind, role)
+        if "dropout" in init_args:
+            init_args["dropout"] &= _trained_with_dropout(path, kind)
+            tensors = tensors if init_args["dropout"] else _without_dropout_index(tensors)
         spec = NetworkSpec(f"lightning_gancompress.networks.{kind}", init_args, batch_norm)
-        if kind == "ResnetGenerator" and not init_args["dropout"]:
-            tensors = _without_dropout_index(tensors)
+        spec = _with_widths_of(tensors, spec)
         return spec.build(tensors).eval(), spec
     except UserError as error:
         raise UserError(f"{path} can't be loaded: {error}") from error
+
+
+def require_role(class_path: str, role: Role | None) -> None:
+    """Refuse a generator for a discriminator and the reverse, as far as the name of the class tells."""
+    kind = class_path.rpartition(".")[2]
+    found = next((name for name in ("generator", "discriminator") if kind.endswith(name.title())), role)
+    if role is not None and found != role:
+        raise UserError(f"it holds a {found} ({kind}) where a {role} is needed. Name the {role}'s file.")
 
 
 def sibling(path: Path, role: str) -> Path:
@@ -78,6 +90,12 @@ def sibling(path: Path, role: str) -> Path:
         role: `generator` or `discriminator`, for CycleGAN with `_AtoB` or `_BtoA` behind it.
     """
     return path.with_name(_NAME.sub(_LETTERS[role], path.name))
+
+
+def direction_in_name(path: Path) -> str | None:
+    """Return "AtoB" or "BtoA" if the name of a file says that its network is of this direction."""
+    source = re.search(r"_(?:net_[GD]_([AB])|([AB])to[AB])\.pth$", path.name)
+    return {"A": "AtoB", "B": "BtoA"}[source[1] or source[2]] if source else None
 
 
 def read_options(path: Path) -> dict[str, str]:
@@ -96,7 +114,7 @@ def upstream_preprocessing(path: str | Path) -> dict[str, str | int]:
     return {name: int(value) if value.isdigit() else value for name, value in found.items()}
 
 
-def _clean(content: Any) -> dict[str, Tensor]:
+def state_dict_in(content: Any) -> dict[str, Tensor]:
     """Check that `content` is a state dict; drop the wrapper's prefix and what profilers left in it."""
     if not isinstance(content, Mapping) or not content:
         raise UserError("it is empty or no state dict. Save the network's state_dict().")
@@ -111,34 +129,30 @@ def _clean(content: Any) -> dict[str, Tensor]:
     return {name: content[key] for key, name in names.items() if name.rpartition(".")[2] not in profiler}
 
 
-def _architecture(tensors: dict[str, Tensor], options: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    """Return the class and its arguments. Where tensors and options differ, the tensors are right."""
-    if options.get("norm") == "none":
-        raise UserError("train_opt.txt says `norm: none`, and networks without norms are not supported.")
-    dropout = options.get("no_dropout") != "True"
+def _architecture(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
+    """Return the class and its arguments, with dropout wherever the keys allow for it."""
     blocks = {int(n) for n in _matches(r"model\.(\d+)\.conv_block\..*", tensors)}
     if blocks:
         last = max(int(n) for n in _matches(r"model\.(\d+)\.weight", tensors) or ["0"])
         ngf, in_channels = _shape(tensors, "model.1.weight")
-        out_channels, _ = _shape(tensors, f"model.{last}.weight")
-        return "ResnetGenerator", {
+        separable = any(".conv.0." in key for key in tensors)
+        return "MobileResnetGenerator" if separable else "ResnetGenerator", {
             "in_channels": in_channels,
-            "out_channels": out_channels,
+            "out_channels": _shape(tensors, f"model.{last}.weight")[0],
             "ngf": ngf,
             "n_blocks": len(blocks),
             "norm": _norm(tensors, "model.1"),
-            "dropout": dropout and not _matches(r"model\.\d+\.conv_block\.(5)\.weight", tensors),
+            "dropout": not _matches(_WITHOUT_DROPOUT, tensors),
         }
     if "model.model.0.weight" in tensors:
         ngf, in_channels = _shape(tensors, "model.model.0.weight")
-        _, out_channels = _shape(tensors, "model.model.3.weight")
         return "UnetGenerator", {
             "in_channels": in_channels,
-            "out_channels": out_channels,
+            "out_channels": _shape(tensors, "model.model.3.weight")[1],
             "ngf": ngf,
             "n_downs": 1 + len(_matches(r"model\.model\.1\.((?:model\.3\.)*)model\.1\.weight", tensors)),
             "norm": _norm(tensors, "model.model.0"),
-            "dropout": dropout,
+            "dropout": True,
         }
     if "net.0.weight" in tensors:
         ndf, in_channels = _shape(tensors, "net.0.weight")
@@ -146,16 +160,16 @@ def _architecture(tensors: dict[str, Tensor], options: dict[str, str]) -> tuple[
     if "model.0.weight" in tensors:
         ndf, in_channels = _shape(tensors, "model.0.weight")
         convolutions = [key for key in tensors if key.endswith(".weight") and tensors[key].ndim == 4]
-        norm = _norm(tensors, "model.2")
         return "PatchDiscriminator", {
             "in_channels": in_channels,
             "ndf": ndf,
             "n_layers": len(convolutions) - 2,
-            "norm": norm,
+            "norm": _norm(tensors, "model.2"),
         }
     raise UserError(
         f"its keys ({', '.join(list(tensors)[:3])}, ...) are of no architecture known here. Known are the "
-        "ResNet and U-Net generators and the patch and pixel discriminators of pytorch-CycleGAN-and-pix2pix."
+        "ResNet, mobile ResNet and U-Net generators and the patch and pixel discriminators of "
+        "pytorch-CycleGAN-and-pix2pix and its forks; for any other, give its class too."
     )
 
 
@@ -174,15 +188,60 @@ def _shape(tensors: dict[str, Tensor], key: str) -> tuple[int, int]:
 
 
 def _norm(tensors: dict[str, Tensor], convolution: str) -> str:
-    """A convolution has a bias just where an instance norm, which brings none, follows."""
-    return "instance" if f"{convolution}.bias" in tensors else "batch"
+    """A convolution has a bias just where an instance norm follows; batch norms have tensors themselves."""
+    if f"{convolution}.bias" in tensors:
+        return "instance"
+    norms = [key for key, tensor in tensors.items() if key.endswith(".weight") and tensor.ndim == 1]
+    return "batch" if norms else "none"
+
+
+def _trained_with_dropout(path: Path, kind: str) -> bool:
+    options = read_options(path)
+    if "dropout_rate" in options:
+        return float(options["dropout_rate"]) > 0
+    without = direction_in_name(path) is not None or kind == "MobileResnetGenerator"
+    return options.get("no_dropout", str(without)) != "True"
 
 
 def _without_dropout_index(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Number the second half of each ResNet block as if no dropout, which has index 4, came before it."""
-    if _matches(r".*\.conv_block\.(5)\.weight", tensors):
+    if _matches(_WITHOUT_DROPOUT, tensors):
         return tensors
     shift = {"conv_block.6": "conv_block.5", "conv_block.7": "conv_block.6"}
     return {
-        re.sub(r"conv_block\.[67]", lambda old: shift[old[0]], key): value for key, value in tensors.items()
+        re.sub(r"conv_block\.[67](?=\.)", lambda old: shift[old[0]], key): value
+        for key, value in tensors.items()
     }
+
+
+def _with_widths_of(tensors: dict[str, Tensor], spec: NetworkSpec) -> NetworkSpec:
+    """Return the recipe with the widths that the tensors show, if they are others and fit one another.
+
+    Files of compressed networks, such as GAN Compression's, have them of every kind.
+    """
+    with torch.device("meta"):
+        usual = spec.build()
+        widths = _widths(usual, tensors)
+        slim = replace(spec, widths=widths)
+        try:
+            network = slim.build().eval()
+            network(blank_image(network, 1024))
+        except RuntimeError:
+            return spec  # whose building says what doesn't fit
+    return spec if widths == channel_widths(usual) else slim
+
+
+def _widths(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, list[int]]:
+    """Return the widths of `network` if it were of `tensors`; a norm may have none: it follows its layer."""
+    widths, last = channel_widths(network), 0
+    for name, usual in widths.items():
+        if f"{name}.weight" not in tensors or tensors[f"{name}.weight"].ndim != 4:
+            widths[name] = usual if len(usual) > 1 else [last]
+            last = widths[name][:2][-1]
+            continue
+        first, second = tensors[f"{name}.weight"].shape[:2]
+        if isinstance(network.get_submodule(name), nn.ConvTranspose2d):
+            first, second = second, first
+        widths[name] = [first] * 3 if len(usual) == 3 else [second, first]
+        last = first
+    return widths

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
 
-Norm = Literal["instance", "batch"]
+Norm = Literal["instance", "batch", "none"]
 
 
 class Network(nn.Module):
@@ -33,7 +33,9 @@ class Network(nn.Module):
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """Return an instance norm without parameters, or an affine batch norm."""
+    """Return an instance norm without parameters, an affine batch norm, or a layer that does nothing."""
+    if norm == "none":
+        return nn.Identity()
     return nn.InstanceNorm2d(channels) if norm == "instance" else nn.BatchNorm2d(channels)
 
 

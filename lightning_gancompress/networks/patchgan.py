@@ -19,7 +19,7 @@ class PatchDiscriminator(Network):
         in_channels: Channels of what it sees; for Pix2Pix, source and target together.
         ndf: Channels of the first layer; the deeper ones have up to eight times as many.
         n_layers: Layers that halve the resolution; each nearly doubles the patch.
-        norm: Instance norm without parameters, or batch norm.
+        norm: Instance norm without parameters, batch norm, or none.
         init: Distribution of the fresh weights.
         init_gain: Its width.
     """
@@ -63,7 +63,7 @@ class PixelDiscriminator(Network):
     Args:
         in_channels: Channels of what it sees; for Pix2Pix, source and target together.
         ndf: Channels of the first layer; the second has twice as many.
-        norm: Instance norm without parameters, or batch norm.
+        norm: Instance norm without parameters, batch norm, or none.
         init: Distribution of the fresh weights.
         init_gain: Its width.
     """

@@ -40,7 +40,7 @@ class ResnetGenerator(Network):
         out_channels: Channels of the translated image.
         ngf: Channels of the stem; the residual stream has four times as many.
         n_blocks: Residual blocks; 6 for images of 128 pixels and 9 for 256 are usual.
-        norm: Instance norm without parameters, or batch norm.
+        norm: Instance norm without parameters, batch norm, or none.
         dropout: Drop half of the features within each residual block while training.
         init: Distribution of the fresh weights.
         init_gain: Its width.
@@ -60,24 +60,29 @@ class ResnetGenerator(Network):
         init_gain: float = 0.02,
     ) -> None:
         super().__init__()
-        bias = norm == "instance"
-        layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(in_channels, ngf, 7, bias=bias)]
-        layers += [make_norm(norm, ngf), nn.ReLU()]
-        for width in (ngf, 2 * ngf):
-            layers += [nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=bias)]
-            layers += [make_norm(norm, 2 * width), nn.ReLU()]
-        layers += [ResnetBlock(4 * ngf, norm, dropout) for _ in range(n_blocks)]
-        for width in (2 * ngf, ngf):
-            layers += [
-                nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1, bias=bias)
-            ]
-            layers += [make_norm(norm, width), nn.ReLU()]
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh()]
         self.in_channels = in_channels
-        self.model = nn.Sequential(*layers)
+        blocks: list[nn.Module] = [ResnetBlock(4 * ngf, norm, dropout) for _ in range(n_blocks)]
+        self.model = resnet_layers(in_channels, out_channels, ngf, norm, blocks)
         init_weights(self, init, init_gain)
 
     def forward(self, source: Tensor) -> Tensor:
         """Translate `source` (B, C, H, W) in [-1, 1]."""
         check_image(self, source, self.in_channels, smallest=8, multiple=self.size_multiple)
         return self.model(source)  # type: ignore[no-any-return]
+
+
+def resnet_layers(
+    in_channels: int, out_channels: int, ngf: int, norm: Norm, blocks: list[nn.Module]
+) -> nn.Sequential:
+    """Return a stem, two layers down, the residual `blocks` of 4 x `ngf` channels, two up, and the image."""
+    bias = norm == "instance"
+    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(in_channels, ngf, 7, bias=bias)]
+    layers += [make_norm(norm, ngf), nn.ReLU()]
+    for width in (ngf, 2 * ngf):
+        layers += [nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=bias)]
+        layers += [make_norm(norm, 2 * width), nn.ReLU()]
+    layers += blocks
+    for width in (2 * ngf, ngf):
+        layers += [nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1, bias=bias)]
+        layers += [make_norm(norm, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(ngf, out_channels, 7), nn.Tanh())

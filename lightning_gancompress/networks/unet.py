@@ -69,7 +69,7 @@ class UnetGenerator(Network):
         out_channels: Channels of the translated image.
         ngf: Channels of the outermost level; the inner ones have up to eight times as many.
         n_downs: Halvings: 6 for images of 64 pixels, 7 for 128, 8 for 256, 9 for 512.
-        norm: Instance norm without parameters, or batch norm.
+        norm: Instance norm without parameters, batch norm, or none.
         dropout: Drop half of the features in the innermost levels (all but five) while training.
         init: Distribution of the fresh weights.
         init_gain: Its width.

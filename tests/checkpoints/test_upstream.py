@@ -1,5 +1,6 @@
 """Files as pytorch-CycleGAN-and-pix2pix writes them, against forward passes that know its key names alone."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from lightning_gancompress import UserError, load_generator
-from lightning_gancompress.checkpoints import load_upstream, sibling, upstream_preprocessing
+from lightning_gancompress.checkpoints import load_network, load_upstream, sibling, upstream_preprocessing
+from lightning_gancompress.networks import NetworkSpec
 
 OPTIONS = """----------------- Options ---------------
                batch_size: 1
@@ -34,7 +36,7 @@ def up_tensors(name, in_channels, out_channels, kernel, bias):
 
 
 def norm_tensors(name, channels, norm):
-    if norm == "instance":
+    if norm != "batch":
         return {}
     return {
         f"{name}.weight": 1 + 0.3 * torch.randn(channels),
@@ -46,10 +48,10 @@ def norm_tensors(name, channels, norm):
 
 
 class Reference:
-    """Apply layers by the names of their tensors."""
+    """Apply layers by the names of their tensors; `norms` says how to read norms, or that there are none."""
 
-    def __init__(self, tensors, batch_norm="running"):
-        self.tensors, self.batch_norm = tensors, batch_norm
+    def __init__(self, tensors, norms="running"):
+        self.tensors, self.norms = tensors, norms
 
     def conv(self, name, x, **options):
         return F.conv2d(x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"), **options)
@@ -59,12 +61,14 @@ class Reference:
         return F.conv_transpose2d(x, weight, bias, stride=2, padding=1, **options)
 
     def norm(self, name, x):
+        if self.norms == "none":
+            return x
         if f"{name}.weight" not in self.tensors:
             return F.instance_norm(x)
         mean, var, weight, bias = (
             self.tensors[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
         )
-        if self.batch_norm == "running":
+        if self.norms == "running":
             return F.batch_norm(x, mean, var, weight, bias)
         return F.batch_norm(x, None, None, weight, bias, training=True)
 
@@ -92,8 +96,27 @@ def resnet_tensors(norm, second, channels=(1, 3), ngf=4, n_blocks=2):
     return tensors
 
 
-def resnet_forward(tensors, x, second, batch_norm="running", n_blocks=2):
-    net = Reference(tensors, batch_norm)
+def narrow_resnet_tensors(norm):
+    """Stem of 4, then 6, a stream of 13, blocks of 5 and 7 within, and 3 and 6 on the way up."""
+    bias, tensors = norm == "instance", {}
+
+    def layer(name, norm_name, out_channels, in_channels, kernel, make=conv_tensors):
+        widths = (in_channels, out_channels) if make is up_tensors else (out_channels, in_channels)
+        tensors.update(make(name, *widths, kernel, bias) | norm_tensors(norm_name, out_channels, norm))
+
+    for index, out_channels, in_channels, kernel in ((1, 4, 1, 7), (4, 6, 4, 3), (7, 13, 6, 3)):
+        layer(f"model.{index}", f"model.{index + 1}", out_channels, in_channels, kernel)
+    for block, within in ((10, 5), (11, 7)):
+        name = f"model.{block}.conv_block"
+        layer(f"{name}.1", f"{name}.2", within, 13, 3)
+        layer(f"{name}.5", f"{name}.6", 13, within, 3)
+    layer("model.12", "model.13", 3, 13, 3, up_tensors)
+    layer("model.15", "model.16", 6, 3, 3, up_tensors)
+    return tensors | conv_tensors("model.19", 3, 6, 7, bias=True)
+
+
+def resnet_forward(tensors, x, second, norms="running", n_blocks=2):
+    net = Reference(tensors, norms)
     x = F.relu(net.norm("model.2", net.conv("model.1", F.pad(x, [3] * 4, "reflect"))))
     for index in (4, 7):
         x = F.relu(net.norm(f"model.{index + 1}", net.conv(f"model.{index}", x, stride=2, padding=1)))
@@ -127,8 +150,8 @@ def unet_tensors(norm, channels=(1, 3), ngf=4, n_downs=6):
     return tensors | up_tensors("model.model.3", 2 * ngf, channels[1], 4, bias=True)
 
 
-def unet_forward(tensors, x, batch_norm="running"):
-    net = Reference(tensors, batch_norm)
+def unet_forward(tensors, x, norms="running"):
+    net = Reference(tensors, norms)
 
     def level(prefix, x):
         y = net.conv(f"{prefix}.1", F.leaky_relu(x, 0.2), stride=2, padding=1)
@@ -154,8 +177,8 @@ def patch_tensors(norm, n_layers=3, ndf=4, in_channels=4):
     return tensors | conv_tensors(f"model.{3 * n_layers + 2}", 1, widths[-1], 4, bias=True)
 
 
-def patch_forward(tensors, x, n_layers=3):
-    net = Reference(tensors)
+def patch_forward(tensors, x, n_layers=3, norms="running"):
+    net = Reference(tensors, norms)
     x = F.leaky_relu(net.conv("model.0", x, stride=2, padding=1), 0.2)
     for level in range(1, n_layers + 1):
         index = 3 * level - 1
@@ -171,8 +194,8 @@ def pixel_tensors(norm, ndf=4, in_channels=4):
     return tensors | conv_tensors("net.5", 1, 2 * ndf, 1, bias)
 
 
-def pixel_forward(tensors, x):
-    net = Reference(tensors)
+def pixel_forward(tensors, x, norms="running"):
+    net = Reference(tensors, norms)
     x = net.conv("net.2", F.leaky_relu(net.conv("net.0", x), 0.2))
     return net.conv("net.5", F.leaky_relu(net.norm("net.3", x), 0.2))
 
@@ -251,6 +274,82 @@ def test_batch_norm_unet(file, batch_norm, wild):
     }
 
 
+@pytest.mark.parametrize("second", [5, 6])
+def test_a_resnet_without_norms(file, second):
+    tensors = resnet_tensors("none", second)
+    torch.save(tensors, file)
+    source = torch.rand(2, 1, 16, 24) * 2 - 1
+    assert_same_picture(load_generator(file)(source), resnet_forward(tensors, source, second, "none"))
+    assert load_upstream(file)[1].init_args["norm"] == "none"
+
+
+def test_a_unet_without_norms(file):
+    tensors = unet_tensors("none")
+    torch.save(tensors, file)
+    source = torch.rand(2, 1, 64, 64) * 2 - 1
+    assert_same_picture(load_generator(file)(source), unet_forward(tensors, source, "none"))
+    assert load_upstream(file)[1].init_args["norm"] == "none"
+
+
+@pytest.mark.parametrize("letter", ["A", "B"])
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+@pytest.mark.parametrize("second", [5, 6])
+@pytest.mark.parametrize("n_blocks", [6, 9])
+def test_cyclegan_generators_of_every_kind(tmp_path, letter, norm, second, n_blocks):
+    tensors = resnet_tensors(norm, second, (3, 3), 2, n_blocks)
+    file = tmp_path / f"latest_net_G_{letter}.pth"
+    torch.save(as_old_parallel_profiled(tensors, {"model.2": 2} if norm == "instance" else {}), file)
+    source = torch.rand(1, 3, 16, 16) * 2 - 1
+    norms = "none" if norm == "none" else "running"
+    role = {"A": "generator_AtoB", "B": "generator_BtoA"}[letter]
+    network, spec = load_network(file, role)
+    assert_same_picture(network(source), resnet_forward(tensors, source, second, norms, n_blocks))
+    assert (spec.init_args["n_blocks"], spec.init_args["norm"]) == (n_blocks, norm)
+    assert not spec.init_args["dropout"]  # upstream never trains them with any, whatever the keys allow for
+
+
+@pytest.mark.parametrize(("name", "dropout"), [("latest_net_G_A.pth", False), ("latest_net_G.pth", True)])
+def test_unets_have_the_dropout_that_upstream_trains_with(tmp_path, name, dropout):
+    torch.save(unet_tensors("instance"), tmp_path / name)
+    assert load_upstream(tmp_path / name)[1].init_args["dropout"] is dropout
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("latest_net_G_B.pth", "generator_AtoB"),
+        ("latest_net_G_A.pth", "generator_BtoA"),
+        ("40_net_D_B.pth", "discriminator_AtoB"),
+        ("generator_AtoB.pth", "generator_BtoA"),
+    ],
+)
+def test_a_network_of_the_other_direction_is_refused(tmp_path, name, role):
+    torch.save(resnet_tensors("instance", 5), tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name} is a network of .to. by its name, .* {role}") as error:
+        load_network(tmp_path / name, role)
+    assert "\n" not in str(error.value)
+
+
+def test_a_generator_that_is_alone_serves_any_direction(file):
+    tensors = resnet_tensors("instance", 5)
+    torch.save(tensors, file)
+    source = torch.rand(1, 1, 16, 16)
+    for role in ("generator", "generator_AtoB", "generator_BtoA"):
+        assert_same_picture(load_network(file, role)[0](source), resnet_forward(tensors, source, 5))
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_a_file_of_narrow_layers_keeps_their_widths(file, norm):
+    tensors = narrow_resnet_tensors(norm)
+    torch.save(tensors, file)
+    source = torch.rand(2, 1, 16, 24) * 2 - 1
+    network, spec = load_network(file)
+    assert_same_picture(network(source), resnet_forward(tensors, source, 5))
+    assert spec.widths["model.11.conv_block.1"] == [13, 7]
+    twin = NetworkSpec.from_dict(json.loads(json.dumps(spec.to_dict()))).build(network.state_dict())
+    assert torch.equal(twin.eval()(source), network(source))
+
+
 def test_instance_norm_unet(file):
     tensors = unet_tensors("instance")
     torch.save(tensors, file)
@@ -258,24 +357,26 @@ def test_instance_norm_unet(file):
     assert_same_picture(load_generator(file)(source), unet_forward(tensors, source))
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
-@pytest.mark.parametrize("n_layers", [1, 3])
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+@pytest.mark.parametrize("n_layers", [1, 2, 3, 4, 5])
 def test_patch_discriminator(tmp_path, norm, n_layers):
     tensors = patch_tensors(norm, n_layers)
     torch.save(tensors, tmp_path / "latest_net_D.pth")
     network, spec = load_upstream(tmp_path / "latest_net_D.pth", role="discriminator")
-    images = torch.rand(2, 4, 48, 32)
-    assert_same_picture(network(images), patch_forward(tensors, images, n_layers))
+    images = 8 * torch.rand(2, 4, 128, 160)
+    norms = "none" if norm == "none" else "running"
+    assert_same_picture(network(images), patch_forward(tensors, images, n_layers, norms))
     assert spec.init_args == {"in_channels": 4, "ndf": 4, "n_layers": n_layers, "norm": norm}
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 def test_pixel_discriminator(tmp_path, norm):
     tensors = pixel_tensors(norm)
     torch.save(tensors, tmp_path / "latest_net_D.pth")
     network, spec = load_upstream(tmp_path / "latest_net_D.pth")
     images = torch.rand(2, 4, 8, 8)
-    assert_same_picture(network(images), pixel_forward(tensors, images))
+    norms = "none" if norm == "none" else "running"
+    assert_same_picture(network(images), pixel_forward(tensors, images, norms))
     assert spec.init_args == {"in_channels": 4, "ndf": 4, "norm": norm}
 
 
@@ -314,13 +415,6 @@ def test_tensors_win_over_contrary_options(file):
 
 def test_without_options_no_preprocessing_is_known(file):
     assert upstream_preprocessing(file) == {}
-
-
-def test_a_network_without_norms_is_refused(file):
-    file.with_name("train_opt.txt").write_text(OPTIONS.format(netG="unet_64", no_dropout=True, norm="none"))
-    torch.save(unet_tensors("batch"), file)
-    with pytest.raises(UserError, match="norm: none"):
-        load_generator(file)
 
 
 def test_a_discriminator_is_no_generator_nor_the_reverse(file):
