@@ -196,8 +196,10 @@ class RankHashes(Callback):
             Path(trainer.default_root_dir, "hashes.json").write_text(json.dumps(self.found))
 
     def _note(self, trainer: Any, pl_module: Any, when: str) -> None:
-        tables = trainer.datamodule.neighbourhoods or {}
-        own = digests(pl_module) | {f"table {role}": table.tolist() for role, table in tables.items()}
+        tables = trainer.datamodule.neighbourhoods
+        own = digests(pl_module)
+        if tables is not None:
+            own |= {"table": {role: table.tolist() for role, table in tables.items()}}
         everyone: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(everyone, own)
         self.found.append((when, everyone))

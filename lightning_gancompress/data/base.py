@@ -18,7 +18,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from lightning_gancompress.data.datasets import Files, Images, Side, Together
+from lightning_gancompress.data.datasets import Files, Images, Samples, Together
 from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_images
 from lightning_gancompress.data.sampler import EpochSampler, ResumableLoader, ShardSampler, ZipSampler
 from lightning_gancompress.data.transforms import Preprocessing, check_channels, collate
@@ -45,10 +45,11 @@ class ImageDataModule(LightningDataModule, ABC):
         self,
         root: str,
         view: Preprocessing,
+        channels: dict[str, int],
+        *,
         batch_size: int,
         search_batch_size: int,
         eval_batch_size: int,
-        channels: tuple[int, int],
         splits: tuple[str, str],
         max_train: int | None,
         num_workers: int,
@@ -56,7 +57,7 @@ class ImageDataModule(LightningDataModule, ABC):
         predict_folder: str | None,
     ) -> None:
         super().__init__()
-        check_channels(in_channels=channels[0], out_channels=channels[1])
+        check_channels(**channels)
         if min(batch_size, search_batch_size, eval_batch_size) < 1:
             raise UserError(
                 f"batch_size {batch_size}, search_batch_size {search_batch_size} and eval_batch_size "
@@ -79,7 +80,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """Per generator role the files of a split, sorted by name; empty if the split is not there."""
 
     @abstractmethod
-    def dataset(self, role: str, files: Files, seed: int | None) -> Side:
+    def dataset(self, role: str, files: Files, seed: int | None) -> Samples:
         """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
 
     @abstractmethod
@@ -90,7 +91,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def crop_size(self) -> int:
-        """Side of the images that the networks see, in pixels."""
+        """Samples of the images that the networks see, in pixels."""
         return self.view.crop_size
 
     @property
@@ -101,8 +102,7 @@ class ImageDataModule(LightningDataModule, ABC):
             "load_size": self.view.load_size,
             "crop_size": self.view.crop_size,
             "resample": "bicubic",
-            "in_channels": self.channels[0],
-            "out_channels": self.channels[1],
+            **self.channels,
             "range": [-1.0, 1.0],
         }
 
@@ -137,7 +137,7 @@ class ImageDataModule(LightningDataModule, ABC):
             self._files[split] = {role: files[:limit] for role, files in found.items()}
         return self._files[split]
 
-    def datasets(self, split: Split, augment: bool = False) -> dict[str, Side]:
+    def datasets(self, split: Split, augment: bool = False) -> dict[str, Samples]:
         """Per generator role the data set of a split, augmented or as evaluation sees it."""
         files = self.files(split)
         seeds = self._seeds() if augment else [None, None]
@@ -195,7 +195,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Images of ``predict_folder``, in order: ``{"source": (B, C, H, W) in [-1, 1], "path": list}``."""
+        """Images of ``predict_folder``, in order: ``{"source": (B, C, H, W) in [-1, 1], "path": list, ...}``."""
         if self.predict_folder is None:
             raise UserError("predict needs images: set data.predict_folder to a folder with source images.")
         folder = Path(self.predict_folder)
@@ -210,17 +210,17 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def predict_channels(self) -> int:
         """Channels of the images of ``predict_folder``."""
-        return self.channels[0]
+        return self.channels["in_channels"]
 
     def _eval_loader(self, split: Split) -> DataLoader[Any] | list[DataLoader[Any]]:
         loaders = [self._share_loader(dataset) for dataset in self.datasets(split).values()]
         return loaders if len(loaders) > 1 else loaders[0]
 
-    def _share_loader(self, dataset: Side) -> DataLoader[Any]:
+    def _share_loader(self, dataset: Samples) -> DataLoader[Any]:
         return self._loader(dataset, ShardSampler(dataset, self.trainer), self.eval_batch_size)
 
     def _loader(
-        self, dataset: Side | Together, sampler: Sampler[Any] | None, batch_size: int, train: bool = False
+        self, dataset: Samples | Together, sampler: Sampler[Any] | None, batch_size: int, train: bool = False
     ) -> DataLoader[Any]:
         return ResumableLoader(
             dataset,

@@ -122,13 +122,13 @@ class Images(Dataset[dict[str, Any]]):
         return dict(zip(self.keys, (view(image), index, str(path)), strict=True))
 
 
-Side = Pairs | Images  # what one generator reads
+Samples = Pairs | Images  # what one generator reads
 
 
 class Together(Dataset[dict[str, Any]]):
     """One sample of each data set in one; indexed by tuples of their codes."""
 
-    def __init__(self, datasets: Sequence[Side]) -> None:
+    def __init__(self, datasets: Sequence[Samples]) -> None:
         self.datasets = datasets
 
     def __len__(self) -> int:

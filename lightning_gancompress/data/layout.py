@@ -65,7 +65,7 @@ def pair_by_name(a: Path, b: Path) -> list[tuple[Path, Path]]:
         folder, other = (a, b) if alone[0] in named_a else (b, a)
         raise UserError(
             f"{len(alone)} images of {a} and {b} have no partner of the same name, the first is {alone[0]} "
-            f"of {folder}: add it to {other}, or remove it."
+            f"of {folder}: add it to {other}, remove it, or use UnpairedDataModule if these are no pairs."
         )
     return [(file, named_b[name]) for name, file in named_a.items()]
 

@@ -61,15 +61,15 @@ class PairedDataModule(ImageDataModule):
         super().__init__(
             root,
             Preprocessing(preprocess, load_size, crop_size, flip),
-            batch_size,
-            search_batch_size,
-            eval_batch_size,
-            (in_channels, out_channels),
-            (val_split, test_split),
-            max_train,
-            num_workers,
-            seed,
-            predict_folder,
+            {"in_channels": in_channels, "out_channels": out_channels},
+            batch_size=batch_size,
+            search_batch_size=search_batch_size,
+            eval_batch_size=eval_batch_size,
+            splits=(val_split, test_split),
+            max_train=max_train,
+            num_workers=num_workers,
+            seed=seed,
+            predict_folder=predict_folder,
         )
         self.direction = direction
 
@@ -92,4 +92,5 @@ class PairedDataModule(ImageDataModule):
 
     def dataset(self, role: str, files: Files, seed: int | None) -> Pairs:
         """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
-        return Pairs(files, self.view, self.direction, self.channels, seed)
+        channels = self.channels["in_channels"], self.channels["out_channels"]
+        return Pairs(files, self.view, self.direction, channels, seed)

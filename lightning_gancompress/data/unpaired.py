@@ -13,6 +13,7 @@ from lightning_gancompress.errors import UserError
 
 Domain = Literal["A", "B"]
 DOMAINS: dict[str, Domain] = {"generator_AtoB": "A", "generator_BtoA": "B"}  # whose images a generator reads
+CHANNELS = {"A": "in_channels", "B": "out_channels"}
 
 
 class UnpairedDataModule(ImageDataModule):
@@ -67,22 +68,22 @@ class UnpairedDataModule(ImageDataModule):
         super().__init__(
             root,
             Preprocessing(preprocess, load_size, crop_size, flip),
-            batch_size,
-            search_batch_size,
-            eval_batch_size,
-            (in_channels, out_channels),
-            (val_split, test_split),
-            max_train,
-            num_workers,
-            seed,
-            predict_folder,
+            {"in_channels": in_channels, "out_channels": out_channels},
+            batch_size=batch_size,
+            search_batch_size=search_batch_size,
+            eval_batch_size=eval_batch_size,
+            splits=(val_split, test_split),
+            max_train=max_train,
+            num_workers=num_workers,
+            seed=seed,
+            predict_folder=predict_folder,
         )
         self.predict_domain = predict_domain
 
     @property
     def predict_channels(self) -> int:
         """Channels of the images of ``predict_folder``."""
-        return self.channels["AB".index(self.predict_domain)]
+        return self.channels[CHANNELS[self.predict_domain]]
 
     def find(self, split: Split) -> dict[str, Files]:
         """Files of A and of B.
@@ -92,10 +93,7 @@ class UnpairedDataModule(ImageDataModule):
         """
         for name in self.splits[split]:
             if folders := find_domains(self.root, name):
-                files = [[(file,) for file in list_images(folder)] for folder in folders]
-                if not all(files):
-                    self._refuse_one_sided(split, folders, len(files[0]) + len(files[1]))
-                return dict(zip(DOMAINS, files, strict=True))
+                return {role: self._domain(split, domain, folders) for role, domain in DOMAINS.items()}
             if list_images(self.root / name):
                 raise UserError(
                     f"{self.root / name} holds images, but no folders A and B: use PairedDataModule if they "
@@ -103,13 +101,15 @@ class UnpairedDataModule(ImageDataModule):
                 )
         return {}
 
-    def _refuse_one_sided(self, split: Split, folders: tuple[Path, Path], count: int) -> None:
-        empty, full = sorted(folders, key=lambda folder: len(list_images(folder)))
-        domain = "AB"[folders.index(empty)]
-        raise UserError(
-            f"Domain {domain} has no {split} images: {full} has {count} images, but "
-            f"{describe_folder(empty)}, and {describe_folder(self.root)}: put some into {empty}."
-        )
+    def _domain(self, split: Split, domain: Domain, folders: tuple[Path, Path]) -> Files:
+        folder, other = folders if domain == "A" else reversed(folders)
+        if not (files := list_images(folder)):
+            raise UserError(
+                f"Domain {domain} has no {split} images: there are some in {other}, but "
+                f"{describe_folder(folder)}, and {describe_folder(self.root)}: put images of {domain} into "
+                f"{folder}."
+            )
+        return [(file,) for file in files]
 
     def layouts(self, split: str) -> str:
         """Where `find` looks for a split, in words."""
@@ -121,4 +121,4 @@ class UnpairedDataModule(ImageDataModule):
     def dataset(self, role: str, files: Files, seed: int | None) -> Images:
         """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
         domain = DOMAINS[role]
-        return Images(files, self.view, self.channels["AB".index(domain)], seed, domain)
+        return Images(files, self.view, self.channels[CHANNELS[domain]], seed, domain)
