@@ -2,6 +2,7 @@
 
 from lightning_gancompress.networks.init import Init, init_weights
 from lightning_gancompress.networks.layers import Norm, blank_image
+from lightning_gancompress.networks.mobile_resnet import MobileResnetGenerator
 from lightning_gancompress.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from lightning_gancompress.networks.resnet import ResnetGenerator
 from lightning_gancompress.networks.spec import (
@@ -17,6 +18,7 @@ from lightning_gancompress.networks.unet import UnetGenerator
 __all__ = [
     "BatchNorm",
     "Init",
+    "MobileResnetGenerator",
     "NetworkSpec",
     "Norm",
     "PatchDiscriminator",

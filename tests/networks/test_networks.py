@@ -5,6 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_gancompress import UserError
 from lightning_gancompress.networks import (
+    MobileResnetGenerator,
     PatchDiscriminator,
     PixelDiscriminator,
     ResnetGenerator,
@@ -16,6 +17,8 @@ from lightning_gancompress.networks import (
 PUBLISHED = [  # millions of exact MACs at 256x256, and millions of parameters
     (ResnetGenerator, {}, 3, 49_551.507456, 11.378179),
     (ResnetGenerator, {"n_blocks": 6}, 3, 35_055.992832, 7.837699),
+    (MobileResnetGenerator, {}, 3, 11_066.671104, 1.987075),
+    (MobileResnetGenerator, {"ngf": 48}, 3, 6_488.064, 1.130883),
     (UnetGenerator, {}, 3, 6_048.186368, 54.413955),
     (UnetGenerator, {"ngf": 32}, 3, 1_549.795328, 13.608259),
     (PatchDiscriminator, {}, 6, 3_197.140992, 2.768705),
@@ -37,7 +40,11 @@ def test_macs_and_parameters_are_the_published_ones(network_class, args, channel
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize(
     ("network_class", "depth", "size"),
-    [(ResnetGenerator, {"n_blocks": 2}, 8), (UnetGenerator, {"n_downs": 6}, 64)],
+    [
+        (ResnetGenerator, {"n_blocks": 2}, 8),
+        (MobileResnetGenerator, {"n_blocks": 2}, 8),
+        (UnetGenerator, {"n_downs": 6}, 64),
+    ],
 )
 def test_generators_keep_size_and_range_with_any_channels(network_class, depth, size, norm, dropout):
     network = network_class(1, 5, ngf=2, norm=norm, dropout=dropout, init_gain=1.0, **depth)
@@ -48,6 +55,23 @@ def test_generators_keep_size_and_range_with_any_channels(network_class, depth, 
     assert torch.equal(network(source), network(source)) is not dropout
     network.eval()
     assert torch.equal(network(source), network(source))
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_the_mobile_resnet_bears_the_names_of_gan_compression(norm, dropout):
+    keys = set(MobileResnetGenerator(ngf=1, n_blocks=3, norm=norm, dropout=dropout).state_dict())
+    blocks = [f"model.{10 + n}.conv_block" for n in range(3)]
+    layers = [f"{block}.{n}.conv.{k}" for block in blocks for n in (1, 6) for k in (0, 2)]
+    layers += [f"model.{n}" for n in (1, 4, 7, 13, 16, 20)]
+    biased = layers if norm == "instance" else ["model.20"]
+    norms = [f"{block}.{n}" for block in blocks for n in (2, 7)] + [f"model.{n}" for n in (2, 5, 8, 14, 17)]
+    tensors = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    assert keys == {
+        *(f"{layer}.weight" for layer in layers),
+        *(f"{layer}.bias" for layer in biased),
+        *(f"{layer}.{tensor}" for layer in norms for tensor in tensors if norm == "batch"),
+    }
 
 
 def test_unet_has_dropout_in_all_but_five_levels():
@@ -85,6 +109,7 @@ def test_pixel_discriminator_sees_one_pixel():
         (UnetGenerator(ngf=1, n_downs=6), (1, 3, 96, 64), "96x64.*a multiple of 64"),
         (ResnetGenerator(ngf=1, n_blocks=1), (1, 3, 18, 16), "18x16.*a multiple of 4 and at least 8"),
         (ResnetGenerator(ngf=1, n_blocks=1), (1, 3, 4, 8), "4x8.*at least 8"),
+        (MobileResnetGenerator(ngf=1, n_blocks=1), (1, 3, 4, 10), "4x10.*a multiple of 4 and at least 8"),
         (PatchDiscriminator(ndf=1), (1, 6, 23, 64), "23x64.*at least 24"),
         (UnetGenerator(ngf=1), (1, 1, 256, 256), r"\(batch, 3, height, width\), not \(1, 1, 256, 256\)"),
         (ResnetGenerator(1, ngf=1), (1, 16, 16), r"\(batch, 1, height, width\), not \(1, 16, 16\)"),

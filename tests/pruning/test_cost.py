@@ -4,7 +4,12 @@ from small_networks import FITTING, Net, conv, random_inputs, random_mask, zeros
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_gancompress.networks import PatchDiscriminator, ResnetGenerator, UnetGenerator
+from lightning_gancompress.networks import (
+    MobileResnetGenerator,
+    PatchDiscriminator,
+    ResnetGenerator,
+    UnetGenerator,
+)
 from lightning_gancompress.pruning import MaskedCost, count_macs, count_params, find_groups, layer_costs, slim
 
 SHIPPED = {
@@ -20,6 +25,7 @@ COUNTABLE = SHIPPED | {name: make for name, (make, _) in FITTING.items()}
     ("network", "channels", "exact", "literature", "params"),
     [
         (ResnetGenerator, 3, 49.55, 56.80, 11.378),
+        (MobileResnetGenerator, 3, 11.07, 18.31, 1.987),
         (UnetGenerator, 3, 6.05, 18.14, 54.41),
         (PatchDiscriminator, 6, 3.20, 3.20, None),
     ],

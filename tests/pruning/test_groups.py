@@ -5,6 +5,7 @@ from torch import nn
 
 from lightning_gancompress import UserError
 from lightning_gancompress.networks import (
+    MobileResnetGenerator,
     PatchDiscriminator,
     PixelDiscriminator,
     ResnetGenerator,
@@ -25,12 +26,14 @@ def by_name(groups: ChannelGroups) -> dict[str, int]:
     [
         # stem, down, residual stream, two blocks, up, up; groups come in this order
         (ResnetGenerator(ngf=4, n_blocks=2), IMAGE, [4, 8, 16, 16, 16, 8, 4]),
+        # the same, and what each block's separable convolutions hand to one another
+        (MobileResnetGenerator(ngf=4, n_blocks=2), IMAGE, [4, 8, 16, 16, 16, 8, 4]),
         # six down, five up
         (UnetGenerator(ngf=4, n_downs=6), IMAGE, [4, 8, 16, 32, 32, 32, 32, 32, 16, 8, 4]),
         (PatchDiscriminator(ndf=4), PAIR, [4, 8, 16, 32]),
         (PixelDiscriminator(ndf=4), PAIR, [4, 8]),
     ],
-    ids=["resnet", "unet", "patch", "pixel"],
+    ids=["resnet", "mobile resnet", "unet", "patch", "pixel"],
 )
 def test_groups_of_the_shipped_networks(network, inputs, sizes):
     groups = find_groups(network, inputs)

@@ -36,6 +36,15 @@ SHIPPED = {
         )
     },
     **{
+        f"mobile resnet {norm}": (
+            "MobileResnetGenerator",
+            {"ngf": 4, "n_blocks": 3, "norm": norm},
+            "running",
+            (1, 3, 16, 16),
+        )
+        for norm in NORMS
+    },
+    **{
         f"unet {downs} {norm}": (
             "UnetGenerator",
             {"ngf": 4, "n_downs": downs, "norm": norm},

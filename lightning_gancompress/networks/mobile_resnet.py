@@ -1,0 +1,88 @@
+"""The ResNet generator with separable convolutions in its blocks, the usual teacher of GAN compression."""
+
+from torch import Tensor, nn
+
+from lightning_gancompress.networks.init import Init, init_weights
+from lightning_gancompress.networks.layers import Network, Norm, check_image, make_norm
+from lightning_gancompress.networks.resnet import resnet_layers
+
+
+class SeparableConv(nn.Module):
+    """A 3x3 convolution of each channel on its own, then one of 1x1 across channels."""
+
+    def __init__(self, channels: int, bias: bool) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, groups=channels, bias=bias),
+            nn.InstanceNorm2d(channels),  # in GAN Compression's files too, whatever norm the rest has
+            nn.Conv2d(channels, channels, 1, bias=bias),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Filter `features` (B, C, H, W) without padding."""
+        return self.conv(features)  # type: ignore[no-any-return]
+
+
+class MobileResnetBlock(nn.Module):
+    """Two reflection-padded separable convolutions beside an identity, (B, C, H, W) -> the same shape."""
+
+    def __init__(self, channels: int, norm: Norm, dropout: bool) -> None:
+        super().__init__()
+        bias = norm == "instance"  # a batch norm brings its own
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            SeparableConv(channels, bias),
+            make_norm(norm, channels),
+            nn.ReLU(),
+            nn.Dropout(0.5 if dropout else 0.0),  # always there, so that the names don't depend on it
+            nn.ReflectionPad2d(1),
+            SeparableConv(channels, bias),
+            make_norm(norm, channels),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Add the block's correction to `features`."""
+        return features + self.conv_block(features)  # type: ignore[no-any-return]
+
+
+class MobileResnetGenerator(Network):
+    """Translate images as `ResnetGenerator` does, with a sixth of its parameters and a quarter of its MACs.
+
+    (B, in_channels, H, W) -> (B, out_channels, H, W), both in [-1, 1]; H and W are multiples of 4,
+    at least 8.
+    The parameters bear the names of GAN Compression's `mobile_resnet_9blocks`, so that its files load.
+
+    Args:
+        in_channels: Channels of the source image.
+        out_channels: Channels of the translated image.
+        ngf: Channels of the stem; the residual stream has four times as many.
+        n_blocks: Residual blocks; 6 for images of 128 pixels and 9 for 256 are usual.
+        norm: Instance norm without parameters, or batch norm.
+        dropout: Drop half of the features within each residual block while training.
+        init: Distribution of the fresh weights.
+        init_gain: Its width.
+    """
+
+    size_multiple = 4
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        ngf: int = 64,
+        n_blocks: int = 9,
+        norm: Norm = "instance",
+        dropout: bool = False,
+        init: Init = "normal",
+        init_gain: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        blocks: list[nn.Module] = [MobileResnetBlock(4 * ngf, norm, dropout) for _ in range(n_blocks)]
+        self.model = resnet_layers(in_channels, out_channels, ngf, norm, blocks)
+        init_weights(self, init, init_gain)
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Translate `source` (B, C, H, W) in [-1, 1]."""
+        check_image(self, source, self.in_channels, smallest=8, multiple=self.size_multiple)
+        return self.model(source)  # type: ignore[no-any-return]
