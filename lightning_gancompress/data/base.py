@@ -195,7 +195,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Images of ``predict_folder``, in order: ``{"source": (B, C, H, W) in [-1, 1], "path": list, ...}``."""
+        """Images of ``predict_folder``, in order, by the keys of `Images`."""
         if self.predict_folder is None:
             raise UserError("predict needs images: set data.predict_folder to a folder with source images.")
         folder = Path(self.predict_folder)

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_gancompress.data import EpochSampler, ShardSampler
+from lightning_gancompress.data import EpochSampler, ShardSampler, ZipSampler
 from lightning_gancompress.errors import UserError
 
 
@@ -55,6 +55,51 @@ def test_ranks_share_out_the_centres():
     ]
     assert [len(set(shard)) for shard in shards] == [8, 8]
     assert not set(shards[0]) & set(shards[1])
+
+
+def test_a_longer_epoch_passes_over_the_images_again():
+    sampler = EpochSampler(range(4), 2, length=11)
+    assert len(sampler) == 11
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    passes = [first[:4], first[4:8], second[:4], second[4:8]]
+    assert all(sorted(code % 4 for code in codes) == list(range(4)) for codes in passes)
+    assert len(set(first + second)) == 22  # another augmentation each time
+    assert len({tuple(code % 4 for code in codes) for codes in passes}) > 1
+
+
+def test_ranks_share_out_a_longer_epoch():
+    shards = [list(EpochSampler(range(4), 1, trainer=rank_of(r, 2), length=11)) for r in range(2)]
+    assert [len(shard) for shard in shards] == [5, 5]
+    assert len({code for shard in shards for code in shard}) == 10
+
+
+def test_groups_repeat_if_the_domain_is_much_smaller():
+    table = torch.arange(4)[:, None].add(torch.arange(2)) % 4
+    sampler = EpochSampler(range(4), 2, neighbourhoods=table, members=2, length=20)
+    groups = torch.tensor(list(sampler)).reshape(-1, 2) % 4
+    assert len(groups) == 10
+    assert all((a - b) % 4 in {1, 3} for a, b in groups.tolist())
+
+
+def test_zip_is_as_long_as_the_shortest_and_shares_out_both():
+    table = torch.arange(10)[:, None].add(torch.arange(4)) % 10
+
+    def shard(rank):
+        trainer = rank_of(rank, 2)
+        grouped = EpochSampler(range(10), 4, 0, trainer, table, 4, length=13)
+        return ZipSampler([grouped, EpochSampler(range(13), 4, 7, trainer, length=13)])
+
+    shards = [list(shard(rank)) for rank in range(2)]
+    assert [len(codes) for codes in shards] == [len(shard(0))] * 2 == [4, 4]
+    assert not {b for _, b in shards[0]} & {b for _, b in shards[1]}
+
+
+def test_zip_sets_the_epoch_of_all():
+    both = ZipSampler([EpochSampler(range(5), 1, 0), EpochSampler(range(5), 1, 1)])
+    both.set_epoch(2)
+    assert {(a // 5, b // 5) for a, b in both} == {(2, 2)}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_gancompress.data import SyntheticFacades
+from lightning_gancompress.data import SyntheticFacades, SyntheticUnpairedFacades
 from lightning_gancompress.data.canvas import LABELS
 from lightning_gancompress.data.facades import render_facade
 from lightning_gancompress.errors import UserError
@@ -74,6 +74,26 @@ def test_labels_translate_to_photos_by_default(tmp_path):
     for key, image in (("source", label), ("target", photo)):
         expected = np.asarray(image).astype(np.float32) / 127.5 - 1
         np.testing.assert_allclose(batch[key][0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
+
+
+def test_two_domains_show_different_buildings(tmp_path):
+    options = {"n_train": 3, "n_val": 2, "n_test": 1, "size": 32, "num_workers": 0, "batch_size": 1}
+    data = SyntheticUnpairedFacades(str(tmp_path / "facades"), **options)
+    data.prepare_data()
+    data.setup("fit")
+    names = {
+        folder.name: sorted(file.stem for file in folder.iterdir()) for folder in data.root.glob("*[AB]")
+    }
+    assert names["trainA"] == ["0000", "0001", "0002"]
+    assert names["trainB"] == ["0003", "0004", "0005"]
+    assert names["valB"] == ["0008", "0009"]
+    assert len(set().union(*names.values())) == 12  # no building twice
+    for file, side in (("trainA/0001.png", 1), ("trainB/0004.png", 0)):
+        picture = np.asarray(render_facade(32, 0, int(file[-8:-4]))[side])
+        assert np.array_equal(np.asarray(Image.open(data.root / file)), picture)
+    facades(data.root).prepare_data()  # of other settings
+    assert (data.root / "train").is_dir()
+    assert not (data.root / "trainA").exists()
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
