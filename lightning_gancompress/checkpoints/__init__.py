@@ -8,6 +8,7 @@ from torch import nn
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.small import load_small, save_small
 from lightning_gancompress.checkpoints.training import (
+    KEY,
     is_training_checkpoint,
     load_networks,
     network_from_checkpoint,
@@ -16,6 +17,7 @@ from lightning_gancompress.checkpoints.upstream import (
     direction_in_name,
     load_upstream,
     network_from_tensors,
+    require_role,
     sibling,
     upstream_preprocessing,
 )
@@ -35,7 +37,11 @@ __all__ = [
 
 
 def load_generator(
-    path: str | Path, *, batch_norm: BatchNorm | None = None, network: str = "generator"
+    path: str | Path,
+    *,
+    batch_norm: BatchNorm | None = None,
+    network: str = "generator",
+    architecture: nn.Module | None = None,
 ) -> nn.Module:
     """Load a generator, ready to translate images: (B, C, H, W) in [-1, 1] to the same range, in eval mode.
 
@@ -43,20 +49,27 @@ def load_generator(
 
     Args:
         path: A small model (`.pth` with its `.json` beside it), a training checkpoint of this project
-            (`.ckpt`), or a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix.
+            (`.ckpt`), a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix, or the state dict of an
+            `architecture`.
         batch_norm: How batch norms work: "running" with the statistics of the training, "image" with those of
             each single image, as upstream's test script has it. None is as recorded, and "running" for
             upstream files.
-        network: Which network of a training checkpoint; "teacher.generator" is the uncompressed one.
+        network: Which network of a training checkpoint; "teacher.generator" is the uncompressed one, and
+            CycleGAN's are "generator_AtoB" and "generator_BtoA".
+        architecture: A network of your own class, whole, that the one in the file was cut from: needed where
+            the file doesn't say how to construct it. It stays as it is.
 
     Raises:
         UserError: When the file is missing, damaged, or holds something else.
     """
-    return load_network(path, network, batch_norm)[0]
+    return load_network(path, network, batch_norm, architecture)[0]
 
 
 def load_network(
-    path: str | Path, network: str = "generator", batch_norm: BatchNorm | None = None
+    path: str | Path,
+    network: str = "generator",
+    batch_norm: BatchNorm | None = None,
+    architecture: nn.Module | None = None,
 ) -> tuple[nn.Module, NetworkSpec]:
     """Load a generator or a discriminator from any file that `load_generator` reads, with its recipe.
 
@@ -66,11 +79,24 @@ def load_network(
     path = Path(path)
     _require_direction(path, network)
     if path.suffix == ".pth" and path.is_file() and path.with_suffix(".json").is_file():
-        return load_small(path, batch_norm=batch_norm)[:2]
+        return _small(path, network, batch_norm, architecture)
     content = read_torch(path)
     if is_training_checkpoint(content):
-        return network_from_checkpoint(content, path, network, batch_norm)
-    return network_from_tensors(content, path, batch_norm or "running", _role(network))
+        if KEY in content or architecture is None:
+            return network_from_checkpoint(content, path, network, batch_norm, architecture)
+        content = content["state_dict"]
+    return network_from_tensors(content, path, batch_norm or "running", _role(network), architecture)
+
+
+def _small(
+    path: Path, network: str, batch_norm: BatchNorm | None, architecture: nn.Module | None
+) -> tuple[nn.Module, NetworkSpec]:
+    small, spec, _ = load_small(path, batch_norm=batch_norm, architecture=architecture)
+    try:
+        require_role(spec.class_path, _role(network))
+    except UserError as error:
+        raise UserError(f"{path} can't be loaded: {error}") from error
+    return small, spec
 
 
 def _role(network: str) -> Literal["generator", "discriminator"]:
@@ -81,6 +107,6 @@ def _require_direction(path: Path, network: str) -> None:
     direction, needed = direction_in_name(path), network.rpartition("_")[2]
     if direction and needed in ("AtoB", "BtoA") and direction != needed:
         raise UserError(
-            f"{path} is a network of {direction} by its name, where {network} is needed: name that one's file, "
-            f"or choose the direction {direction}."
+            f"{path} is a network of {direction} by its name, where {network} is needed: name the file of "
+            f"that one, or choose the direction {direction}."
         )

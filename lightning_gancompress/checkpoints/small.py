@@ -55,13 +55,14 @@ def save_small(
 
 
 def load_small(
-    path: str | Path, *, batch_norm: BatchNorm | None = None
+    path: str | Path, *, batch_norm: BatchNorm | None = None, architecture: nn.Module | None = None
 ) -> tuple[nn.Module, NetworkSpec, dict[str, Any]]:
     """Return the network in eval mode, its recipe, and the whole description.
 
     Args:
         path: The `.pth` file; its `.json` lies beside it.
         batch_norm: Reading of the batch norms that replaces the recorded one, or None.
+        architecture: Such a network, whole, where the description lacks the arguments of its class.
 
     Raises:
         UserError: When one of the two files is missing, damaged or not for the other.
@@ -71,7 +72,7 @@ def load_small(
     description = _read_description(path.with_suffix(".json"))
     try:
         spec = NetworkSpec.from_dict(description["network"]).reading(batch_norm)
-        return spec.build(tensors).eval(), spec, description
+        return spec.build(tensors, architecture).eval(), spec, description
     except (UserError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} and the .json beside it don't make a network: {error}") from error
 

@@ -56,11 +56,18 @@ def load_upstream(
 
 
 def network_from_tensors(
-    content: Any, path: Path, batch_norm: BatchNorm = "running", role: Role | None = None
+    content: Any,
+    path: Path,
+    batch_norm: BatchNorm = "running",
+    role: Role | None = None,
+    architecture: nn.Module | None = None,
 ) -> tuple[nn.Module, NetworkSpec]:
-    """Do `load_upstream` with the `content` that `path` had."""
+    """Do `load_upstream` with the `content` that `path` had, or make it the tensors of `architecture`."""
     try:
-        tensors = state_dict_in(content)
+        tensors = _clean(content)
+        if architecture is not None:
+            spec = NetworkSpec.of(architecture).reading(batch_norm)
+            return spec.build(tensors, architecture).eval(), spec
         kind, init_args = _architecture(tensors)
         require_role(kind, role)
         if "dropout" in init_args:
@@ -114,7 +121,7 @@ def upstream_preprocessing(path: str | Path) -> dict[str, str | int]:
     return {name: int(value) if value.isdigit() else value for name, value in found.items()}
 
 
-def state_dict_in(content: Any) -> dict[str, Tensor]:
+def _clean(content: Any) -> dict[str, Tensor]:
     """Check that `content` is a state dict; drop the wrapper's prefix and what profilers left in it."""
     if not isinstance(content, Mapping) or not content:
         raise UserError("it is empty or no state dict. Save the network's state_dict().")
@@ -169,7 +176,8 @@ def _architecture(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
     raise UserError(
         f"its keys ({', '.join(list(tensors)[:3])}, ...) are of no architecture known here. Known are the "
         "ResNet, mobile ResNet and U-Net generators and the patch and pixel discriminators of "
-        "pytorch-CycleGAN-and-pix2pix and its forks; for any other, give its class too."
+        "pytorch-CycleGAN-and-pix2pix and its forks. For any other, give generator.class_path in a "
+        "configuration, or a network as architecture=... in Python."
     )
 
 

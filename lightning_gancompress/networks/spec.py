@@ -1,5 +1,6 @@
 """What it takes to build a network again: class, arguments, norm reading and channel widths."""
 
+import copy
 import dataclasses
 import importlib
 from collections.abc import Iterable, Mapping
@@ -23,14 +24,15 @@ class NetworkSpec:
 
     Attributes:
         class_path: Import path of the class, a shipped one or the user's own.
-        init_args: Arguments of its constructor.
+        init_args: Arguments of its constructor; None where nobody knows them, so that `build` has to be given
+            the network itself.
         batch_norm: "running" leaves batch norms as they are; "image" makes each an instance norm with the
             learned affine parameters, which is what a batch norm in training mode does to a single image.
         widths: Channels per layer as `channel_widths` gives them; None means as constructed.
     """
 
     class_path: str
-    init_args: dict[str, Any]
+    init_args: dict[str, Any] | None
     batch_norm: BatchNorm = "running"
     widths: dict[str, list[int]] | None = None
 
@@ -41,33 +43,34 @@ class NetworkSpec:
         Args:
             network: A shipped network knows its arguments.
             config: `class_path` and `init_args` of any other, as they stood in the YAML.
-
-        Raises:
-            UserError: When nobody knows the arguments.
         """
         if config is not None:
             return cls(config["class_path"], dict(config.get("init_args") or {}))
         name = type(network).__name__
         arguments = getattr(network, "init_args", None)
-        if arguments is None:
-            raise UserError(
-                f"{name} can't be described: its constructor arguments are not known. "
-                "Give it by class_path and init_args."
-            )
         package, module = __name__.rpartition(".")[0], type(network).__module__
-        return cls(f"{package if module.startswith(package) else module}.{name}", dict(arguments))
+        return cls(
+            f"{package if module.startswith(package) else module}.{name}",
+            None if arguments is None else dict(arguments),
+        )
 
-    def build(self, state_dict: Mapping[str, Tensor] | None = None) -> nn.Module:
+    def build(
+        self, state_dict: Mapping[str, Tensor] | None = None, architecture: nn.Module | None = None
+    ) -> nn.Module:
         """Return the network in training mode, on the CPU, with fresh weights or a copy of `state_dict`.
+
+        Args:
+            state_dict: Tensors of the network.
+            architecture: What to copy instead of constructing it, if the arguments are not known.
 
         Raises:
             UserError: When the class can't be imported or made, or the tensors don't fit it.
         """
         shipped = self.class_path.startswith(f"{__name__.split('.')[0]}.")
         # without drawing weights in vain; a user's class, though, may compute in its constructor
-        hollow = shipped and state_dict is not None
+        hollow = shipped and state_dict is not None and architecture is None
         with torch.device("meta") if hollow else nullcontext():
-            network = self._construct()
+            network = self._construct() if architecture is None else copy.deepcopy(architecture).train().cpu()
             if self.batch_norm == "image":
                 use_image_statistics(network)
             if self.widths is not None:
@@ -75,10 +78,16 @@ class NetworkSpec:
         if state_dict is not None:
             load_tensors(network.to_empty(device="cpu") if hollow else network, state_dict)
         elif shipped and self.widths is not None:
-            init_weights(network, self.init_args.get("init", "normal"), self.init_args.get("init_gain", 0.02))
+            drawn = self.init_args or {}
+            init_weights(network, drawn.get("init", "normal"), drawn.get("init_gain", 0.02))
         return network
 
     def _construct(self) -> nn.Module:
+        if self.init_args is None:
+            raise UserError(
+                f"The arguments that {self.class_path} was made with are not recorded: pass such a network, "
+                "whole, as in load_generator(path, architecture=...)."
+            )
         module_name, _, class_name = self.class_path.rpartition(".")
         try:
             network_class = getattr(importlib.import_module(module_name), class_name)

@@ -6,17 +6,20 @@ import torch
 from lightning_gancompress import UserError, load_generator
 from lightning_gancompress.checkpoints import load_network, load_networks
 from lightning_gancompress.networks import NetworkSpec, channel_widths, set_channel_widths
-from lightning_gancompress.pruning import ChannelMasks, find_groups
+from lightning_gancompress.pruning import Bundle, ChannelMasks, find_groups
 
 GENERATOR = NetworkSpec(
     "lightning_gancompress.networks.UnetGenerator",
     {"ngf": 4, "n_downs": 5, "init_gain": 0.1, "dropout": False},
 )
+RESNET = NetworkSpec(
+    "lightning_gancompress.networks.ResnetGenerator", {"ngf": 4, "n_blocks": 1, "init_gain": 0.1}
+)
 DISCRIMINATOR = NetworkSpec("lightning_gancompress.networks.PatchDiscriminator", {"ndf": 4, "n_layers": 1})
 SOURCE = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def checkpoint(kind, phase, networks, specs):
+def checkpoint(kind, phase, networks, specs, **header):
     return {
         "pytorch-lightning_version": "2.6.0",
         "epoch": 1,
@@ -31,6 +34,7 @@ def checkpoint(kind, phase, networks, specs):
             "phase": phase,
             "networks": {prefix: spec.to_dict() for prefix, spec in specs.items()},
             "preprocessing": {"crop_size": 32},
+            **header,
         },
     }
 
@@ -117,6 +121,110 @@ def test_a_search_gives_the_student_slim(file, search):
     assert torch.equal(spec.build(slim.state_dict()).eval()(SOURCE), slim(SOURCE))
     teacher = load_networks(file)["teacher.generator"][0]
     assert channel_widths(teacher) == channel_widths(student)
+
+
+DIRECTIONS = ["generator_AtoB", "generator_BtoA"]
+JUDGES = ["discriminator_AtoB", "discriminator_BtoA"]
+
+
+def cyclegan(phase="search", **header):
+    """A compression of CycleGAN of two quite different generators."""
+    torch.manual_seed(0)
+    pair = dict(zip(DIRECTIONS, (GENERATOR, RESNET), strict=True)) | dict.fromkeys(JUDGES, DISCRIMINATOR)
+    specs = {f"{part}.{role}": spec for part in ("teacher", "student") for role, spec in pair.items()}
+    networks = {prefix: spec.build().eval() for prefix, spec in specs.items()}
+    return checkpoint("compression", phase, networks, specs, **header), networks
+
+
+def test_a_search_of_both_directions_shares_one_mask(file):
+    ignored = ["generator_BtoA.model.4"]
+    content, networks = cyclegan(sides={"generator": DIRECTIONS}, ignored_layers={"generator": ignored})
+    bundle = Bundle({role: networks[f"student.{role}"] for role in DIRECTIONS})
+    groups = find_groups(bundle, [SOURCE[:1]] * 2, ignored)
+    mask = (torch.rand(groups.total) > 0.4).float()
+    for part in groups.split(mask):
+        part[0] = 1.0
+    content["state_dict"]["sides.generator.masks.mask"] = mask
+    torch.save(content, file)
+
+    masks = ChannelMasks(groups)
+    masks.attach(bundle)
+    masks.set(mask)
+    loaded = load_networks(file)
+    for role, expected in zip(DIRECTIONS, bundle(SOURCE, SOURCE), strict=True):
+        slim, spec = loaded[f"student.{role}"]
+        whole = networks[f"teacher.{role}"]
+        assert sum(p.numel() for p in slim.parameters()) < sum(p.numel() for p in whole.parameters())
+        torch.testing.assert_close(slim(SOURCE), expected, rtol=0, atol=1e-5)
+        assert torch.equal(load_generator(file, network=role)(SOURCE), slim(SOURCE))
+        assert channel_widths(loaded[f"teacher.{role}"][0]) == channel_widths(whole)
+        assert torch.equal(spec.build(slim.state_dict()).eval()(SOURCE), slim(SOURCE))
+    assert loaded["student.generator_BtoA"][0].get_submodule("model.4").out_channels == 8
+
+
+def test_a_search_of_one_direction_leaves_the_partner_whole(file):
+    content, networks = cyclegan(sides={"generator": ["generator_BtoA"]}, wanted=["generator_BtoA"])
+    groups = find_groups(networks["student.generator_BtoA"], [SOURCE[:1]])
+    mask = torch.zeros(groups.total)
+    for part in groups.split(mask):
+        part[0] = 1.0
+    content["state_dict"]["sides.generator.masks.mask"] = mask
+    torch.save(content, file)
+    assert load_network(file)[0].get_submodule("model.1").out_channels == 1
+    partner = load_generator(file, network="generator_AtoB")
+    assert torch.equal(partner(SOURCE), networks["student.generator_AtoB"](SOURCE))
+
+
+@pytest.mark.parametrize("wanted", [{}, {"wanted": DIRECTIONS}])
+@pytest.mark.parametrize("part", ["", "teacher."])
+def test_two_directions_must_be_told_apart(file, wanted, part):
+    torch.save(cyclegan("finetune", **wanted)[0], file)
+    with pytest.raises(
+        UserError,
+        match=rf"each direction: ask for {part}generator_AtoB or {part}generator_BtoA \(.*--network",
+    ):
+        load_generator(file, network=f"{part}generator")
+
+
+def test_the_one_direction_that_was_compressed_needs_no_name(file):
+    content, networks = cyclegan("finetune", wanted=["generator_BtoA"])
+    torch.save(content, file)
+    assert torch.equal(load_generator(file)(SOURCE), networks["student.generator_BtoA"](SOURCE))
+    teacher = load_generator(file, network="teacher.generator")
+    assert torch.equal(teacher(SOURCE), networks["teacher.generator_BtoA"](SOURCE))
+    judge = load_network(file, "discriminator")[0]
+    images = torch.rand(1, 6, 32, 32)
+    assert torch.equal(judge(images), networks["student.discriminator_BtoA"](images))
+
+
+def test_a_single_generator_with_a_direction_needs_no_name(file):
+    specs = {"networks.generator_AtoB": RESNET}
+    networks = {prefix: spec.build().eval() for prefix, spec in specs.items()}
+    torch.save(checkpoint("teacher", "teacher", networks, specs), file)
+    assert torch.equal(load_generator(file)(SOURCE), networks["networks.generator_AtoB"](SOURCE))
+    with pytest.raises(
+        UserError, match=r"no network 'generator_BtoA': choose one of networks\.generator_AtoB"
+    ):
+        load_generator(file, network="generator_BtoA")
+
+
+def test_a_network_of_unknown_arguments_is_built_on_one_like_it(file, search):
+    content, networks = search
+    for recipe in content["gancompress"]["networks"].values():
+        recipe["init_args"] = None
+    mask = torch.zeros(find_groups(networks["student.generator"], [SOURCE[:1]]).total)
+    mask[::2] = 1.0
+    content["state_dict"]["sides.generator.masks.mask"] = mask
+    torch.save(content, file)
+    with pytest.raises(UserError, match=r"student.generator of .*last.ckpt .*pass such a network, whole"):
+        load_generator(file)
+    whole = GENERATOR.build()
+    slim, spec = load_network(file, architecture=whole)
+    masks = ChannelMasks(find_groups(networks["student.generator"], [SOURCE[:1]]))
+    masks.attach(networks["student.generator"])
+    masks.set(mask)
+    torch.testing.assert_close(slim(SOURCE), networks["student.generator"](SOURCE), rtol=0, atol=1e-5)
+    assert torch.equal(spec.build(slim.state_dict(), whole).eval()(SOURCE), slim(SOURCE))
 
 
 def test_an_unknown_network_is_named_with_those_there_are(file, teacher):

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -78,8 +79,23 @@ def test_a_shipped_network_knows_its_recipe(network):
 def test_a_users_network_is_described_by_its_config():
     config = {"class_path": CUSTOM.class_path, "init_args": {"channels": 4}}
     assert NetworkSpec.of(Custom(4), config) == CUSTOM
-    with pytest.raises(UserError, match="Custom can't be described"):
-        NetworkSpec.of(Custom(4))
+
+
+def test_a_network_of_unknown_arguments_is_built_on_one_like_it():
+    spec = NetworkSpec.of(Custom(4))
+    assert spec == NetworkSpec(CUSTOM.class_path, None)
+    with pytest.raises(UserError, match=r"arguments that .*Custom .* not recorded: pass such a network"):
+        spec.build()
+    whole = Custom(4)
+    before = copy.deepcopy(whole.state_dict())
+    narrow = NetworkSpec(CUSTOM.class_path, {"channels": 4}, widths=halved(whole)).build()
+    twin = dataclasses.replace(spec, widths=halved(whole)).build(narrow.state_dict(), whole)
+    source = torch.rand(1, 3, 8, 8)
+    assert torch.equal(twin(source), narrow(source))
+    assert channel_widths(whole) == channel_widths(Custom(4))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in whole.state_dict().items())
+    with pytest.raises(UserError, match="The channel widths are not those of ResnetGenerator"):
+        dataclasses.replace(spec, widths=halved(whole)).build(narrow.state_dict(), ResnetGenerator())
 
 
 def test_plain_types_survive_json():
