@@ -129,7 +129,7 @@ def teacher_of(model: GANModule) -> nn.Module:
     """The uncompressed generator of a module that has not been set up."""
     if isinstance(model, CompressionModule):
         model.build()
-    return next(iter(model.generators().values()))
+    return next(iter(model.generators(model.task.wanted[0]).values()))
 
 
 # -- costs -----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from lightning_gancompress.density import (
     Comparison,
     CriticEncoder,
     Encoder,
+    GeneratorEncoder,
     adversarial_density,
     cache_key,
     gather_features,
@@ -53,10 +54,12 @@ class CollaborativePruning(PruningPolicy):
         members: Images drawn from a neighbourhood for a step; a batch holds `data.search_batch_size` images.
         adversarial_weight: Weight of the adversarial density objective.
         comparison: What the critic compares an image with: its neighbourhood, the whole batch, or nothing.
-        kernel_weight: Weight of the kernel density objective.
+        kernel_weight: Weight of the kernel density objective; None is 1 where no discriminator can judge,
+            else 0.
         teacher_weight: Weight of the L1 distance to the teacher's images.
         task_weight: Weight of the task's own losses against the real targets.
-        encoder: Feature space of the neighbourhoods; None is the teacher's discriminator.
+        encoder: Feature space of the neighbourhoods; None is the teacher's discriminator, or without one
+            its generator.
         cache_dir: Where neighbour tables are kept for reruns; None is `<default_root_dir>/cache`.
         teacher_cache_gb: Host memory per process for the teacher's images, in GB; what does not fit is
             computed each time.
@@ -74,7 +77,7 @@ class CollaborativePruning(PruningPolicy):
         members: int = 4,
         adversarial_weight: float = 1.0,
         comparison: Comparison = "local",
-        kernel_weight: float = 0.0,
+        kernel_weight: float | None = None,
         teacher_weight: float = 10.0,
         task_weight: float = 0.0,
         encoder: Encoder | None = None,
@@ -102,7 +105,7 @@ class CollaborativePruning(PruningPolicy):
         self.kernel_weight, self.teacher_weight, self.task_weight = kernel_weight, teacher_weight, task_weight
         self.encoder = encoder
         self.cache_dir, self.teacher_cache_gb = cache_dir, teacher_cache_gb
-        self._encoder: Encoder | None = None  # the one in use
+        self._encoders: dict[str, Encoder] = {}  # in use, by generator
         self._images = ImageCache(0)
 
     # -- before the search -----------------------------------------------------------------------------
@@ -117,6 +120,18 @@ class CollaborativePruning(PruningPolicy):
         sizes = {role: side.groups.sizes for role, side in module.sides.items()}
         for role in sizes:
             module.agents[role] = PruningAgent(sizes[role], sizes.get(PEER[role]) if self.feedback else None)
+        if not len(module.bundle("discriminator")):
+            if not (self._kernel_weight(module) or self.teacher_weight or self.task_weight):
+                raise UserError(
+                    "adversarial_weight acts through a discriminator, and the teacher has none: raise "
+                    "kernel_weight or teacher_weight."
+                )
+            rank_zero_info("The teacher has no discriminator: the search goes without adversarial objective.")
+
+    def _kernel_weight(self, module: CompressionModule) -> float:
+        if self.kernel_weight is None:
+            return 0.0 if len(module.bundle("discriminator")) else 1.0
+        return self.kernel_weight
 
     def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
         """AdamW, as the paper's authors use for their agents."""
@@ -134,36 +149,48 @@ class CollaborativePruning(PruningPolicy):
                 "PairedDataModule or a data module derived from it."
             )
         self._images = ImageCache(self.teacher_cache_gb)
-        self._encoder = (self.encoder or _critic(module)).to(module.device)
-        table = self._neighbourhoods(trainer, module, datamodule, self._encoder)
-        datamodule.neighbourhoods = {"generator": table}
+        self._encoders = {
+            role: (self.encoder or default_encoder(module, role)).to(module.device)
+            for role in module.task.wanted
+        }
+        datamodule.neighbourhoods = self._neighbourhoods(trainer, module, datamodule)
         datamodule.members = self.members
 
     def _neighbourhoods(
-        self, trainer: Trainer, module: CompressionModule, datamodule: Any, encoder: Encoder
-    ) -> Tensor:
+        self, trainer: Trainer, module: CompressionModule, datamodule: Any
+    ) -> dict[str, Tensor]:
         folder = Path(self.cache_dir or Path(trainer.default_root_dir) / "cache")
-        key = cache_key(module.teacher, encoder, type(encoder), self.neighbours, datamodule.fingerprint())
-        table = load_table(folder, key)
-        if table is None:
+        data = datamodule.fingerprint()
+        keys = {
+            role: cache_key(role, module.teacher, encoder, type(encoder), self.neighbours, data)
+            for role, encoder in self._encoders.items()
+        }
+        tables = {role: load_table(folder, key) for role, key in keys.items()}
+        missing = [role for role, table in tables.items() if table is None]
+        if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")
-            features = self._features(trainer, module, datamodule, encoder)
-            table = nearest_neighbours(features, self.neighbours)
-            save_table(folder, key, table)
+            for role, features in self._features(trainer, module, datamodule, missing).items():
+                tables[role] = table = nearest_neighbours(features, self.neighbours)
+                save_table(folder, keys[role], table)
         # every rank has looked itself, which takes no longer; but one may have found another machine's file
-        return trainer.strategy.broadcast(table)
+        return {
+            role: trainer.strategy.broadcast(table) for role, table in tables.items() if table is not None
+        }
 
     @torch.no_grad()
     def _features(
-        self, trainer: Trainer, module: CompressionModule, datamodule: Any, encoder: Encoder
-    ) -> Tensor:
-        batches = []
+        self, trainer: Trainer, module: CompressionModule, datamodule: Any, roles: list[str]
+    ) -> dict[str, Tensor]:
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
         for cpu_batch in datamodule.plain_train_loader():
             batch = trainer.strategy.batch_to_device(cpu_batch, module.device)
             with trainer.precision_plugin.forward_context():  # as in the steps, which use these images again
                 images = self._teacher_images(module, batch)
-            batches.append((cpu_batch["index"], encoder(batch["source"], images["generator"])))
-        return gather_features(batches)
+            for role, view in module.task.views(batch).items():
+                if role in found:
+                    features = self._encoders[role](view["source"], images[role])
+                    found[role].append((view["index"].cpu(), features))
+        return {role: gather_features(batches) for role, batches in found.items()}
 
     # -- the search ------------------------------------------------------------------------------------
 
@@ -187,8 +214,10 @@ class CollaborativePruning(PruningPolicy):
         epochs = module.current_epoch + batch_idx / module.trainer.num_training_batches
         progress = epochs / (self.search_epochs * self.budget_ramp) if self.budget_ramp else 1.0
         task, student = module.task, module.student
+        if self.task_weight:
+            batch = module.with_targets(batch)
         teacher_images = self._teacher_images(module, batch)
-        student_images = task.generate(student, batch)
+        student_images = task.generate(student, batch, task.wanted)
         logs: dict[str, Tensor] = {}
         if "discriminator" in module.sides:
             real = task.judge(student, batch, teacher_images)
@@ -213,18 +242,21 @@ class CollaborativePruning(PruningPolicy):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         task, student = module.task, module.student
         terms: dict[str, tuple[float, Tensor]] = {}
-        if self.adversarial_weight:
-            fake = task.judge(student, batch, images)
+        fake = task.judge(student, batch, images) if self.adversarial_weight else {}
+        if fake:
             with torch.no_grad():
                 real = task.judge(student, batch, teacher_images)
             losses = [adversarial_density(fake[k], real[k], self.members, self.comparison) for k in fake]
             terms["generator_density"] = self.adversarial_weight, torch.stack(losses).mean()
-        if self.kernel_weight:
-            assert self._encoder is not None
-            ours = self._encoder(batch["source"], images["generator"])
-            with torch.no_grad():
-                theirs = self._encoder(batch["source"], teacher_images["generator"])
-            terms["generator_kernel"] = self.kernel_weight, kernel_density(theirs, ours, self.members)
+        if kernel_weight := self._kernel_weight(module):
+            distances = []
+            for role, view in task.views(batch).items():
+                if role in images:
+                    ours = self._encoders[role](view["source"], images[role])
+                    with torch.no_grad():
+                        theirs = self._encoders[role](view["source"], teacher_images[role])
+                    distances.append(kernel_density(theirs, ours, self.members))
+            terms["generator_kernel"] = kernel_weight, torch.stack(distances).mean()
         if self.teacher_weight:
             terms["teacher_l1"] = self.teacher_weight, task.reconstruction(images, teacher_images)
         if self.task_weight:
@@ -260,7 +292,7 @@ class CollaborativePruning(PruningPolicy):
         for role, mask in self._decided(module).items():
             side = module.sides[role]
             logs[f"search/{role}_macs"] = float(side.cost(mask)) / side.cost.full
-            logs |= {f"mask/{role}/{name}": float(n) for name, n in side.groups.kept(mask).items()}
+            logs |= {f"mask/{name}": float(n) for name, n in side.groups.kept(mask).items()}
         module.log_dict(logs, sync_dist=True)
 
     # -- the end of the search -------------------------------------------------------------------------
@@ -314,18 +346,26 @@ class CollaborativePruning(PruningPolicy):
 
     @torch.no_grad()
     def _teacher_images(self, module: CompressionModule, batch: dict[str, Any]) -> Images:
-        images = self._images.get(batch["path"])
-        if images is None:
-            # rounded as in the cache: a resumed run, whose cache is empty, must see the same
-            images = module.task.generate(module.teacher, batch)["generator"].half()
-            self._images.put(batch["path"], images)
-        return {"generator": images.to(batch["source"], non_blocking=True)}
+        images = {}
+        for role, view in module.task.views(batch).items():
+            if role not in module.task.wanted:
+                continue
+            image = self._images.get(view["path"])
+            if image is None:
+                # rounded as in the cache: a resumed run, whose cache is empty, must see the same
+                image = module.teacher[role](view["source"]).half()
+                self._images.put(view["path"], image)
+            images[role] = image.to(view["source"], non_blocking=True)
+        return images
 
 
-def _critic(module: CompressionModule) -> Encoder:
-    discriminator = module.teacher["discriminator"]
+def default_encoder(module: CompressionModule, role: str) -> Encoder:
+    """The teacher's discriminator for a generator's images, or without one the generator itself."""
+    discriminator = module.task.discriminator_of(role)
+    if discriminator not in module.teacher:
+        return GeneratorEncoder(module.teacher[role])
 
     def judge(source: Tensor, image: Tensor) -> object:
-        return module.task.judge(module.teacher, {"source": source}, {"generator": image})
+        return module.task.judge(module.teacher, {"source": source}, {role: image})
 
-    return CriticEncoder(judge, discriminator)
+    return CriticEncoder(judge, module.teacher[discriminator])

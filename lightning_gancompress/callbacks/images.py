@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_gancompress.files import write_files
 from lightning_gancompress.metrics import to_uint8
+from lightning_gancompress.tasks import suffix
 
 GAP = 2  # pixels between pictures
 HEADER = 14  # pixels: one line of the default font
@@ -21,8 +22,8 @@ class ImageGrid(Callback):
     """Draw the first images of validation and test: a row for each, in the columns of the step's output.
 
     Under `default_root_dir`: `images/epoch_XXXX.png` after an epoch's validation, `validate/grid.png` after a
-    validation of its own, `test/grid.png` after a test. Loggers that take images get them too (`log_image`,
-    as WandbLogger has it).
+    validation of its own, `test/grid.png` after a test; for CycleGAN one per direction (`grid_AtoB.png`).
+    Loggers that take images get them too (`log_image`, as WandbLogger has it).
 
     Args:
         every_n_epochs: Draw after each so many epochs of training.
@@ -31,7 +32,7 @@ class ImageGrid(Callback):
 
     def __init__(self, every_n_epochs: int = 1, n_images: int = 8) -> None:
         self.every_n_epochs, self.n_images = every_n_epochs, n_images
-        self._columns: dict[str, list[Tensor]] = {}
+        self._columns: dict[str, dict[str, list[Tensor]]] = {}  # by role and name
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new grid."""
@@ -47,7 +48,7 @@ class ImageGrid(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep images while rows are missing."""
-        if self._due(trainer) and dataloader_idx == 0:
+        if self._due(trainer):
             self._collect(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,7 +71,7 @@ class ImageGrid(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep images while rows are missing."""
-        if trainer.is_global_zero and dataloader_idx == 0:
+        if trainer.is_global_zero:
             self._collect(outputs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,20 +83,21 @@ class ImageGrid(Callback):
             return False
         return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _collect(self, outputs: dict[str, Tensor]) -> None:
-        for name, images in outputs.items():
-            column = self._columns.setdefault(name, [])
-            column.extend(images[: self.n_images - len(column)].detach().cpu())
+    def _collect(self, outputs: dict[str, dict[str, Tensor]]) -> None:
+        for role, images_by_name in outputs.items():
+            columns = self._columns.setdefault(role, {})
+            for name, images in images_by_name.items():
+                column = columns.setdefault(name, [])
+                column.extend(images[: self.n_images - len(column)].detach().cpu())
 
     def _write(self, trainer: Trainer, name: str, key: str) -> None:
-        if not self._columns:
-            return
-        grid = draw_grid(self._columns)
+        for role, columns in self._columns.items():
+            grid, path = draw_grid(columns), Path(trainer.default_root_dir, name)
+            write_files({path.with_stem(path.stem + suffix(role)): png(grid)})
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_image"):
+                    logger.log_image(key=key + suffix(role), images=[grid])
         self._columns = {}
-        write_files({Path(trainer.default_root_dir, name): png(grid)})
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(key=key, images=[grid])
 
 
 def draw_grid(columns: dict[str, list[Tensor]]) -> Image.Image:

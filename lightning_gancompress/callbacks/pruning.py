@@ -60,7 +60,7 @@ class PruningPolicy(Callback, ABC):
 
 def magnitudes(module: CompressionModule, role: str) -> Tensor:
     """Mean absolute weight `(total,)` of all filters that write or read each channel."""
-    side, network = module.sides[role], module.student[role]
+    side, network = module.sides[role], module.bundle(role)
     total = torch.zeros(side.groups.total + 1)
     count = torch.zeros_like(total)
     for name, channels in side.groups.layers.items():

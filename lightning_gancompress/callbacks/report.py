@@ -49,9 +49,12 @@ def measure_latencies(
     return result | {"networks": {n: asdict(time) for n, time in zip(networks, latencies, strict=True)}}
 
 
-def write_report(folder: Path, results: dict[str, Any]) -> None:
-    """Write `results.json` and `table.md` into `folder`."""
-    files = {"results.json": json.dumps(results, indent=2) + "\n", "table.md": table(results)}
+def write_report(folder: Path, results: dict[str, Any], suffix: str = "") -> None:
+    """Write `results.json` and `table.md` into `folder`; `suffix` goes before the extensions."""
+    files = {
+        f"results{suffix}.json": json.dumps(results, indent=2) + "\n",
+        f"table{suffix}.md": table(results),
+    }
     write_files({folder / name: text.encode() for name, text in files.items()})
 
 
@@ -66,6 +69,8 @@ def table(results: dict[str, Any]) -> str:
         notes.append("The search isn't over: the student is the whole network under masks.")
     if "teacher_l1" in results:
         notes.append(f"L1 between student and teacher: {results['teacher_l1']:.4f}.")
+    if "fid_reals" in results:
+        notes.append(f"FID and KID against the real images of: {results['fid_reals']}.")
     if "teacher_ise" in results:
         notes.append(
             "Student beside teacher, by Inception features: density "
@@ -92,7 +97,12 @@ def _cells(facts: dict[str, Any]) -> dict[str, str]:
     }
     if "latency_ms" in facts:
         cells["Latency"] = f"{facts['latency_ms']['median_ms']:.4g} ms"
-    cells |= {"L1": f"{facts['l1']:.4f}", "PSNR": f"{facts['psnr']:.2f} dB", "SSIM": f"{facts['ssim']:.4f}"}
+    if "l1" in facts:
+        cells |= {
+            "L1": f"{facts['l1']:.4f}",
+            "PSNR": f"{facts['psnr']:.2f} dB",
+            "SSIM": f"{facts['ssim']:.4f}",
+        }
     for key, value in facts.items():
         name, _, feature = key.partition("_")
         label = name.upper() + (f"-{feature}" if feature else "")

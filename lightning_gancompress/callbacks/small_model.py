@@ -12,11 +12,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_gancompress.checkpoints import save_small
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.pruning import count_params
+from lightning_gancompress.tasks import suffix
 
 
 class SmallModel(Callback):
     """Write `<default_root_dir>/generator.pth` and `generator.json` when a compression ends.
 
+    CycleGAN gets a pair of files per compressed direction: `generator_AtoB.pth` and so on.
     `lightning_gancompress.load_generator` reads them back without Lightning.
     """
 
@@ -26,20 +28,20 @@ class SmallModel(Callback):
             return
         if not trainer.is_global_zero:
             return
-        path = Path(trainer.default_root_dir) / "generator.pth"
-        network, spec = pl_module.student["generator"], pl_module.specs["student.generator"]
         preprocessing = dict(getattr(trainer.datamodule, "preprocessing", {}))  # type: ignore[attr-defined]
-        save_small(
-            network, spec, path, preprocessing=preprocessing, provenance=self._provenance(trainer, pl_module)
-        )
-        rank_zero_info(f"Small generator: {path} ({count_params(network) / 1e6:.4g} M parameters)")
+        for role in pl_module.task.wanted:
+            path = Path(trainer.default_root_dir) / f"generator{suffix(role)}.pth"
+            network, spec = pl_module.student[role], pl_module.specs[f"student.{role}"]
+            provenance = self._provenance(trainer, pl_module)
+            save_small(network, spec, path, preprocessing=preprocessing, provenance=provenance)
+            rank_zero_info(f"Small generator: {path} ({count_params(network) / 1e6:.4g} M parameters)")
 
     @staticmethod
     def _provenance(trainer: Trainer, module: CompressionModule) -> dict[str, Any]:
         from lightning_gancompress import __version__
 
         return {
-            "teacher": str(module.files["generator"]),
+            "teacher": str(module.cast.files),
             "budget": module.budgets["generator"],
             "convention": module.convention,
             "policy": type(module.policy).__name__,

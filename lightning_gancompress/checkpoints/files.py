@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_gancompress.errors import UserError
 
@@ -37,6 +38,22 @@ def read_torch(path: Path) -> Any:
         raise UserError(
             f"{path} is truncated or was not written by torch.save: copy or download it again."
         ) from error
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of one network, also where they lie under `state_dict` or come from a wrapper.
+
+    Raises:
+        UserError: When the file can't be read or holds no state dict.
+    """
+    content = read_torch(path)
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    tensors = {
+        key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise UserError(f"{path} holds no state dict: save the network's state_dict().")
+    return tensors
 
 
 def _holds_objects(path: Path, error: Exception) -> bool:

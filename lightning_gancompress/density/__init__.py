@@ -1,6 +1,6 @@
 """Local density: encoders, neighbourhoods, objectives and metrics."""
 
-from lightning_gancompress.density.encoders import BackboneEncoder, CriticEncoder, Encoder
+from lightning_gancompress.density.encoders import BackboneEncoder, CriticEncoder, Encoder, GeneratorEncoder
 from lightning_gancompress.density.metrics import density_coverage, neighbourhood_ise
 from lightning_gancompress.density.neighbourhoods import (
     cache_key,
@@ -16,6 +16,7 @@ __all__ = [
     "Comparison",
     "CriticEncoder",
     "Encoder",
+    "GeneratorEncoder",
     "adversarial_density",
     "cache_key",
     "density_coverage",

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
 
 
@@ -52,14 +52,55 @@ class CriticEncoder(Encoder):
             self._judge(source, image)
         finally:
             handle.remove()
-        maps = seen[0].float().flatten(2)
-        # The variance of a single position is zero; its root needs the epsilon to have a gradient.
-        return torch.cat([maps.mean(2), (maps.var(2, unbiased=False) + 1e-8).sqrt()], dim=1)
+        return pooled(seen[0])
 
 
 def _last_layer(network: nn.Module) -> nn.Module:
     layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     return layers[-1]
+
+
+class GeneratorEncoder(Encoder):
+    """The teacher's own generator, reading its image as if that were a source.
+
+    For a teacher without discriminator. The features are those of the smallest map inside, where the channels
+    are widest, pooled to mean and deviation per channel.
+
+    Args:
+        generator: The frozen network. Where it writes other channels than it reads, the image is averaged
+            over its channels and repeated.
+    """
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self._layers = (generator,)  # in a tuple, as above
+
+    def features(self, source: Tensor, image: Tensor) -> Tensor:
+        """Mean and standard deviation over positions of the smallest feature map."""
+        if image.shape[1] != source.shape[1]:
+            image = image.mean(1, keepdim=True).expand(-1, source.shape[1], -1, -1)
+        maps: list[Tensor] = []
+        (generator,) = self._layers
+        convolutions = [m for m in generator.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+        handles = [
+            layer.register_forward_hook(lambda _, args, output: maps.append(output)) for layer in convolutions
+        ]
+        try:
+            generator(image)
+        finally:
+            for handle in handles:
+                handle.remove()
+        # the first of the smallest maps with more than one position: of one there is no deviation
+        sizes = [m[0, 0].numel() for m in maps]
+        smallest = min((size for size in sizes if size > 1), default=1)
+        return pooled(maps[sizes.index(smallest)])
+
+
+def pooled(maps: Tensor) -> Tensor:
+    """Mean and standard deviation over positions, `(B, C, H, W)` -> `(B, 2 C)`."""
+    flat = maps.float().flatten(2)
+    # The variance of a single position is zero; its root needs the epsilon to have a gradient.
+    return torch.cat([flat.mean(2), (flat.var(2, unbiased=False) + 1e-8).sqrt()], dim=1)
 
 
 class BackboneEncoder(Encoder):
@@ -86,7 +127,10 @@ class BackboneEncoder(Encoder):
             self.backbone = models.get_model(name, weights=None, **norm)
         except TypeError as error:
             raise UserError(f"encoder.fold: {name} can't be built without batch norm ({error}).") from error
-        state = _state_dict(weights)
+        try:
+            state = {key: tensor.float() for key, tensor in read_state_dict(Path(weights)).items()}
+        except UserError as error:
+            raise UserError(f"encoder.weights: {error}") from error
         _add_folded_biases(self.backbone, state)
         try:
             missing, unexpected = self.backbone.load_state_dict(state, strict=False)
@@ -116,19 +160,6 @@ class BackboneEncoder(Encoder):
 
 # Keys of classifiers' heads, and of the projections that self-supervised training puts in their place.
 _HEADS = ("fc.", "classifier.", "head", "projection_head.", "prototypes.")
-
-
-def _state_dict(path: str) -> dict[str, Tensor]:
-    """The tensors of a file, also where they lie under `state_dict` or were saved from a parallel wrapper."""
-    try:
-        content = read_torch(Path(path))
-    except UserError as error:
-        raise UserError(f"encoder.weights: {error}") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {k.removeprefix("module."): v.float() for k, v in state.items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise UserError(f"encoder.weights: {path!r} holds no state dict; give the weights of a classifier.")
-    return tensors
 
 
 class _NoNorm(nn.Identity):

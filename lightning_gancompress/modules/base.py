@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules.image_pool import ImagePools
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
+from lightning_gancompress.tasks import Images, Pix2Pix, Task
 
 CHECKPOINT_KEY = "gancompress"
+POOLS_KEY = "image_pools"
 
 
 class GANModule(LightningModule):
@@ -27,15 +30,18 @@ class GANModule(LightningModule):
     are epochs, and counters are batches: `trainer.global_step` advances once per optimizer.
 
     Args:
+        task: Networks and losses; None is Pix2Pix.
         lr: Adam's learning rate (upstream: 2e-4).
         beta1: Adam's first momentum (upstream: 0.5).
     """
 
     phase: str
 
-    def __init__(self, lr: float, beta1: float) -> None:
+    def __init__(self, task: Task | None, lr: float, beta1: float) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.task = task or Pix2Pix()
+        self.pools = ImagePools(self.task.pool_size)
         self.lr, self.beta1 = lr, beta1
         self.specs: dict[str, NetworkSpec] = {}
         self._optimizer_names: list[str] = []
@@ -60,8 +66,8 @@ class GANModule(LightningModule):
         """Networks whose batch norms follow what they see in this phase."""
         return list(self.trained_networks().values())
 
-    def generators(self) -> dict[str, nn.Module]:
-        """Generators to look at, by name."""
+    def generators(self, role: str) -> dict[str, nn.Module]:
+        """Generators to compare in one of the task's roles, by name; the one in training comes last."""
         raise NotImplementedError
 
     def lr_factor(self, epoch: int) -> float:
@@ -76,7 +82,7 @@ class GANModule(LightningModule):
     # -- optimizers ------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """One optimizer per trained network, in a fixed order."""
+        """One optimizer per entry of `trained_networks`, in a fixed order."""
         networks = self.trained_networks()
         self._optimizer_names = list(networks)
         return [self.make_optimizer(name, network) for name, network in networks.items()]
@@ -157,7 +163,14 @@ class GANModule(LightningModule):
             "phase": self.phase,
             "networks": {prefix: spec.to_dict() for prefix, spec in self.specs.items()},
             "preprocessing": dict(getattr(datamodule, "preprocessing", {})),
+            "wanted": list(self.task.wanted),
         }
+        if self.pools.images:
+            # of all ranks, (world, n, C, H, W): each goes on with its own
+            checkpoint[POOLS_KEY] = {
+                role: cast(Tensor, self.all_gather(images)).view(-1, *images.shape).cpu()
+                for role, images in self.pools.images.items()
+            }
 
     @staticmethod
     def require_kind(checkpoint: dict[str, Any], kind: str, remedy: str) -> dict[str, Any]:
@@ -170,6 +183,8 @@ class GANModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse tensors of another architecture before any is loaded."""
+        for role, images in checkpoint.get(POOLS_KEY, {}).items():
+            self.pools.images[role] = images[self.global_rank % len(images)]
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
         if differences:
             raise UserError(
@@ -179,16 +194,22 @@ class GANModule(LightningModule):
 
     # -- images ----------------------------------------------------------------------------------------
 
-    def translations(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Images of one batch in column order: source, target, then one per generator."""
-        columns = {"source": batch["source"], "target": batch["target"]}
-        return columns | {name: network(batch["source"]) for name, network in self.generators().items()}
+    def translations(self, batch: Mapping[str, Any]) -> dict[str, Images]:
+        """Images of one batch per wanted generator's role, in column order: source, target, generators'."""
+        columns = {}
+        for role, view in self.task.views(batch).items():
+            if role in self.task.wanted:
+                columns[role] = {name: view[name] for name in ("source", "target") if name in view}
+                columns[role] |= {name: net(view["source"]) for name, net in self.generators(role).items()}
+        return columns
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(
+        self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Images]:
         """Images for the callbacks that measure and draw."""
         return self.translations(batch)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Images]:
         """Images for the callbacks that measure and draw."""
         return self.translations(batch)
 
@@ -197,8 +218,17 @@ class GANModule(LightningModule):
         return {"image": self(batch["source"]), "path": batch["path"]}
 
     def forward(self, source: Tensor) -> Tensor:
-        """Translate with the last generator of `generators`: the student, if there is one."""
-        *_, generator = self.generators().values()
+        """Translate with the wanted generator: the student's, if there is one.
+
+        Raises:
+            UserError: Two are wanted.
+        """
+        if len(self.task.wanted) > 1:
+            raise UserError(
+                "model.task.direction: both leaves open which generator should translate; choose AtoB "
+                "or BtoA."
+            )
+        *_, generator = self.generators(self.task.wanted[0]).values()
         image: Tensor = generator(source)
         return image
 

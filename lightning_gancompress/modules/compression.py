@@ -14,16 +14,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gancompress.checkpoints import load_network
-from lightning_gancompress.checkpoints.training import network_from_checkpoint
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.base import CHECKPOINT_KEY, GANModule
+from lightning_gancompress.modules.cast import Cast, Missing, Partner
 from lightning_gancompress.modules.gan_step import gan_step, linear_decay
+from lightning_gancompress.modules.teacher import by_kind
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, blank_image, channel_widths
-from lightning_gancompress.pruning import Convention, Side, count_macs
-from lightning_gancompress.tasks import Images, Losses, Pix2Pix
-
-ROLES = ("generator", "discriminator")
+from lightning_gancompress.pruning import Bundle, Convention, Side, count_macs
+from lightning_gancompress.tasks import Images, Losses, Task
 
 
 class Sides(nn.ModuleDict):
@@ -61,18 +59,25 @@ class CompressionModule(GANModule):
     networks, which then train with the task's own losses.
 
     Args:
-        teacher: Generator file: a checkpoint of teacher training, or an upstream `latest_net_G.pth`.
-        teacher_discriminator: Discriminator file; None takes it from the `teacher` checkpoint, or for an
-            upstream file from `latest_net_D.pth` beside it.
-        batch_norm: How the generator's batch norms read their statistics: `running` as in eval mode, `image`
+        teacher: Generator file: a checkpoint of teacher training, or an upstream `latest_net_G.pth` (for
+            CycleGAN `latest_net_G_A.pth`), whose other networks are found beside it; or one file per role,
+            such as `generator` and `discriminator`, or `generator_AtoB`, `discriminator_AtoB`, and so on.
+        generator: A network of your own that translates images in [-1, 1]; `teacher` names its state dict,
+            or nothing when the network comes with its weights.
+        discriminator: A network of your own; its state dict is given as `teacher.discriminator`.
+        batch_norm: How the generators' batch norms read their statistics: `running` as in eval mode, `image`
             as upstream's test does (its train mode at batch size 1).
-        task: The losses.
-        budget: MACs of the small generator: a fraction of the teacher's or a number such as `2.4G`.
-        discriminator_budget: Likewise for the discriminator; 1.0 keeps it whole.
+        task: Networks and losses; None is Pix2Pix.
+        missing: What becomes of networks without weights: `train` makes them afresh for the fine-tuning,
+            `leave_out` goes without them and without the losses that need them.
+        partner: What becomes of CycleGAN's other generator, where only one direction is compressed: `trained`
+            along with the small one, `frozen`, or `left_out` with the cycle.
+        budget: MACs of the small generators together: a fraction of the teacher's or a number such as `2.4G`.
+        discriminator_budget: Likewise for the discriminators; 1.0 keeps them whole.
         macs: How MACs are counted: `exact`, or `literature` (transposed convolutions at output resolution).
         min_channels: Channels that stay in every group.
         channel_multiple: Widths of the small networks are multiples of this (8 suits many devices).
-        ignored_layers: Layers of the generator that stay whole.
+        ignored_layers: Layers of the generators that stay whole.
         epochs: Fine-tuning epochs at the full learning rate.
         decay_epochs: Further epochs in which it falls linearly towards zero.
         lr: Adam's learning rate in fine-tuning.
@@ -83,10 +88,13 @@ class CompressionModule(GANModule):
 
     def __init__(
         self,
-        teacher: str,
-        teacher_discriminator: str | None = None,
+        teacher: str | dict[str, str] | None = None,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
         batch_norm: BatchNorm = "running",
-        task: Pix2Pix | None = None,
+        task: Task | None = None,
+        missing: Missing = "train",
+        partner: Partner = "trained",
         budget: float | str = 0.1,
         discriminator_budget: float | str = 0.5,
         macs: Convention = "exact",
@@ -99,11 +107,21 @@ class CompressionModule(GANModule):
         beta1: float = 0.5,
         distill_weight: float = 0.0,
     ) -> None:
-        super().__init__(lr, beta1)
+        super().__init__(task, lr, beta1)
         self.remember_arguments()
-        self.files = {"generator": teacher, "discriminator": teacher_discriminator}
-        self.batch_norm = batch_norm
-        self.task = task or Pix2Pix()
+        given = {"generator": generator, "discriminator": discriminator}
+        made = {kind: (net, self.describe(kind, net)) for kind, net in given.items() if net is not None}
+        first = self.task.wanted[0]
+        roles = {"generator": first, "discriminator": self.task.discriminator_of(first)}
+        self.cast = Cast(
+            self.task,
+            teacher,
+            {kind: network for kind, network in made.items() if self.hparams.get(kind)},
+            {roles[kind]: network for kind, network in made.items() if not self.hparams.get(kind)},
+            batch_norm,
+            partner,
+            missing,
+        )
         self.budgets = {"generator": budget, "discriminator": discriminator_budget}
         self.convention = macs
         self.min_channels, self.channel_multiple = min_channels, channel_multiple
@@ -122,56 +140,68 @@ class CompressionModule(GANModule):
         """Load the teacher from its files and make the student from it, unless they are here."""
         if len(self.teacher):
             return
-        for role, file in self.files.items():
-            path = file or _discriminator_beside(str(self.files["generator"]))
-            batch_norm = self.batch_norm if role == "generator" else None
-            try:
-                self._adopt_teacher(role, *load_network(path, role, batch_norm))
-            except UserError as error:
-                argument = "teacher" if role == "generator" else "teacher_discriminator"
-                raise UserError(f"model.{argument}: {error}") from error
+        for role, (network, spec) in self.cast.load().items():
+            self._adopt_teacher(role, network, spec)
+        alone = len(self.task.generators) > 1 and not self._partners_play()
+        if alone and self.distill_weight == 0:
+            raise UserError(
+                "model.distill_weight: 0 leaves nothing that ties a translation to its source, since the "
+                "other generator, and with it the cycle, is left out: set it to 10, say."
+            )
+
+    def _partners_play(self) -> bool:
+        asked = set(self.task.generators) & set(self.cast.roles())
+        return len(asked) > 1 and (asked <= set(self.teacher) or self.cast.missing == "train")
 
     def _adopt_teacher(self, role: str, network: nn.Module, spec: NetworkSpec) -> None:
         self.teacher[role] = network.eval().requires_grad_(False)
         self.student[role] = copy.deepcopy(network)
         self.specs[f"teacher.{role}"] = self.specs[f"student.{role}"] = spec
 
+    def bundle(self, side: str) -> Bundle:
+        """The student's networks that are compressed together."""
+        wanted = self.task.wanted
+        roles = wanted if side == "generator" else [self.task.discriminator_of(role) for role in wanted]
+        return Bundle({role: self.student[role] for role in roles if role in self.teacher})
+
     def _mask_student(self, budgets: Mapping[str, float | str]) -> None:
-        """Put the student under masks, as far as `budgets` name its networks."""
+        """Put the student under masks, as far as `budgets` name its sides."""
         self.sides, self.agents = Sides(), nn.ModuleDict()
-        for role, budget in budgets.items():
-            ignored = self.ignored_layers if role == "generator" else ()
+        for name, budget in budgets.items():
+            bundle = self.bundle(name)
+            if not len(bundle):
+                continue
             try:
-                self.sides[role] = Side(
-                    role,
-                    self.student[role],
-                    [self._sample(role)],
+                self.sides[name] = Side(
+                    name,
+                    bundle,
+                    self._samples(bundle),
                     budget,
                     self.convention,
                     self.min_channels,
                     self.channel_multiple,
-                    ignored,
+                    bundle.qualified(self.ignored_layers) if name == "generator" else (),
                 )
             except UserError as error:
-                if role == "generator" or "ignored_layers" not in str(error):
+                if name == "generator" or "ignored_layers" not in str(error):
                     raise
                 raise UserError(
-                    f"{error} (ignored_layers is for the generator; model.discriminator_budget: 1.0 keeps "
-                    "the discriminator whole.)"
+                    f"{error} (ignored_layers is for the generators; model.discriminator_budget: 1.0 keeps "
+                    "the discriminators whole.)"
                 ) from error
 
-    def _sample(self, role: str) -> Tensor:
-        """A blank input at the size of the data: MACs are counted for it."""
+    def _samples(self, bundle: Bundle) -> list[Tensor]:
+        """Blank inputs at the size of the data: MACs are counted for them."""
         size = getattr(getattr(self._trainer, "datamodule", None), "crop_size", self._size)
-        return blank_image(self.student[role], size)
+        return [blank_image(network, size) for network in bundle.values()]
 
-    def generators(self) -> dict[str, nn.Module]:
+    def generators(self, role: str) -> dict[str, nn.Module]:
         """Teacher and student."""
-        return {"teacher": self.teacher["generator"], "student": self.student["generator"]}
+        return {"teacher": self.teacher[role], "student": self.student[role]}
 
     def trained_networks(self) -> dict[str, nn.Module]:
         """The agents while searching, then the small networks."""
-        return dict((self.agents if self.phase == "search" else self.student).items())
+        return dict(self.agents.items()) if self.phase == "search" else by_kind(self.task, self.student)
 
     def averaging_networks(self) -> list[nn.Module]:
         """Those of the student: its batch norms follow the masks."""
@@ -218,7 +248,7 @@ class CompressionModule(GANModule):
     def _begin_search(self) -> None:
         """Masks and agents; a policy that needs no search cuts at once."""
         assert self.policy is not None
-        self._mask_student({role: b for role, b in self.budgets.items() if b not in (1, "1", "1.0")})
+        self._mask_student({name: b for name, b in self.budgets.items() if b not in (1, "1", "1.0")})
         self.policy.prepare(self)
         if self.search_epochs == 0:
             self.cut()
@@ -230,6 +260,8 @@ class CompressionModule(GANModule):
     def _set_modes(self) -> None:
         self.teacher.eval()
         self.student.train(self.phase == "finetune")
+        for role in self._frozen():
+            self.student[role].eval()
         if self.phase == "search":
             # Dropped channels shift what a norm sees. With the teacher's statistics the search would judge a
             # broken network: on facades the L1 to the teacher at the cut was 0.285, and 0.242 with those of
@@ -245,15 +277,22 @@ class CompressionModule(GANModule):
             self.policy.search_step(self, batch, batch_idx)
         else:
             extra = self._distillation(batch) if self.distill_weight else None
-            gan_step(self, self.task, self.student, batch, extra)
+            gan_step(self, self.task, self.student, self.with_targets(batch), extra)
         self.average_statistics()
+
+    @torch.no_grad()
+    def with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of sources alone gets the teacher's images as targets."""
+        if "source" not in batch or "target" in batch:
+            return batch
+        return {**batch, "target": self.teacher["generator"](batch["source"])}
 
     def _distillation(self, batch: dict[str, Any]) -> Any:
         with torch.no_grad():
-            references = self.task.generate(self.teacher, batch)
+            references = self.task.generate(self.teacher, batch, self.task.wanted)
 
         def term(images: Images) -> Losses:
-            distance = self.task.reconstruction(images, references)
+            distance = self.task.reconstruction({role: images[role] for role in references}, references)
             return self.distill_weight * distance, {"distill": distance}
 
         return term
@@ -272,10 +311,13 @@ class CompressionModule(GANModule):
     def cut(self) -> None:
         """Replace the masked networks by the small dense ones of the policy's final masks."""
         assert self.policy is not None
-        for role, mask in self.policy.choose(self).items():
-            side = self.sides[role]
-            self._adopt_student(role, side.slim(self.student[role], mask))
-            self._report(role, side)
+        for name, mask in self.policy.choose(self).items():
+            side = self.sides[name]
+            small = side.slim(self.bundle(name), mask)
+            self._report(side, small)
+            for role, network in small.items():
+                self._adopt_student(role, network)
+        self._make_missing()
         self.enter_finetune()
 
     def _adopt_student(self, role: str, small: nn.Module) -> None:
@@ -283,20 +325,36 @@ class CompressionModule(GANModule):
         spec = self.specs[f"teacher.{role}"]
         self.specs[f"student.{role}"] = dataclasses.replace(spec, widths=channel_widths(small))
 
-    def _report(self, role: str, side: Side) -> None:
-        """Count the small network itself, independently of the masks, and hold it against the budget."""
-        macs = count_macs(self.student[role], [self._sample(role)], self.convention)
+    def _report(self, side: Side, small: Bundle) -> None:
+        """Count the small networks themselves, independently of the masks, and hold them to the budget."""
+        macs = count_macs(small, self._samples(small), self.convention)
         if macs > side.budget:
-            raise AssertionError(f"{role}: {macs} MACs are above the budget of {side.budget}")
+            raise AssertionError(f"{side.name}: {macs} MACs are above the budget of {side.budget}")
         rank_zero_info(
-            f"{role}: {macs / 1e9:.4g} of {side.cost.full / 1e9:.4g} GMACs ({self.convention}), budget "
-            f"{side.budget / 1e9:.4g}"
+            f"{' and '.join(small)}: {macs / 1e9:.4g} of {side.cost.full / 1e9:.4g} GMACs "
+            f"({self.convention}), budget {side.budget / 1e9:.4g}"
         )
+
+    def _make_missing(self) -> None:
+        """Networks that the fine-tuning wants and the teacher has not."""
+        teachers = {role: (network, self.specs[f"teacher.{role}"]) for role, network in self.teacher.items()}
+        for role in self.cast.roles():
+            made = None if role in self.student else self.cast.make(role, teachers)
+            if made is not None:
+                network, self.specs[f"student.{role}"] = made
+                self.student[role] = network.to(self.device)
+
+    def _frozen(self) -> list[str]:
+        """Generators of the student that stay as they are."""
+        others = [role for role in self.task.generators if role not in self.task.wanted]
+        return [role for role in others if role in self.student and self.cast.partner == "frozen"]
 
     def enter_finetune(self) -> None:
         """Drop what only the search needs; the small networks train from now on."""
         self.sides, self.agents = Sides(), nn.ModuleDict()
         self.student.requires_grad_(True)
+        for role in self._frozen():
+            self.student[role].requires_grad_(False)
         self.phase = "finetune"
         self._set_modes()
         datamodule = getattr(self._trainer, "datamodule", None)
@@ -306,30 +364,46 @@ class CompressionModule(GANModule):
     # -- checkpoints -----------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say also which layers the masks leave out."""
+        """Say also what the masks cover."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY]["ignored_layers"] = {"generator": self.ignored_layers}
+        checkpoint[CHECKPOINT_KEY] |= {
+            "sides": {name: list(self.bundle(name)) for name in self.sides},
+            "ignored_layers": {"generator": self.bundle("generator").qualified(self.ignored_layers)},
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become what the checkpoint describes, before its weights load: its teacher, phase and widths."""
         header = self.require_kind(checkpoint, "compression", "a teacher goes into model.teacher instead")
         path = Path(str(self._trainer.ckpt_path if self._trainer is not None else "the checkpoint"))
         self._size = header["preprocessing"].get("crop_size", self._size)
-        for role in ROLES:
-            self._adopt_teacher(role, *network_from_checkpoint(checkpoint, path, f"teacher.{role}"))
+        for prefix in header["networks"]:
+            part, role = prefix.split(".")
+            if part == "teacher":
+                self._adopt_teacher(role, *self.cast.read(checkpoint, path, prefix))
+        self._require_wanted(path)
         state = checkpoint["state_dict"]
         if header["phase"] == "finetune":
-            for role in ROLES:
-                self._adopt_student(role, network_from_checkpoint(checkpoint, path, f"student.{role}")[0])
+            for prefix in header["networks"]:
+                part, role = prefix.split(".")
+                if part == "student":
+                    self.student[role], self.specs[prefix] = self.cast.read(checkpoint, path, prefix)
             self.enter_finetune()
         elif self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             self._resume_search()
         else:
             self.phase, masked = "search", {key.split(".")[1] for key in state if key.startswith("sides.")}
-            self._mask_student({role: 1.0 for role in ROLES if role in masked})  # any budget will do
+            self._mask_student({name: 1.0 for name in self.budgets if name in masked})  # any budget will do
             for key in [key for key in state if key.startswith("agents.")]:
                 del state[key]
         super().on_load_checkpoint(checkpoint)
+
+    def _require_wanted(self, path: Path) -> None:
+        for role in self.task.wanted:
+            if role not in self.teacher:
+                raise UserError(
+                    f"ckpt_path: {path} holds {', '.join(self.teacher)}, but the task wants {role}: give the "
+                    "task that it was made with."
+                )
 
     def _resume_search(self) -> None:
         self.phase = "search"
@@ -339,9 +413,3 @@ class CompressionModule(GANModule):
                 "does not search; resume with the policy that began it."
             )
         self._begin_search()
-
-
-def _discriminator_beside(generator: str) -> str:
-    """`latest_net_D.pth` for `latest_net_G.pth`; a checkpoint holds both itself."""
-    path = Path(generator)
-    return str(path.with_name(path.name.replace("_net_G", "_net_D")))

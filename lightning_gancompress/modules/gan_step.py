@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gancompress.modules.base import GANModule
-from lightning_gancompress.tasks import Images, Losses, Pix2Pix
+from lightning_gancompress.tasks import Images, Losses, Task
 
 
 def linear_decay(epoch: int, constant: int, decay: int) -> float:
@@ -18,29 +18,40 @@ def linear_decay(epoch: int, constant: int, decay: int) -> float:
 
 def gan_step(
     module: GANModule,
-    task: Pix2Pix,
+    task: Task,
     networks: nn.ModuleDict,
     batch: dict[str, Any],
     extra: Callable[[Images], Losses] | None = None,
 ) -> None:
-    """One GAN update in upstream's pix2pix order: forward, discriminator, generator.
+    """One GAN update in upstream's order: forward, then discriminator and generator as the task has it.
 
     Args:
-        module: Owns the optimizers.
+        module: Owns the optimizers `generator` and `discriminator`.
         task: The losses.
-        networks: By role; trained under the same names.
+        networks: By role.
         batch: Of the data module.
         extra: Called with the images, returns a further loss of the generator and its log.
     """
     images = task.generate(networks, batch)  # outside the toggles: inside, they would carry no graph
-    discriminator, logs = task.discriminator_loss(networks, batch, images)
-    module.step("discriminator", discriminator)
-    with module.toggled_optimizer(module.optimizer("generator")):
-        generator, generator_logs = task.generator_loss(networks, batch, images)
-        if extra is not None:
-            term, term_logs = extra(images)
-            generator = generator + term
-            generator_logs |= term_logs
-        module.step("generator", generator)
-    logs |= {"generator": generator, "discriminator": discriminator} | generator_logs
+    logs: dict[str, Tensor] = {}
+
+    def discriminator_step() -> None:
+        judged = {role: image for role, image in images.items() if task.discriminator_of(role) in networks}
+        if judged:
+            loss, terms = task.discriminator_loss(networks, batch, module.pools.query(judged))
+            module.step("discriminator", loss)
+            logs.update(terms | {"discriminator": loss})
+
+    def generator_step() -> None:
+        with module.toggled_optimizer(module.optimizer("generator")):
+            loss, terms = task.generator_loss(networks, batch, images)
+            if extra is not None:
+                term, term_logs = extra(images)
+                loss, terms = loss + term, terms | term_logs
+            module.step("generator", loss)
+        logs.update(terms | {"generator": loss})
+
+    steps = (generator_step, discriminator_step)
+    for step in steps if task.generator_first else reversed(steps):
+        step()
     module.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)

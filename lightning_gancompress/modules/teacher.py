@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import nn
 
 from lightning_gancompress.modules.base import GANModule
 from lightning_gancompress.modules.gan_step import gan_step, linear_decay
-from lightning_gancompress.tasks import Pix2Pix
+from lightning_gancompress.networks import NetworkSpec
+from lightning_gancompress.tasks import Task
 
 
 class TeacherModule(GANModule):
-    """Trains a generator and a discriminator from scratch, as upstream does.
+    """Trains generators and discriminators from scratch, as upstream does.
 
     Args:
-        generator: For example UnetGenerator or ResnetGenerator.
-        discriminator: It reads source and image side by side, so its input channels are the sum of both.
-        task: The losses.
+        generator: For example UnetGenerator or ResnetGenerator. CycleGAN makes the one of the other direction
+            after its pattern.
+        discriminator: For Pix2Pix it reads source and image side by side, so its input channels are the sum
+            of both; for CycleGAN it reads an image, and the second one is made after its pattern.
+        task: Networks and losses; None is Pix2Pix.
         lr: Adam's learning rate.
         beta1: Adam's first momentum.
         epochs: Epochs at the full learning rate (upstream: 100).
@@ -30,18 +34,24 @@ class TeacherModule(GANModule):
         self,
         generator: nn.Module,
         discriminator: nn.Module,
-        task: Pix2Pix | None = None,
+        task: Task | None = None,
         lr: float = 2e-4,
         beta1: float = 0.5,
         epochs: int = 100,
         decay_epochs: int = 100,
     ) -> None:
-        super().__init__(lr, beta1)
+        super().__init__(task, lr, beta1)
         self.remember_arguments()
-        self.task = task or Pix2Pix()
-        self.networks = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
         self.epochs, self.decay_epochs = epochs, decay_epochs
-        self.specs = {f"networks.{role}": self.describe(role, net) for role, net in self.networks.items()}
+        self.networks = nn.ModuleDict()
+        pattern, judge = self.describe("generator", generator), self.describe("discriminator", discriminator)
+        self._adopt(self.task.generators, generator, pattern, swapped(pattern))
+        self._adopt(self.task.discriminators, discriminator, judge, judging(judge, pattern))
+
+    def _adopt(self, roles: tuple[str, ...], network: nn.Module, *specs: NetworkSpec) -> None:
+        for role, spec in zip(roles, specs, strict=False):
+            self.networks[role] = spec.build() if role in roles[1:] else network
+            self.specs[f"networks.{role}"] = spec
 
     @property
     def total_epochs(self) -> int:
@@ -53,15 +63,15 @@ class TeacherModule(GANModule):
         return linear_decay(epoch, self.epochs, self.decay_epochs)
 
     def trained_networks(self) -> dict[str, nn.Module]:
-        """Generator and discriminator."""
-        return dict(self.networks.items())
+        """Generators and discriminators."""
+        return by_kind(self.task, self.networks)
 
-    def generators(self) -> dict[str, nn.Module]:
+    def generators(self, role: str) -> dict[str, nn.Module]:
         """The generator in training."""
-        return {"generator": self.networks["generator"]}
+        return {"generator": self.networks[role]}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """One step of the discriminator, then one of the generator, on the same images."""
+        """One step of all discriminators and one of all generators, on the same images."""
         gan_step(self, self.task, self.networks, batch)
         self.average_statistics()
 
@@ -71,3 +81,33 @@ class TeacherModule(GANModule):
             checkpoint, "teacher", "give the CompressionModule's settings to go on with a compression"
         )
         super().on_load_checkpoint(checkpoint)
+
+
+def by_kind(task: Task, networks: nn.ModuleDict) -> dict[str, nn.Module]:
+    """Networks that train, gathered under `generator` and `discriminator`: each kind has one optimizer."""
+    kinds = {"generator": task.generators, "discriminator": task.discriminators}
+    found = {
+        kind: nn.ModuleList(networks[r] for r in roles if r in networks and _trains(networks[r]))
+        for kind, roles in kinds.items()
+    }
+    return {kind: members for kind, members in found.items() if len(members)}
+
+
+def _trains(network: nn.Module) -> bool:
+    return any(p.requires_grad for p in network.parameters())
+
+
+def swapped(generator: NetworkSpec) -> NetworkSpec:
+    """The recipe of a generator for the way back: it reads what this one writes."""
+    args = generator.init_args or {}
+    ends = {"in_channels": args.get("out_channels"), "out_channels": args.get("in_channels")}
+    return dataclasses.replace(
+        generator, init_args={name: ends.get(name) or value for name, value in args.items()}, widths=None
+    )
+
+
+def judging(discriminator: NetworkSpec, generator: NetworkSpec) -> NetworkSpec:
+    """The recipe of a discriminator for the way back: it judges what `generator` reads."""
+    args, channels = discriminator.init_args or {}, (generator.init_args or {}).get("in_channels")
+    known = {"in_channels": channels} if channels and "in_channels" in args else {}
+    return dataclasses.replace(discriminator, init_args=args | known, widths=None)

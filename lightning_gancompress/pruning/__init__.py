@@ -11,10 +11,11 @@ from lightning_gancompress.pruning.cost import (
 )
 from lightning_gancompress.pruning.groups import ChannelGroups, find_groups
 from lightning_gancompress.pruning.masks import ChannelMasks
-from lightning_gancompress.pruning.side import Side
+from lightning_gancompress.pruning.side import Bundle, Side
 from lightning_gancompress.pruning.slim import check_groups, slim, slim_by_mask
 
 __all__ = [
+    "Bundle",
     "ChannelGroups",
     "ChannelMasks",
     "Convention",

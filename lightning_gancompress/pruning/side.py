@@ -1,4 +1,4 @@
-"""One side of the GAN under compression: its network's groups, masks, cost and budget."""
+"""One side of the GAN under compression: its networks' groups, masks, cost and budget."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget
 from lightning_gancompress.pruning.cost import Convention, MaskedCost
 from lightning_gancompress.pruning.groups import find_groups
@@ -13,14 +14,37 @@ from lightning_gancompress.pruning.masks import ChannelMasks
 from lightning_gancompress.pruning.slim import check_groups, slim
 
 
+class Bundle(nn.ModuleDict):
+    """Networks by role, side by side: one input for each, and one mask and budget for all."""
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        """Outputs in the order of the networks."""
+        return [network(x) for network, x in zip(self.values(), inputs, strict=True)]
+
+    def qualified(self, layers: Sequence[str]) -> list[str]:
+        """Names of layers within the bundle, where `layers` may name them within a network.
+
+        Raises:
+            UserError: No network has such a layer.
+        """
+        found = []
+        known = {name for name, _ in self.named_modules()}
+        for layer in layers:
+            hits = [name for name in (layer, *(f"{role}.{layer}" for role in self)) if name in known]
+            if not hits:
+                raise UserError(f"ignored_layers: {' and '.join(self)} have no layer named {layer!r}.")
+            found += hits
+        return found
+
+
 class Side(nn.Module):
-    """A network that is being pruned, and what it may cost.
+    """Networks that are being pruned, and what they may cost.
 
     Args:
         name: `generator` or `discriminator`; names the budget in errors.
-        network: The whole network. It gets gates, and is otherwise left as it is.
+        network: The whole networks. They get gates, and are otherwise left as they are.
         sample: Example inputs at the size that MACs are counted for, `(1, C, H, W)` each.
-        budget: Fraction of the network's MACs, or an absolute number such as `2.4G`.
+        budget: Fraction of the networks' MACs, or an absolute number such as `2.4G`.
         convention: How MACs are counted.
         min_channels: Channels that stay in every group.
         channel_multiple: Widths of the small network are multiples of this.
@@ -30,7 +54,7 @@ class Side(nn.Module):
     def __init__(
         self,
         name: str,
-        network: nn.Module,
+        network: Bundle,
         sample: Sequence[Tensor],
         budget: float | str,
         convention: Convention = "exact",
@@ -78,7 +102,9 @@ class Side(nn.Module):
         """Fraction of the whole network's MACs under the present mask."""
         return float(self.cost(self.masks.mask)) / self.cost.full
 
-    def slim(self, network: nn.Module, mask: Tensor) -> nn.Module:
-        """The small dense network that a mask leaves."""
+    def slim(self, network: Bundle, mask: Tensor) -> Bundle:
+        """The small dense networks that a mask leaves."""
         self.masks.detach()
-        return slim(network, self.groups, mask)
+        small = slim(network, self.groups, mask)
+        assert isinstance(small, Bundle)
+        return small

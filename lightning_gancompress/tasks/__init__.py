@@ -1,6 +1,20 @@
-"""Tasks: the networks and losses of Pix2Pix. No Lightning here."""
+"""Tasks: the networks and losses of Pix2Pix and CycleGAN. No Lightning here."""
 
+from lightning_gancompress.tasks.cyclegan import CycleGAN
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
-from lightning_gancompress.tasks.pix2pix import Batch, Images, Losses, Pix2Pix
+from lightning_gancompress.tasks.pix2pix import Pix2Pix
+from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task, suffix
 
-__all__ = ["Batch", "GanMode", "Images", "Losses", "Pix2Pix", "fool_loss", "gan_loss"]
+__all__ = [
+    "Batch",
+    "CycleGAN",
+    "GanMode",
+    "Images",
+    "Losses",
+    "Networks",
+    "Pix2Pix",
+    "Task",
+    "fool_loss",
+    "gan_loss",
+    "suffix",
+]

@@ -1,0 +1,163 @@
+"""The cast of a compression: which of the task's networks play, and where they come from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+
+from lightning_gancompress.checkpoints import load_network, load_networks, sibling
+from lightning_gancompress.checkpoints.files import read_state_dict
+from lightning_gancompress.checkpoints.training import network_from_checkpoint
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules.teacher import swapped
+from lightning_gancompress.networks import (
+    BatchNorm,
+    NetworkSpec,
+    PatchDiscriminator,
+    blank_image,
+    load_tensors,
+    use_image_statistics,
+)
+from lightning_gancompress.tasks import Pix2Pix, Task
+
+Partner = Literal["trained", "frozen", "left_out"]
+Missing = Literal["train", "leave_out"]
+Made = tuple[nn.Module, NetworkSpec]
+
+
+class Cast:
+    """Loads the networks that have weights, and makes those that have none.
+
+    Args:
+        task: Knows the roles.
+        files: One file, beside which or in which the others lie, or a file per role; None without files.
+        classes: Networks of the user's own classes, `generator` and `discriminator`, whose weights are in the
+            files.
+        objects: Networks of the user's that have their weights, by role.
+        batch_norm: How the generators' batch norms read their statistics.
+        partner: What becomes of the generator that is not compressed.
+        missing: What becomes of networks without weights.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        files: str | Mapping[str, str] | None,
+        classes: Mapping[str, Made],
+        objects: Mapping[str, Made],
+        batch_norm: BatchNorm,
+        partner: Partner,
+        missing: Missing,
+    ) -> None:
+        self.task, self.files, self.batch_norm = task, files, batch_norm
+        self.classes, self.objects = classes, objects
+        self.partner, self.missing = partner, missing
+        if isinstance(files, Mapping):
+            known = (*task.generators, *task.discriminators)
+            for role in files:
+                if role not in known:
+                    raise UserError(f"model.teacher: there is no {role!r} in this task: {', '.join(known)}.")
+
+    def roles(self) -> list[str]:
+        """Networks that the configuration asks for; the generators come first."""
+        partners = [role for role in self.task.generators if role not in self.task.wanted]
+        generators = [*self.task.wanted, *(partners if self.partner != "left_out" else [])]
+        trained = [*self.task.wanted, *(partners if self.partner == "trained" else [])]
+        return generators + [self.task.discriminator_of(role) for role in trained]
+
+    def load(self) -> dict[str, Made]:
+        """The networks that have weights, by role.
+
+        Raises:
+            UserError: A wanted generator has none, or a file can't be used.
+        """
+        found = {}
+        for role in self.roles():
+            path = self._file(role)
+            try:
+                made = self._load(role, path)
+            except UserError as error:
+                raise UserError(f"model.teacher: {error}") from error
+            if made is not None:
+                found[role] = made
+            elif role in self.task.wanted:
+                raise UserError(
+                    f"model.teacher: nothing says where the {role} is; give its file, or files by role: "
+                    f"model.teacher.{role}."
+                )
+        return found
+
+    def _file(self, role: str) -> Path | None:
+        if self.files is None:
+            return None
+        if isinstance(self.files, Mapping):
+            return Path(self.files[role]) if role in self.files else None
+        path = Path(self.files)
+        if (role,) == self.task.wanted:
+            return path
+        beside = sibling(path, role)
+        if beside == path and path.suffix == ".ckpt":  # holds everything itself, or else it is missing
+            return path if any(prefix.endswith(f".{role}") for prefix in load_networks(path)) else None
+        return beside if beside.is_file() and (beside != path or role == self.task.wanted[0]) else None
+
+    def _load(self, role: str, path: Path | None) -> Made | None:
+        kind = "generator" if role in self.task.generators else "discriminator"
+        batch_norm = self.batch_norm if kind == "generator" else None
+        own = self.objects.get(role) or self.classes.get(kind)
+        if own is None or (path is not None and path.suffix == ".ckpt"):
+            return load_network(path, role, batch_norm) if path else None
+        # without a file a generator's class may have brought its weights; a discriminator's would be a guess
+        if path is None and role not in self.objects and role != self.task.wanted[0]:
+            return None
+        network, spec = copy.deepcopy(own[0]), own[1]
+        if batch_norm == "image":
+            use_image_statistics(network)
+            spec = spec.reading("image")
+        if path is not None:
+            load_tensors(network, read_state_dict(path))
+        return network, spec
+
+    def read(self, checkpoint: dict[str, Any], path: Path, prefix: str) -> Made:
+        """A network as a checkpoint of the compression describes it."""
+        return network_from_checkpoint(checkpoint, path, prefix)
+
+    def make(self, role: str, networks: Mapping[str, Made]) -> Made | None:
+        """A network that has no weights, fresh, or None to go without it.
+
+        Args:
+            role: What is missing.
+            networks: Those that are here.
+
+        Raises:
+            UserError: It is needed and can't be made.
+        """
+        if self.missing == "leave_out":
+            rank_zero_info(f"{role}: no weights were found; left out, with the losses that need it.")
+            return None
+        if role in self.task.generators:
+            if self.partner == "frozen":
+                raise UserError(
+                    f"model.partner: frozen needs the weights of the {role}, and there are none; give its "
+                    "file in model.teacher, or set model.partner to trained or left_out."
+                )
+            spec = swapped(networks[self.task.wanted[0]][1])
+        elif "discriminator" in self.classes:
+            spec = self.classes["discriminator"][1]
+        else:
+            spec = NetworkSpec.of(self._patch_discriminator(role, networks))
+        rank_zero_info(f"{role}: no weights were found; trained afresh in the fine-tuning.")
+        return spec.build(), spec
+
+    @torch.no_grad()
+    def _patch_discriminator(self, role: str, networks: Mapping[str, Made]) -> nn.Module:
+        generator = networks[self.task.generators[self.task.discriminators.index(role)]][0]
+        source = blank_image(generator, 64)
+        channels = self.task.judged_channels(source.shape[1], generator.eval()(source).shape[1])
+        norm: Literal["batch", "instance"] = "batch" if isinstance(self.task, Pix2Pix) else "instance"
+        return PatchDiscriminator(channels, norm=norm)

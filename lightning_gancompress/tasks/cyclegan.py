@@ -1,0 +1,124 @@
+"""CycleGAN: translation between two sets of images without pairs (Zhu et al. 2017)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
+from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
+
+DOMAINS = {"AtoB": ("A", "B"), "BtoA": ("B", "A")}  # source and target
+
+
+class CycleGAN(Task):
+    """Two generators that undo each other, and a discriminator for the images of each.
+
+    `generator_AtoB` and its judge `discriminator_AtoB` are G_A and D_A of pytorch-CycleGAN-and-pix2pix.
+
+    Args:
+        direction: The translations that are compressed, measured and saved.
+        gan_mode: Adversarial loss; upstream's default for CycleGAN is `lsgan`.
+        lambda_cycle: Weight of the L1 distance between an image and its way there and back (upstream: 10).
+        lambda_identity: Weight, relative to `lambda_cycle`, of the L1 distance by which a generator changes
+            an image that already is as it should be (upstream: 0.5).
+        pool_size: Earlier images that a discriminator may be shown instead of the newest (upstream: 50).
+    """
+
+    generators = ("generator_AtoB", "generator_BtoA")
+    discriminators = ("discriminator_AtoB", "discriminator_BtoA")
+    generator_first = True
+
+    def __init__(
+        self,
+        direction: Literal["AtoB", "BtoA", "both"] = "both",
+        gan_mode: GanMode = "lsgan",
+        lambda_cycle: float = 10.0,
+        lambda_identity: float = 0.5,
+        pool_size: int = 50,
+    ) -> None:
+        self.wanted = self.generators if direction == "both" else (f"generator_{direction}",)
+        self.gan_mode = gan_mode
+        self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
+        self.pool_size = pool_size
+
+    def views(self, batch: Batch) -> dict[str, Batch]:
+        """A batch of images A is the source of one generator, a batch of B of the other."""
+        views: dict[str, Batch] = {}
+        for direction, (source, target) in DOMAINS.items():
+            if source in batch:
+                view = {name: batch[f"{name}_{source}"] for name in ("index", "path")}
+                view["source"] = batch[source]
+                if target in batch:
+                    view["target"] = batch[target]
+                views[f"generator_{direction}"] = view
+        return views
+
+    def targets(self, batch: Batch) -> Images:
+        """Images of the other domain, not of the same scenes."""
+        return {
+            f"generator_{direction}": batch[target]
+            for direction, (_, target) in DOMAINS.items()
+            if target in batch
+        }
+
+    def target_index(self, batch: Batch) -> dict[str, Tensor | None]:
+        """The position in the other domain."""
+        return {
+            f"generator_{direction}": batch.get(f"index_{target}")
+            for direction, (_, target) in DOMAINS.items()
+            if target in batch
+        }
+
+    def judge(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
+        """Patch logits on the images alone."""
+        judges = {self.discriminator_of(role): image for role, image in images.items()}
+        return {role: networks[role](image) for role, image in judges.items() if role in networks}
+
+    def judged_channels(self, source: int, image: int) -> int:
+        """Only those of the image."""
+        return image
+
+    def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
+        """Sum over the discriminators of half the losses on real and on generated images."""
+        real = self.judge(networks, batch, {role: self.targets(batch)[role] for role in images})
+        fake = self.judge(networks, batch, images)
+        logs = {}
+        for role in real:
+            logs[f"{role}_real"] = gan_loss(real[role], True, self.gan_mode)
+            logs[f"{role}_fake"] = gan_loss(fake[role], False, self.gan_mode)
+        return 0.5 * torch.stack(list(logs.values())).sum(), logs
+
+    def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
+        """Adversarial, cycle and identity losses, as far as the networks for them are here.
+
+        Raises:
+            UserError: The identity loss is asked for where the domains differ in channels.
+        """
+        moving = {role: image for role, image in images.items() if image.requires_grad}  # not a frozen one's
+        logs = {
+            f"{role}_gan": fool_loss(logits, self.gan_mode)
+            for role, logits in self.judge(networks, batch, moving).items()
+        }
+        loss = torch.stack(list(logs.values())).sum() if logs else torch.zeros(())
+        views = self.views(batch)
+        for role, image in images.items() if self.lambda_cycle else ():
+            other = self.generators[1 - self.generators.index(role)]
+            if other in networks:
+                logs[f"{role}_cycle"] = F.l1_loss(networks[other](image), views[role]["source"])
+                loss = loss + self.lambda_cycle * logs[f"{role}_cycle"]
+        if self.lambda_cycle and self.lambda_identity:
+            for role in moving:
+                own = views[role]["target"]
+                if own.shape[1] != views[role]["source"].shape[1]:
+                    raise UserError(
+                        f"model.task.lambda_identity: {self.lambda_identity} asks for generators that leave "
+                        "images of their own domain alone, but the domains differ in channels: set it to 0."
+                    )
+                logs[f"{role}_identity"] = F.l1_loss(networks[role](own), own)
+                loss = loss + self.lambda_cycle * self.lambda_identity * logs[f"{role}_identity"]
+        return loss, logs

@@ -1,0 +1,90 @@
+"""What a task tells the modules: its networks, how a batch reads for each of them, and its losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Batch = Mapping[str, Any]
+Networks = Mapping[str, nn.Module] | nn.ModuleDict
+Images = dict[str, Tensor]
+Losses = tuple[Tensor, dict[str, Tensor]]
+
+
+class Task(ABC):
+    """Losses over a mapping from role to network, so that teacher and student share them.
+
+    Whatever is missing from the mapping is gone without: no discriminator, no adversarial term.
+
+    Attributes:
+        generators: Roles of all generators.
+        discriminators: Roles of all discriminators; each judges the generator of the same place.
+        wanted: The generators that are compressed, measured and saved.
+        generator_first: Whether the generators step before the discriminators.
+        pool_size: Earlier images that a discriminator may be shown instead of the newest; 0 for none.
+    """
+
+    generators: tuple[str, ...]
+    discriminators: tuple[str, ...]
+    wanted: tuple[str, ...]
+    generator_first = False
+    pool_size = 0
+
+    @abstractmethod
+    def views(self, batch: Batch) -> dict[str, Batch]:
+        """What a batch holds for each generator whose sources are in it.
+
+        Returns:
+            Role -> `source` `(B, C, H, W)` in [-1, 1], `target` if there is one, `index` `(B,)`, `path`.
+        """
+
+    @abstractmethod
+    def targets(self, batch: Batch) -> Images:
+        """Real images in a batch, under the names of the generators that should make their like."""
+
+    @abstractmethod
+    def target_index(self, batch: Batch) -> dict[str, Tensor | None]:
+        """Positions `(B,)` of the `targets` in their split, None where the data doesn't say."""
+
+    @abstractmethod
+    def judge(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
+        """Patch logits per discriminator that is here and whose generator's images are."""
+
+    @abstractmethod
+    def judged_channels(self, source: int, image: int) -> int:
+        """Channels that a discriminator reads, given those of a generator's source and image."""
+
+    @abstractmethod
+    def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
+        """Loss of all discriminators together on detached `images`, and what to log."""
+
+    @abstractmethod
+    def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
+        """Loss of all generators together, and what to log."""
+
+    def discriminator_of(self, generator: str) -> str:
+        """The role that judges a generator's images."""
+        return self.discriminators[self.generators.index(generator)]
+
+    def generate(self, networks: Networks, batch: Batch, roles: Collection[str] | None = None) -> Images:
+        """Translate the sources: `(B, C, H, W)` in [-1, 1] per generator, all that are here or `roles`."""
+        return {
+            role: networks[role](view["source"])
+            for role, view in self.views(batch).items()
+            if role in networks and (roles is None or role in roles)
+        }
+
+    @staticmethod
+    def reconstruction(images: Images, references: Images) -> Tensor:
+        """Mean L1 distance between two sets of images."""
+        return torch.stack([F.l1_loss(images[k], references[k]) for k in images]).mean()
+
+
+def suffix(role: str) -> str:
+    """What tells generators' files apart: nothing for `generator`, `_AtoB` for `generator_AtoB`."""
+    return role.removeprefix("generator")
