@@ -91,7 +91,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def crop_size(self) -> int:
-        """Samples of the images that the networks see, in pixels."""
+        """Side of the images that the networks see, in pixels."""
         return self.view.crop_size
 
     @property

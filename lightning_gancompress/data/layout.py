@@ -37,6 +37,13 @@ def domain_folders(root: Path, split: str) -> list[tuple[Path, Path]]:
     ]
 
 
+def domain_layouts(split: str) -> str:
+    """Name these places in an error message."""
+    return (
+        f"{split}A and {split}B, {split}_A and {split}_B, {split}/A and {split}/B, or A/{split} and B/{split}"
+    )
+
+
 def find_domains(root: Path, split: str) -> tuple[Path, Path] | None:
     """Find the folders of A and B of a split, the first with images in either; None if it is not there."""
     return next((both for both in domain_folders(root, split) if any(map(list_images, both))), None)
@@ -53,7 +60,7 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     """
     within, *beside = domain_folders(root, split)
     for a, b in [within, (root / split, root / split), *beside]:
-        if files := list_images(a):
+        if files := list_images(a) or list_images(b):
             return [(file, file) for file in files] if a == b else pair_by_name(a, b)
     return []
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_gancompress.data.base import ImageDataModule, Split
 from lightning_gancompress.data.datasets import Direction, Files, Pairs
-from lightning_gancompress.data.layout import find_pairs
+from lightning_gancompress.data.layout import domain_layouts, find_pairs
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 
 
@@ -85,10 +85,7 @@ class PairedDataModule(ImageDataModule):
 
     def layouts(self, split: str) -> str:
         """Where `find` looks for a split, in words."""
-        return (
-            f"images A | B side by side, {split}A and {split}B, {split}/A and {split}/B, or A/{split} and "
-            f"B/{split}"
-        )
+        return f"images A | B side by side, {domain_layouts(split)}"
 
     def dataset(self, role: str, files: Files, seed: int | None) -> Pairs:
         """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from lightning_gancompress.data.base import ImageDataModule, Split
 from lightning_gancompress.data.datasets import Files, Images
-from lightning_gancompress.data.layout import describe_folder, find_domains, list_images
+from lightning_gancompress.data.layout import describe_folder, domain_layouts, find_domains, list_images
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
 
@@ -113,10 +113,7 @@ class UnpairedDataModule(ImageDataModule):
 
     def layouts(self, split: str) -> str:
         """Where `find` looks for a split, in words."""
-        return (
-            f"images in {split}A and {split}B, {split}_A and {split}_B, {split}/A and {split}/B, or "
-            f"A/{split} and B/{split}"
-        )
+        return f"images in {domain_layouts(split)}"
 
     def dataset(self, role: str, files: Files, seed: int | None) -> Images:
         """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""

@@ -172,6 +172,14 @@ def test_images_without_partner(root):
         module(root).setup("fit")
 
 
+def test_an_empty_side(root):
+    split_in_two(root, "{split}A", "{split}B")
+    for file in (root / "trainA").iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match=r"11 images of .* the first is 00 of .*trainB: add it to .*trainA"):
+        module(root).setup("fit")
+
+
 def test_images_that_differ_in_ending_only(root):
     split_in_two(root, "{split}A", "{split}B")
     noise(8, 8, 0).save(root / "trainA" / "00.bmp")

@@ -140,7 +140,7 @@ class Report(Callback):
 
 @pytest.mark.parametrize(
     ("kind", "validated"),
-    [("root", [[0, 2, 4], [1, 3]]), ("domains", [[0, 2] + [0, 2], [1] + [1, 3]])],
+    [("root", [[0, 2, 4], [1, 3]]), ("domains", [[0, 2, 0, 2], [1, 1, 3]])],
 )
 def test_two_ranks_share_the_images(request, tmp_path_factory, kind, validated):
     """Also with a rank that validates one batch less: nothing hangs."""
