@@ -72,7 +72,8 @@ def network_from_tensors(
         require_role(kind, role)
         if "dropout" in init_args:
             init_args["dropout"] &= _trained_with_dropout(path, kind)
-            tensors = tensors if init_args["dropout"] else _without_dropout_index(tensors)
+            # a mobile ResNet has the layer even where it drops nothing
+            tensors = _renumbered(tensors, kind == "MobileResnetGenerator" or init_args["dropout"])
         spec = NetworkSpec(f"lightning_gancompress.networks.{kind}", init_args, batch_norm)
         spec = _with_widths_of(tensors, spec)
         return spec.build(tensors).eval(), spec
@@ -211,15 +212,12 @@ def _trained_with_dropout(path: Path, kind: str) -> bool:
     return options.get("no_dropout", str(without)) != "True"
 
 
-def _without_dropout_index(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Number the second half of each ResNet block as if no dropout, which has index 4, came before it."""
-    if _matches(_WITHOUT_DROPOUT, tensors):
-        return tensors
-    shift = {"conv_block.6": "conv_block.5", "conv_block.7": "conv_block.6"}
-    return {
-        re.sub(r"conv_block\.[67](?=\.)", lambda old: shift[old[0]], key): value
-        for key, value in tensors.items()
-    }
+def _renumbered(tensors: dict[str, Tensor], dropout: bool) -> dict[str, Tensor]:
+    """Number the second half of each ResNet block as after a dropout, which has index 4, or as without."""
+    without = bool(_matches(_WITHOUT_DROPOUT, tensors))
+    step = int(dropout) - int(not without)
+    half = r"(?<=\.conv_block\.)([567])(?=\.)"
+    return {re.sub(half, lambda n: str(int(n[1]) + step), key): value for key, value in tensors.items()}
 
 
 def _with_widths_of(tensors: dict[str, Tensor], spec: NetworkSpec) -> NetworkSpec:

@@ -117,6 +117,13 @@ def narrow_resnet_tensors(norm):
 
 def resnet_forward(tensors, x, second, norms="running", n_blocks=2):
     net = Reference(tensors, norms)
+
+    def filtered(name, x):
+        if f"{name}.weight" in tensors:
+            return net.conv(name, x)
+        x = F.instance_norm(net.conv(f"{name}.conv.0", x, groups=x.shape[1]))
+        return net.conv(f"{name}.conv.2", x)
+
     x = F.relu(net.norm("model.2", net.conv("model.1", F.pad(x, [3] * 4, "reflect"))))
     for index in (4, 7):
         x = F.relu(net.norm(f"model.{index + 1}", net.conv(f"model.{index}", x, stride=2, padding=1)))
@@ -124,12 +131,35 @@ def resnet_forward(tensors, x, second, norms="running", n_blocks=2):
         y = x
         for index in (1, second):
             name = f"model.{block}.conv_block"
-            y = net.norm(f"{name}.{index + 1}", net.conv(f"{name}.{index}", F.pad(y, [1] * 4, "reflect")))
+            y = net.norm(f"{name}.{index + 1}", filtered(f"{name}.{index}", F.pad(y, [1] * 4, "reflect")))
             y = F.relu(y) if index == 1 else y
         x = x + y
     for index in (10 + n_blocks, 13 + n_blocks):
         x = F.relu(net.norm(f"model.{index + 1}", net.up(f"model.{index}", x, output_padding=1)))
     return torch.tanh(net.conv(f"model.{17 + n_blocks}", F.pad(x, [3] * 4, "reflect")))
+
+
+def mobile_tensors(norm, second=6, stream=12, within=(12, 12), channels=(1, 3), ngf=3):
+    """Of stem `ngf`, then `stream // 2`, `stream`, blocks of `within`, and as many on the way up."""
+    bias, tensors = norm == "instance", {}
+    for index, out_channels, in_channels, kernel in (
+        (1, ngf, channels[0], 7),
+        (4, stream // 2, ngf, 3),
+        (7, stream, stream // 2, 3),
+    ):
+        tensors |= conv_tensors(f"model.{index}", out_channels, in_channels, kernel, bias)
+        tensors |= norm_tensors(f"model.{index + 1}", out_channels, norm)
+    for block, width in enumerate(within, 10):
+        for index, out_channels, in_channels in ((1, width, stream), (second, stream, width)):
+            name = f"model.{block}.conv_block.{index}"
+            tensors |= conv_tensors(f"{name}.conv.0", in_channels, 1, 3, bias)
+            tensors |= conv_tensors(f"{name}.conv.2", out_channels, in_channels, 1, bias)
+            tensors |= norm_tensors(f"model.{block}.conv_block.{index + 1}", out_channels, norm)
+    up = 10 + len(within)
+    for index, out_channels, in_channels in ((up, stream // 2, stream), (up + 3, ngf, stream // 2)):
+        tensors |= up_tensors(f"model.{index}", in_channels, out_channels, 3, bias)
+        tensors |= norm_tensors(f"model.{index + 1}", out_channels, norm)
+    return tensors | conv_tensors(f"model.{up + 7}", channels[1], ngf, 7, bias=True)
 
 
 def unet_tensors(norm, channels=(1, 3), ngf=4, n_downs=6):
@@ -348,6 +378,46 @@ def test_a_file_of_narrow_layers_keeps_their_widths(file, norm):
     assert spec.widths["model.11.conv_block.1"] == [13, 7]
     twin = NetworkSpec.from_dict(json.loads(json.dumps(spec.to_dict()))).build(network.state_dict())
     assert torch.equal(twin.eval()(source), network(source))
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+@pytest.mark.parametrize("second", [5, 6])
+def test_a_mobile_resnet(file, norm, second):
+    tensors = mobile_tensors(norm, second)
+    torch.save(as_old_parallel_profiled(tensors, {}), file)
+    source = torch.rand(2, 1, 16, 24) * 2 - 1
+    norms = "none" if norm == "none" else "running"
+    network, spec = load_network(file)
+    assert_same_picture(network(source), resnet_forward(tensors, source, second, norms))
+    assert spec.class_path == "lightning_gancompress.networks.MobileResnetGenerator"
+    assert spec.init_args == {
+        "in_channels": 1,
+        "out_channels": 3,
+        "ngf": 3,
+        "n_blocks": 2,
+        "norm": norm,
+        "dropout": False,
+    }
+    assert spec.widths is None
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_a_compressed_mobile_resnet_keeps_its_widths(file, norm):
+    tensors = mobile_tensors(norm, stream=10, within=(4, 16, 6))
+    torch.save(tensors, file)
+    source = torch.rand(2, 1, 16, 24) * 2 - 1
+    network, spec = load_network(file)
+    assert_same_picture(network(source), resnet_forward(tensors, source, 6, n_blocks=3))
+    assert spec.widths["model.11.conv_block.6.conv.0"] == [16, 16, 16]
+    assert torch.equal(spec.build(network.state_dict()).eval()(source), network(source))
+
+
+@pytest.mark.parametrize(("rate", "dropout"), [("0", False), ("0.5", True)])
+@pytest.mark.parametrize("make", [mobile_tensors, lambda norm: resnet_tensors(norm, 6)])
+def test_gan_compression_notes_the_rate_of_its_dropout(file, make, rate, dropout):
+    file.with_name("train_opt.txt").write_text(f"  dropout_rate: {rate}      \n")
+    torch.save(make("instance"), file)
+    assert load_upstream(file)[1].init_args["dropout"] is dropout
 
 
 def test_instance_norm_unet(file):
