@@ -14,12 +14,15 @@ from torch import nn
 
 from lightning_gancompress.checkpoints import load_network, load_networks, load_small, upstream_preprocessing
 from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.upstream import direction_in_name
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import export_onnx, export_torch
+from lightning_gancompress.export.program import first_line
 from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CHECKPOINT_KEY, CompressionModule, GANModule
 from lightning_gancompress.networks import BatchNorm, blank_image
 from lightning_gancompress.pruning import LayerCost, layer_costs
+from lightning_gancompress.tasks import suffix
 
 Size = int | tuple[int, int]
 
@@ -44,12 +47,13 @@ def export(
         size: Image size in pixels, or `[height, width]`; that of the training unless given.
         dynamic_size: Let the ONNX file accept other sizes too.
         batch_norm: `image` for the statistics of each image, as upstream's test; as recorded unless given.
-        network: Of a training checkpoint; `teacher.generator` for the uncompressed one.
+        network: Of a training checkpoint; `teacher.generator` for the uncompressed one, `generator_AtoB` or
+            `generator_BtoA` for CycleGAN.
     """
     if dynamic_size and format == "torch":
         raise UserError("dynamic_size is for --format onnx; a torch program has a fixed size.")
     model, _ = load_network(ckpt_path, network, batch_norm)
-    path = Path(output) if output else Path(ckpt_path).with_suffix(_SUFFIX[format])
+    path = Path(output) if output else _beside(Path(ckpt_path), network, _SUFFIX[format])
     image = blank_image(model, size or recorded_size(Path(ckpt_path)))
     if format == "onnx":
         facts = export_onnx(model, path, image, dynamic_size=dynamic_size)
@@ -82,7 +86,7 @@ def profile(
         networks = generators_in(Path(ckpt_path))
         size = size or recorded_size(Path(ckpt_path))
     elif model is not None:
-        networks = {"teacher": teacher_of(model)}
+        networks = teachers_of(model)
         size = size or pixels(getattr(datamodule, "preprocessing", {}))
     else:
         raise UserError("`profile` needs something to look at: give --config, --ckpt_path, or both.")
@@ -100,15 +104,16 @@ def profile(
 
 
 def generators_in(path: Path) -> dict[str, nn.Module]:
-    """Generators of any file: `teacher`, `student`, or both."""
+    """Generators of any file: `teacher`, `student`, or both, those of a direction with `_AtoB` or `_BtoA`."""
     if path.suffix == ".ckpt":
-        found = {
-            prefix: network for prefix, (network, _) in load_networks(path).items() if "generator" in prefix
-        }
-        return {
-            "student" if prefix.startswith("student.") else "teacher": net for prefix, net in found.items()
-        }
-    return {"student" if path.with_suffix(".json").is_file() else "teacher": load_network(path)[0]}
+        found = {}
+        for prefix, (network, _) in load_networks(path, "generator").items():
+            part, _, role = prefix.partition(".")
+            found[("student" if part == "student" else "teacher") + suffix(role)] = network
+        return found
+    part = "student" if path.with_suffix(".json").is_file() else "teacher"
+    direction = direction_in_name(path)
+    return {f"{part}_{direction}" if direction else part: load_network(path)[0]}
 
 
 def recorded_size(path: Path) -> int:
@@ -125,11 +130,19 @@ def pixels(preprocessing: Mapping[str, Any]) -> int:
     return int(preprocessing.get("crop_size", 256))
 
 
-def teacher_of(model: GANModule) -> nn.Module:
-    """The uncompressed generator of a module that has not been set up."""
+def teachers_of(model: GANModule) -> dict[str, nn.Module]:
+    """The uncompressed generators of a module that has not been set up, named as in `generators_in`."""
+    roles = model.task.generators
     if isinstance(model, CompressionModule):
         model.build()
-    return next(iter(model.generators(model.task.wanted[0]).values()))
+        roles = tuple(role for role in roles if role in model.teacher)
+    return {"teacher" + suffix(role): next(iter(model.generators(role).values())) for role in roles}
+
+
+def _beside(path: Path, network: str, ending: str) -> Path:
+    """Where an exported network goes: both directions of one checkpoint have room beside it."""
+    direction = next((d for d in ("_AtoB", "_BtoA") if network.endswith(d)), "")
+    return path.with_name(path.stem.removesuffix(direction) + direction + ending)
 
 
 # -- costs -----------------------------------------------------------------------------------------------
@@ -144,10 +157,12 @@ def costs_of(network: nn.Module, size: Size) -> list[LayerCost]:
     image = blank_image(network, size)
     try:
         return layer_costs(network, [image])
-    except (RuntimeError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's forward raises
         raise UserError(
             f"{type(network).__name__} doesn't take images of {image.shape[-2]} x {image.shape[-1]} pixels "
-            f"({str(error).splitlines()[0]}): give another --size."
+            f"({first_line(error)}): give another --size."
         ) from error
 
 

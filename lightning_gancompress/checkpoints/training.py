@@ -29,10 +29,14 @@ KEY = "gancompress"
 VERSION = 1
 
 
-def load_networks(path: str | Path) -> dict[str, tuple[nn.Module, NetworkSpec]]:
-    """Return every network of a training checkpoint in eval mode, with its recipe, by prefix.
+def load_networks(path: str | Path, kind: str = "") -> dict[str, tuple[nn.Module, NetworkSpec]]:
+    """Return the networks of a training checkpoint in eval mode, with their recipes, by prefix.
 
     The student of a search comes slim.
+
+    Args:
+        path: The checkpoint.
+        kind: "generator" or "discriminator" for these alone.
 
     Raises:
         UserError: When the file is unreadable or no training checkpoint of this project.
@@ -41,6 +45,7 @@ def load_networks(path: str | Path) -> dict[str, tuple[nn.Module, NetworkSpec]]:
     return {
         prefix: network_from_checkpoint(content, Path(path), prefix)
         for prefix in _description(content, path)["networks"]
+        if kind in prefix
     }
 
 

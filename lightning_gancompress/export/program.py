@@ -55,8 +55,7 @@ def inference_copy(network: nn.Module) -> nn.Module:
 
 def trace(network: nn.Module, sample: Tensor, dynamic_size: bool = False) -> ExportedProgram:
     """Trace a network whose batch size (and with `dynamic_size` height and width) stays free."""
-    with torch.inference_mode():
-        network(torch.zeros(1, *sample.shape[1:]))  # so that the network itself complains of a wrong shape
+    _require_image(network, torch.zeros(1, *sample.shape[1:]))
     _, channels, height, width = sample.shape
     # a size of one is taken for a constant: so two images, and two pixels in the middle of a U-Net
     scale = 2 if dynamic_size else 1
@@ -68,8 +67,27 @@ def trace(network: nn.Module, sample: Tensor, dynamic_size: bool = False) -> Exp
             return torch.export.export(network, (example,), dynamic_shapes=(shape,), strict=False)
     except Exception as error:  # the tracer's exceptions share no base class
         hint = " at more than one size (without dynamic_size it may)" if dynamic_size else ""
-        msg = f"{type(network).__name__} can't be traced for export{hint}: {_first_line(error)}"
+        msg = f"{type(network).__name__} can't be traced for export{hint}: {first_line(error)}"
         raise UserError(msg) from error
+
+
+@torch.inference_mode()
+def _require_image(network: nn.Module, image: Tensor) -> None:
+    """Let the network itself complain of a wrong shape, or do it for one that doesn't know how."""
+    name, shape = type(network).__name__, "x".join(map(str, image.shape))
+    try:
+        output = network(image)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's forward raises
+        raise UserError(
+            f"{name} fails on an image batch of {shape} ({first_line(error)}): give another size."
+        ) from error
+    if not isinstance(output, Tensor):
+        raise UserError(
+            f"{name} returns a {type(output).__name__}, and only networks that return one image batch can be "
+            "exported: wrap it in a module that picks the image."
+        )
 
 
 @torch.inference_mode()
@@ -91,7 +109,7 @@ def max_difference(
         try:
             output = run(probe)
         except Exception as error:  # of whatever runtime
-            msg = f"The exported {type(network).__name__} fails on {tuple(probe.shape)}: {_first_line(error)}"
+            msg = f"The exported {type(network).__name__} fails on {tuple(probe.shape)}: {first_line(error)}"
             raise UserError(msg) from error
         differences.append((output - network(probe)).abs().max())
     return float(torch.stack(differences).max())  # python's max may lose a nan
@@ -134,5 +152,6 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in short."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -40,9 +40,23 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
 
 def blank_image(network: nn.Module, size: int | tuple[int, int]) -> Tensor:
-    """Return zeros (1, C, height, width) that `network` can read, on its device; `size` is in pixels."""
+    """Return zeros (1, C, height, width) that `network` can read, on its device; `size` is in pixels.
+
+    Raises:
+        UserError: When its `forward` wants more than an image, or no layer tells the channels of one.
+    """
     height, width = (size, size) if isinstance(size, int) else size
-    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    signature, name = inspect.signature(network.forward), type(network).__name__
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise UserError(
+            f"{name} can't be given its inputs: forward{signature} is called with one image batch alone. "
+            "Wrap it in a module that takes just that."
+        ) from error
+    first = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is None:
+        raise UserError(f"{name} has no Conv2d, so nothing tells how many channels its images have.")
     return torch.zeros(1, first.in_channels, height, width, device=first.weight.device)
 
 

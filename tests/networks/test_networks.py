@@ -169,3 +169,14 @@ def test_blank_image():
     assert blank_image(network, 32).shape == (1, 5, 32, 32)
     assert blank_image(network, (32, 64)).shape == (1, 5, 32, 64)
     assert blank_image(network.to("meta"), 32).device.type == "meta"
+
+
+def test_a_blank_image_is_refused_where_none_would_do():
+    class Twofold(torch.nn.Module):
+        def forward(self, image, style):
+            return image + style
+
+    with pytest.raises(UserError, match=r"Twofold can't be given its inputs: forward\(image, style\)"):
+        blank_image(Twofold(), 8)
+    with pytest.raises(UserError, match="Identity has no Conv2d"):
+        blank_image(torch.nn.Identity(), 8)
