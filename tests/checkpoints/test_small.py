@@ -4,12 +4,25 @@ import os
 
 import pytest
 import torch
+from torch import nn
 
 from lightning_gancompress import UserError, load_generator
-from lightning_gancompress.checkpoints import load_small, save_small
+from lightning_gancompress.checkpoints import load_network, load_small, save_small
 from lightning_gancompress.networks import NetworkSpec, channel_widths, set_channel_widths
 
 SPEC = NetworkSpec("lightning_gancompress.networks.UnetGenerator", {"ngf": 4, "n_downs": 5, "init_gain": 0.3})
+
+
+class Own(nn.Module):
+    """A user's network."""
+
+    def __init__(self, width, act):
+        super().__init__()
+        self.head, self.tail = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 3, 3, padding=1)
+        self.norm, self.act = nn.BatchNorm2d(width), act
+
+    def forward(self, image):
+        return self.tail(self.act(self.norm(self.head(image))))
 
 
 @pytest.fixture
@@ -73,6 +86,72 @@ def test_a_recorded_reading_holds_and_has_no_way_back(tmp_path, network):
     assert torch.equal(load_generator(tmp_path / "g.pth")(source), image.eval()(source))
     with pytest.raises(UserError, match="keeps none"):
         load_generator(tmp_path / "g.pth", batch_norm="running")
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A network of three of six channels, and where it lies, from an object that no JSON describes."""
+    torch.manual_seed(0)
+    whole, narrow = Own(6, nn.SiLU()), Own(3, nn.SiLU()).eval()
+    path = tmp_path / "generator.pth"
+    save_small(narrow, NetworkSpec.of(whole), path, preprocessing={}, provenance={})
+    return narrow, whole, path
+
+
+def test_a_users_object_is_cut_down_to_the_small_network(own):
+    narrow, whole, path = own
+    recipe = json.loads(path.with_suffix(".json").read_text())["network"]
+    assert recipe["class_path"].endswith("test_small.Own")
+    assert recipe["init_args"] is None
+    before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
+    source = torch.rand(2, 3, 8, 8)
+    small = load_generator(path, architecture=whole)
+    assert torch.equal(small(source), narrow(source))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in whole.state_dict().items())
+    batch = load_generator(path, architecture=whole, batch_norm="image")(source[:1])
+    torch.testing.assert_close(batch, narrow.train()(source[:1]))
+
+
+def test_a_users_object_is_asked_for(own):
+    with pytest.raises(UserError, match=r"generator.pth .* test_small.Own .* architecture=\.\.\.") as error:
+        load_generator(own[2])
+    assert "\n" not in str(error.value)
+
+
+def test_an_object_of_another_class_is_refused(own):
+    with pytest.raises(
+        UserError, match="The channel widths are not those of Sequential: unknown layers: head"
+    ):
+        load_generator(own[2], architecture=nn.Sequential())
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}])
+def test_a_state_dict_of_a_users_object(own, tmp_path, wrap):
+    _, whole, _ = own
+    file = tmp_path / "theirs.pth"
+    torch.save(wrap({f"module.{name}": tensor for name, tensor in whole.state_dict().items()}), file)
+    source = torch.rand(2, 3, 8, 8)
+    network, spec = load_network(file, architecture=Own(6, nn.SiLU()))
+    assert torch.equal(network(source), whole.eval()(source))
+    assert spec == NetworkSpec.of(whole)
+    with pytest.raises(
+        UserError, match=r"theirs.pth can't be loaded: .*head.weight is \(6, .* instead of \(5"
+    ):
+        load_generator(file, architecture=Own(5, nn.SiLU()))
+
+
+def test_a_users_class_needs_to_be_importable(own):
+    path = own[2]
+    change(path, network={"class_path": "nowhere.Net", "init_args": {}})
+    with pytest.raises(UserError, match=r"'nowhere.Net' can't be imported .* PYTHONPATH"):
+        load_generator(path)
+
+
+def test_a_small_generator_is_no_discriminator(file):
+    with pytest.raises(
+        UserError, match=r"holds a generator \(UnetGenerator\) where a discriminator is needed"
+    ):
+        load_network(file, "discriminator")
 
 
 def test_a_damaged_description_is_named(file):
