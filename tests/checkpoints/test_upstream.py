@@ -553,3 +553,16 @@ def test_what_is_no_network_is_named(file, content, words):
 )
 def test_the_networks_of_one_model_lie_side_by_side(name, role, expected):
     assert sibling(Path("model_net_G.pth", name), role) == Path("model_net_G.pth", expected)
+
+
+@pytest.mark.parametrize(("letter", "direction"), [("A", "AtoB"), ("B", "BtoA")])
+def test_cyclegan_discriminators(tmp_path, letter, direction):
+    tensors = patch_tensors("instance", 2, in_channels=3)
+    file = tmp_path / f"latest_net_D_{letter}.pth"
+    torch.save(as_old_parallel_profiled(tensors, {"model.3": 8, "model.6": 16}), file)
+    images = torch.rand(2, 3, 32, 32)
+    network, spec = load_network(file, f"discriminator_{direction}")
+    assert_same_picture(network(images), patch_forward(tensors, images, 2))
+    assert spec.init_args == {"in_channels": 3, "ndf": 4, "n_layers": 2, "norm": "instance"}
+    with pytest.raises(UserError, match=r"holds a discriminator .* where a generator is needed"):
+        load_network(file, f"generator_{direction}")
