@@ -3,6 +3,7 @@
 from lightning_gancompress.networks.init import Init, init_weights
 from lightning_gancompress.networks.layers import Norm, blank_image
 from lightning_gancompress.networks.mobile_resnet import MobileResnetGenerator
+from lightning_gancompress.networks.parametrizations import bake_parametrizations, copy_network
 from lightning_gancompress.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from lightning_gancompress.networks.resnet import ResnetGenerator
 from lightning_gancompress.networks.spec import (
@@ -25,8 +26,10 @@ __all__ = [
     "PixelDiscriminator",
     "ResnetGenerator",
     "UnetGenerator",
+    "bake_parametrizations",
     "blank_image",
     "channel_widths",
+    "copy_network",
     "init_weights",
     "load_tensors",
     "set_channel_widths",

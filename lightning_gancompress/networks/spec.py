@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -14,6 +14,11 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks.init import init_weights
+from lightning_gancompress.networks.parametrizations import (
+    bake_parametrizations,
+    copy_network,
+    has_parametrizations,
+)
 
 BatchNorm = Literal["running", "image"]
 
@@ -59,6 +64,8 @@ class NetworkSpec:
     ) -> nn.Module:
         """Return the network in training mode, on the CPU, with fresh weights or a copy of `state_dict`.
 
+        Weights that the constructor normalises (weight or spectral norm) are plain ones in a small network.
+
         Args:
             state_dict: Tensors of the network.
             architecture: What to copy instead of constructing it, if the arguments are not known.
@@ -73,6 +80,8 @@ class NetworkSpec:
             network = self._construct() if architecture is None else copy.deepcopy(architecture).train().cpu()
             if self.batch_norm == "image":
                 use_image_statistics(network)
+            if has_parametrizations(network) and not self._parametrized(network, state_dict):
+                bake_parametrizations(network)
             if self.widths is not None:
                 set_channel_widths(network, self.widths)
         if state_dict is not None:
@@ -81,6 +90,12 @@ class NetworkSpec:
             drawn = self.init_args or {}
             init_weights(network, drawn.get("init", "normal"), drawn.get("init_gain", 0.02))
         return network
+
+    def _parametrized(self, network: nn.Module, state_dict: Mapping[str, Tensor] | None) -> bool:
+        if state_dict is None:
+            return self.widths is None
+        plain = bake_parametrizations(copy_network(network)).state_dict()
+        return any(key in state_dict for key in network.state_dict() if key not in plain)
 
     def _construct(self) -> nn.Module:
         if self.init_args is None:
@@ -140,7 +155,7 @@ def channel_widths(network: nn.Module) -> dict[str, list[int]]:
     """Return the channels of each layer by name.
 
     Convolutions and linear layers: [in, out]; grouped convolutions: [in, out, groups]; norms and PReLU:
-    [features].
+    [features]; group norms: [features, groups]; tensors of the user's own modules: their shape.
     """
     widths = {}
     for name, layer in network.named_modules():
@@ -152,8 +167,13 @@ def channel_widths(network: nn.Module) -> dict[str, list[int]]:
             widths[name] = [layer.in_features, layer.out_features]
         elif isinstance(layer, _NormBase):
             widths[name] = [layer.num_features]
+        elif isinstance(layer, nn.GroupNorm):
+            widths[name] = [layer.num_channels, layer.num_groups]
         elif isinstance(layer, nn.PReLU):
             widths[name] = [layer.num_parameters]
+        elif not type(layer).__module__.startswith("torch."):
+            own = (*layer.named_parameters(name, recurse=False), *layer.named_buffers(name, recurse=False))
+            widths |= {key: list(tensor.shape) for key, tensor in own if tensor.ndim}
     return widths
 
 
@@ -168,45 +188,56 @@ def set_channel_widths(network: nn.Module, widths: Mapping[str, list[int]]) -> N
         raise UserError(
             f"The channel widths are not those of {type(network).__name__}: "
             + _differences(
-                ("missing layers", current.keys() - widths.keys()),
-                ("unknown layers", widths.keys() - current.keys()),
+                ("missing layers", [name for name in current if name not in widths]),
+                ("unknown layers", [name for name in widths if name not in current]),
             )
         )
+    layers = dict(network.named_modules())
     for name, layer_widths in widths.items():
-        if list(layer_widths) != current[name]:
-            _resize(network.get_submodule(name), *layer_widths)
+        if list(layer_widths) == current[name]:
+            continue
+        if name in layers:
+            _resize(layers[name], *layer_widths)
+        else:
+            owner, _, attribute = name.rpartition(".")
+            _reshape(layers[owner], attribute, layer_widths)
 
 
 def _resize(layer: nn.Module, *widths: int) -> None:
-    shapes: dict[str, tuple[int, ...]]
+    tensors: dict[str, tuple[int, ...]]
     if isinstance(layer, _ConvNd):
         layer.in_channels, layer.out_channels, layer.groups = (*widths, 1)[:3]
         first, second = layer.out_channels, layer.in_channels
         if isinstance(layer, _ConvTransposeNd):
             first, second = second, first
-        shapes = {
+        tensors = {
             "weight": (first, second // layer.groups, *layer.kernel_size),
             "bias": (layer.out_channels,),
         }
     elif isinstance(layer, nn.Linear):
         layer.in_features, layer.out_features = widths
-        shapes = {"weight": (layer.out_features, layer.in_features), "bias": (layer.out_features,)}
+        tensors = {"weight": (layer.out_features, layer.in_features), "bias": (layer.out_features,)}
     elif isinstance(layer, _NormBase):
         (layer.num_features,) = widths
-        shapes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (layer.num_features,))
+        tensors = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), widths)
+    elif isinstance(layer, nn.GroupNorm):
+        layer.num_channels, layer.num_groups = widths
+        tensors = dict.fromkeys(("weight", "bias"), widths[:1])
     elif isinstance(layer, nn.PReLU):
         (layer.num_parameters,) = widths
-        shapes = {"weight": (layer.num_parameters,)}
+        tensors = {"weight": widths}
     else:
         raise TypeError(f"no widths are known for {type(layer).__name__}")
-    for name, shape in shapes.items():
-        old = getattr(layer, name, None)
-        if old is not None:
-            new = old.new_empty(shape)
-            setattr(
-                layer, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-            )
+    for name, shape in tensors.items():
+        _reshape(layer, name, shape)
     layer.reset_parameters()
+
+
+def _reshape(layer: nn.Module, name: str, shape: Sequence[int]) -> None:
+    old = getattr(layer, name, None)
+    if old is not None:
+        new = old.new_ones(shape)
+        setattr(layer, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
 
 
 def use_image_statistics(network: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """Structured pruning: groups of channels, masks, their cost, budgets, and the small network they leave."""
 
 from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget
+from lightning_gancompress.pruning.channels import ChannelGroups
 from lightning_gancompress.pruning.cost import (
     Convention,
     LayerCost,
@@ -9,7 +10,7 @@ from lightning_gancompress.pruning.cost import (
     count_params,
     layer_costs,
 )
-from lightning_gancompress.pruning.groups import ChannelGroups, find_groups
+from lightning_gancompress.pruning.groups import find_groups
 from lightning_gancompress.pruning.masks import ChannelMasks
 from lightning_gancompress.pruning.side import Bundle, Side
 from lightning_gancompress.pruning.slim import check_groups, slim, slim_by_mask

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.pruning.groups import ChannelGroups
+from lightning_gancompress.pruning.channels import ChannelGroups
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from lightning_gancompress.pruning.groups import ChannelGroups, LayerChannels, is_depthwise
+from lightning_gancompress.pruning.channels import ChannelGroups, LayerChannels, is_grouped
 from lightning_gancompress.pruning.probes import flatten
 
 Convention = Literal["exact", "literature"]
@@ -122,8 +122,8 @@ class MaskedCost(nn.Module):
             layer = network.get_submodule(cost.name)
             one = torch.tensor([groups.total])
             known = groups.layers.get(cost.name, LayerChannels(one, one))  # any other kind is always whole
-            # each output of a depthwise convolution reads one input, whatever else is kept
-            inputs_read = one if is_depthwise(layer) else known.inputs
+            # a filter of a grouped convolution reads the inputs of its group, whatever else is kept
+            inputs_read = one if is_grouped(layer) else known.inputs
             rows_in[row] += torch.bincount(inputs_read, minlength=groups.total + 1)
             rows_out[row] += torch.bincount(known.outputs, minlength=groups.total + 1)
             scale[row] = getattr(cost, f"macs_{convention}") / (rows_in[row].sum() * rows_out[row].sum())

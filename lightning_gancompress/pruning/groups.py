@@ -2,69 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.networks import bake_parametrizations, copy_network
+from lightning_gancompress.pruning.channels import (
+    CHANNELWISE,
+    CONSUMERS,
+    ChannelGroups,
+    LayerChannels,
+    is_channelwise,
+    widths,
+)
 from lightning_gancompress.pruning.probes import Probed, flatten
+from lightning_gancompress.pruning.stand_ins import Watch
+from lightning_gancompress.pruning.ties import ALWAYS, Ties
 
-CONSUMERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_UNMET = -1  # no group reaches the channel
 # Layers without tensors that mix channels: the graph would take them for activations.
-_MIXERS = (nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.LocalResponseNorm)
+_MIXERS = (nn.LocalResponseNorm,)
 # What the dependency graph itself puts between layers: they carry channels but own no tensors.
 _WIRES = tuple(
     getattr(tp.ops, f"_{kind}Op")
     for kind in ("Concat", "Split", "ElementWise", "Reshape", "Unbind", "Slice", "Expand", "Output")
     if hasattr(tp.ops, f"_{kind}Op")
 )
-
-
-@dataclass(frozen=True)
-class LayerChannels:
-    """Positions of one layer's channels in the flat mask of its network.
-
-    Attributes:
-        inputs: (C_in,) int64. The last position of the mask stands for "always kept".
-        outputs: (C_out,) int64, likewise. For a norm both are the same.
-    """
-
-    inputs: Tensor
-    outputs: Tensor
-
-
-@dataclass(frozen=True)
-class ChannelGroups:
-    """All groups of a network, laid side by side in one flat mask of `total` channels.
-
-    Attributes:
-        names: The first layer that writes it gives each group its name and place. Where its channels part
-            ways (some meet one layer, some another) each part is a group, and the later ones are numbered.
-        sizes: Channels per group; their sum is the length of the mask.
-        layers: Convolutions, linear layers and norms by name, with the positions of their channels.
-    """
-
-    names: list[str]
-    sizes: list[int]
-    layers: dict[str, LayerChannels]
-
-    @property
-    def total(self) -> int:
-        """Channels that can be dropped, over all groups."""
-        return sum(self.sizes)
-
-    def split(self, flat: Tensor) -> list[Tensor]:
-        """Cut a flat `(total,)` vector into one vector per group."""
-        return list(torch.split(flat, self.sizes))
-
-    def kept(self, mask: Tensor) -> dict[str, int]:
-        """Channels kept per group under a `(total,)` mask."""
-        return {n: int((m > 0.5).sum()) for n, m in zip(self.names, self.split(mask), strict=True)}
 
 
 def find_groups(
@@ -85,13 +52,14 @@ def find_groups(
     unknown = [name for name in ignored_layers if name not in dict(network.named_modules())]
     if unknown:
         raise UserError(f"ignored_layers: the network has no layer named {', '.join(map(repr, unknown))}.")
-    inputs = [x.detach().cpu().float() for x in inputs]
+    name = _name(network)
+    _check_arguments(network, name, len(inputs))
+    inputs = [x.detach().cpu().float() if x.is_floating_point() else x.cpu() for x in inputs]
     try:
-        # The graph follows autograd: without gradients it silently finds nothing.
-        copied = copy.deepcopy(network).cpu().float().eval().requires_grad_(True)
-        with torch.no_grad():
-            outputs = flatten(copied(*inputs))
-        probed = Probed(copied, inputs, outputs).eval()
+        copied = _traceable(network)
+        with torch.no_grad(), Watch(name) as watch:
+            outputs = flatten(copied(*watch.follow([x.clone() for x in inputs])))
+        probed = Probed(copied, name, inputs, outputs, watch.made).eval()
         with torch.enable_grad():
             graph = tp.DependencyGraph().build_dependency(
                 probed,
@@ -104,13 +72,46 @@ def find_groups(
         raise
     except Exception as error:
         raise UserError(
-            f"{type(network).__name__} can't be traced for pruning ({type(error).__name__}: {error}). Its "
-            "forward must work on tensors alone, without control flow that depends on their values."
+            f"{name} can't be traced for pruning ({type(error).__name__}: {error}). Its forward must work on "
+            "tensors alone, without control flow that depends on their values."
         ) from error
-    whole = {x for name in ignored_layers for x in _parts(copied.get_submodule(name))}
+    whole = {x for ignored in ignored_layers for x in _parts(copied.get_submodule(ignored))}
     _refuse_unseen(copied, whole.union(graph.module2node))
-    names = {x: name for name, x in (*copied.named_modules(), *copied.named_parameters())}
-    return _collect(found, names, whole.union(probed.entries, probed.exits), network)
+    groups = _Reading(probed, whole).groups(found)
+    if not groups.total:
+        raise UserError(
+            f"{name} has no channels that can be dropped: every layer writes its output, reads its image, or "
+            "is in ignored_layers."
+        )
+    return groups
+
+
+def _name(network: nn.Module) -> str:
+    """What to call a network, or several side by side, in an error."""
+    networks = network.values() if isinstance(network, nn.ModuleDict) else [network]
+    return " and ".join(dict.fromkeys(type(one).__name__ for one in networks))
+
+
+def _check_arguments(network: nn.Module, name: str, given: int) -> None:
+    try:
+        inspect.signature(network.forward).bind(*range(given))
+    except TypeError as error:
+        raise UserError(
+            f"{name}.forward can't be called with {given} input{'s' * (given != 1)} ({error}): wrap it in a "
+            "module whose forward takes no other, or give further arguments a default."
+        ) from error
+
+
+def _traceable(network: nn.Module) -> nn.Module:
+    """A copy in which every tensor with channels shows in the graph, which follows gradients."""
+    copied = bake_parametrizations(copy_network(network)).cpu().float().eval()
+    for module in copied.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            # (C, 1, 1) or (1, C, 1, 1), which can only meet the channels of images
+            if buffer.is_floating_point() and buffer.ndim > 2 and buffer.shape[-3] == buffer.numel() > 1:
+                delattr(module, name)
+                module.register_parameter(name, nn.Parameter(buffer))
+    return copied.requires_grad_(True)
 
 
 def _parts(module: nn.Module) -> list[nn.Module | nn.Parameter]:
@@ -120,7 +121,7 @@ def _parts(module: nn.Module) -> list[nn.Module | nn.Parameter]:
 def _refuse_unseen(network: nn.Module, seen: set[nn.Module | nn.Parameter]) -> None:
     """Whatever feeds a layer that the trace did not meet, one can't tell; it may be used another time."""
     for name, layer in network.named_modules():
-        if isinstance(layer, (*CONSUMERS, *NORMS)) and layer not in seen:
+        if isinstance(layer, (*CONSUMERS, *CHANNELWISE)) and layer not in seen:
             raise UserError(
                 f"{name!r} ({type(layer).__name__}) takes no part in the traced forward pass: it is never "
                 "called, or only under a condition or torch.no_grad(). Remove it; or, if no channel that may "
@@ -128,42 +129,130 @@ def _refuse_unseen(network: nn.Module, seen: set[nn.Module | nn.Parameter]) -> N
             )
 
 
-def _collect(
-    found: list[tp.Group],
-    names: dict[nn.Module | nn.Parameter, str],
-    fixed: set[nn.Module | nn.Parameter],
-    network: nn.Module,
-) -> ChannelGroups:
-    """Number the droppable channels and write down every layer's positions among them."""
-    order = {part: number for number, part in enumerate(names)}
-    candidates: list[tuple[int, list[tp.dependency.GroupItem]]] = []
-    for group in found:
-        items = [item for item in group if not isinstance(item.dep.target.module, _WIRES)]
-        if not any(item.dep.target.module in fixed for item in items):
-            writers = [item.dep.target.module for item in items if _is_output(item)]
-            candidates.append((min(order[w] for w in writers if isinstance(w, CONSUMERS)), items))
-    group_names: list[str] = []
-    sizes: list[int] = []
-    writes: list[tuple[str, bool, list[int], Tensor]] = []
-    # in the order of the network, whatever that of the search through the graph
-    for first, items in sorted(candidates, key=lambda candidate: candidate[0]):
-        root = list(names.values())[first]
-        for item in items:
-            _refuse_unfit(item, names[item.dep.target.module], root)
-        position: dict[int, int] = {}
-        for number, block in enumerate(_blocks(items)):
-            position |= {channel: sum(sizes) + rank for rank, channel in enumerate(block)}
-            group_names.append(f"{root}:{number}" if number else root)
-            sizes.append(len(block))
-        for item in items:
-            index = torch.tensor([position[channel] for channel in item.root_idxs])
-            writes.append((names[item.dep.target.module], _is_output(item), list(item.idxs), index))
-    if not sizes:
+class _Reading:
+    """From the groups of the dependency graph to the positions of every layer's channels.
+
+    Args:
+        probed: The traced network.
+        whole: What the user wants to keep.
+    """
+
+    def __init__(self, probed: Probed, whole: set[nn.Module | nn.Parameter]) -> None:
+        self.probed = probed
+        self.names: dict[nn.Module | nn.Parameter, str] = {x: n for n, x in probed.network.named_modules()}
+        self.names |= {x: n for n, x in probed.network.named_parameters()}
+        self.order = {part: number for number, part in enumerate(self.names)}
+        self.names |= {standing.layer: standing.name for standing in probed.stand_ins}
+        self.fixed = whole.union(probed.entries, probed.exits)
+        self.ties = Ties()
+        # positions that each part reads and writes; one list for both where they are the same channels
+        self.sides: dict[nn.Module | nn.Parameter, tuple[list[int], list[int]]] = {}
+        for part in self.names:
+            if isinstance(part, (*CONSUMERS, *CHANNELWISE)):
+                inputs, outputs = ([_UNMET] * width for width in widths(part))
+                self.sides[part] = (inputs, inputs if is_channelwise(part) else outputs)
+            elif isinstance(part, nn.Module):
+                for tensor in part.parameters(recurse=False):
+                    if tensor.ndim and max(tensor.shape) == tensor.numel():
+                        channels = [_UNMET] * tensor.numel()
+                        self.sides[tensor] = (channels, channels)
+
+    def groups(self, found: list[tp.Group]) -> ChannelGroups:
+        """Number the channels that can be dropped."""
+        self._read(found)
+        for sides in self.sides.values():
+            for side in sides:
+                side[:] = [ALWAYS if position == _UNMET else position for position in side]
+        for bond in self._bonds():
+            self.ties.tie(bond)
+        names, sizes, places = self.ties.number()
+        layers, tensors = {}, {}
+        for part, (inputs, outputs) in self.sides.items():
+            if part in self.order and isinstance(part, nn.Module):
+                layers[self.names[part]] = LayerChannels(places[inputs], places[outputs])
+            elif part in self.order and any(outputs):
+                tensors[self.names[part]] = places[outputs]
+        return ChannelGroups(names, sizes, layers, tensors)
+
+    def _read(self, found: list[tp.Group]) -> None:
+        candidates = []
+        for group in found:
+            items = [item for item in group if not _carries(item.dep.target.module)]
+            if any(item.dep.target.module in self.fixed for item in items):
+                for item in items:
+                    self._write(item, [ALWAYS] * len(item.idxs))
+            else:
+                parts = [item.dep.target.module for item in items if _is_output(item)]
+                writers = [p for p in parts if isinstance(p, CONSUMERS)]
+                # what only a stand-in writes comes last: its name is that of what it is tied to
+                first = min(writers, key=lambda part: self.order.get(part, len(self.order)))
+                candidates.append((first, items))
+        # in the order of the network, whatever that of the search through the graph
+        for first, items in sorted(candidates, key=lambda c: self.order.get(c[0], len(self.order))):
+            root = self.names[first]
+            for item in items:
+                self._refuse_unfit(item, root)
+            position: dict[int, int] = {}
+            for block in _blocks(items):
+                position |= dict(zip(block, self.ties.block(root, len(block)), strict=True))
+            for item in items:
+                self._write(item, [position[channel] for channel in item.root_idxs])
+
+    def _write(self, item: tp.dependency.GroupItem, positions: list[int]) -> None:
+        side = self.sides.get(item.dep.target.module, ([], []))[_is_output(item)]
+        for own, position in zip(item.idxs, positions, strict=True):
+            if own < len(side):  # a group that is kept may reach what can't be followed
+                if side[own] != _UNMET:
+                    self.ties.tie([side[own], position])
+                side[own] = position
+
+    def _bonds(self) -> Iterator[Sequence[int]]:
+        """Positions that go together because of a layer that reads or writes them."""
+        for standing in self.probed.stand_ins:
+            inputs, outputs = self.sides[standing.layer]
+            bonds = {-1: [ALWAYS]}
+            for number, position in zip(standing.inputs + standing.outputs, inputs + outputs, strict=True):
+                bonds.setdefault(number, []).append(position)
+            yield from bonds.values()
+        for layer, (inputs, outputs) in self.sides.items():
+            if isinstance(layer, nn.GroupNorm):
+                yield from _cut(outputs, layer.num_groups)
+            elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.groups > 1:
+                for read, written in zip(
+                    _cut(inputs, layer.groups), _cut(outputs, layer.groups), strict=True
+                ):
+                    yield read + written
+
+    def _refuse_unfit(self, item: tp.dependency.GroupItem, root: str) -> None:
+        """Refuse what no channel can be cut out of, and channels that can't be followed to their reader."""
+        module = item.dep.target.module
+        name = remedy = self.names[module]
+        if isinstance(module, nn.Parameter) and module not in self.sides:
+            problem, remedy = "is used outside the known layers, so its channels can't be dropped", root
+        elif module not in self.sides:
+            problem = "is of a kind whose channels can't be dropped one by one"
+        elif None in item.root_idxs or max(item.idxs) >= len(self.sides[module][_is_output(item)]):
+            problem, remedy = f"is reached by channels of {root!r} that were rearranged or broadcast", root
+        else:
+            return
         raise UserError(
-            f"{type(network).__name__} has no channels that can be dropped: every layer writes its output, "
-            "reads its image, or is in ignored_layers."
+            f"{name!r} ({type(module).__name__}) {problem}. Keep all channels around it with "
+            f"ignored_layers: [{remedy}]."
         )
-    return ChannelGroups(group_names, sizes, _layers(network, writes, always=sum(sizes)))
+
+
+def _carries(module: nn.Module | nn.Parameter) -> bool:
+    """Whether channels pass by without meeting a tensor of theirs."""
+    return isinstance(module, _WIRES) or (isinstance(module, nn.PReLU) and module.num_parameters == 1)
+
+
+def _is_output(item: tp.dependency.GroupItem) -> bool:
+    return bool(item.dep.handler.__name__ == "prune_out_channels")
+
+
+def _cut(side: list[int], count: int) -> list[list[int]]:
+    size = len(side) // count
+    return [side[start : start + size] for start in range(0, len(side), size)]
 
 
 def _blocks(items: list[tp.dependency.GroupItem]) -> list[list[int]]:
@@ -176,69 +265,3 @@ def _blocks(items: list[tp.dependency.GroupItem]) -> list[list[int]]:
     for channel in sorted(touched):
         blocks.setdefault(tuple(touched[channel]), []).append(channel)
     return list(blocks.values())
-
-
-def _layers(
-    network: nn.Module, writes: list[tuple[str, bool, list[int], Tensor]], always: int
-) -> dict[str, LayerChannels]:
-    layers = {}
-    for name, module in network.named_modules():
-        if isinstance(module, (*CONSUMERS, *NORMS)):
-            n_in, n_out = _in_out(module)
-            layers[name] = LayerChannels(torch.full((n_in,), always), torch.full((n_out,), always))
-    for name, is_output, own, index in writes:
-        module = network.get_submodule(name)
-        if name not in layers:
-            continue
-        # A norm and a depthwise convolution map every channel to itself: both sides are one.
-        both = isinstance(module, NORMS) or is_depthwise(module)
-        if is_output or both:
-            layers[name].outputs[own] = index
-        if not is_output or both:
-            layers[name].inputs[own] = index
-    return layers
-
-
-def _is_output(item: tp.dependency.GroupItem) -> bool:
-    return bool(item.dep.handler.__name__ == "prune_out_channels")
-
-
-def _in_out(module: nn.Module) -> tuple[int, int]:
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    if isinstance(module, NORMS):
-        return module.num_features, module.num_features
-    assert isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
-    return module.in_channels, module.out_channels
-
-
-def is_depthwise(module: nn.Module) -> bool:
-    """Whether a convolution filters every channel on its own."""
-    return (
-        isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
-        and module.groups > 1
-        and module.groups == module.in_channels == module.out_channels
-    )
-
-
-def _refuse_unfit(item: tp.dependency.GroupItem, name: str, root: str) -> None:
-    """Refuse what no channel can be cut out of, and channels that can't be followed to their reader."""
-    module = item.dep.target.module
-    if isinstance(module, nn.PReLU) and module.num_parameters == 1:
-        return
-    grouped = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.groups > 1
-    remedy = name
-    if isinstance(module, nn.Parameter):
-        problem, remedy = "is used outside the known layers, so its channels can't be dropped", root
-    elif not isinstance(module, (*CONSUMERS, *NORMS)) or (grouped and not is_depthwise(module)):
-        problem = "is of a kind whose channels can't be dropped one by one"
-    elif "weight" not in module._parameters:
-        problem = "computes its weight (weight or spectral norm), which can't be slimmed"
-    elif None in item.root_idxs or max(item.idxs) >= _in_out(module)[_is_output(item)]:
-        problem, remedy = f"is reached by channels of {root!r} that were rearranged or broadcast", root
-    else:
-        return
-    raise UserError(
-        f"{name!r} ({type(module).__name__}) {problem}. Keep all channels around it with "
-        f"ignored_layers: [{remedy}]."
-    )

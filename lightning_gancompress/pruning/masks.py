@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gancompress.pruning.groups import CONSUMERS, ChannelGroups
+from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups
 
 
 class ChannelMasks(nn.Module):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.pruning.groups import NORMS, ChannelGroups, find_groups, is_depthwise
+from lightning_gancompress.networks import bake_parametrizations, copy_network
+from lightning_gancompress.pruning.channels import CHANNELWISE, ChannelGroups
+from lightning_gancompress.pruning.groups import find_groups
 from lightning_gancompress.pruning.masks import ChannelMasks
 from lightning_gancompress.pruning.probes import flatten
 
@@ -23,20 +24,31 @@ def slim(network: nn.Module, groups: ChannelGroups, mask: Tensor) -> nn.Module:
         mask: `(total,)`; above 0.5 keeps a channel.
 
     Returns:
-        An ordinary dense network with the inherited weights, all of them trainable.
+        An ordinary dense network with the inherited weights, all of them trainable. Weight and spectral norms
+        are baked into the weights, see `bake_parametrizations`.
     """
     keep = torch.cat([mask.detach().cpu().float(), torch.ones(1)]) > 0.5
-    small = copy.deepcopy(network)
+    small = bake_parametrizations(copy_network(network))
     for name, channels in groups.layers.items():
-        layer = small.get_submodule(name)
         inputs, outputs = (keep[index].nonzero().flatten() for index in (channels.inputs, channels.outputs))
-        _shrink(layer, inputs, outputs)
+        _shrink(small.get_submodule(name), inputs, outputs)
+    for name, index in groups.tensors.items():
+        owner, _, attribute = name.rpartition(".")
+        module = small.get_submodule(owner)
+        dim = list(getattr(module, attribute).shape).index(len(index))
+        _select(module, attribute, dim, keep[index].nonzero().flatten())
     return small.requires_grad_(True)
 
 
 def _shrink(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
-    if isinstance(layer, NORMS):
-        layer.num_features = len(outputs)
+    if isinstance(layer, CHANNELWISE):
+        if isinstance(layer, nn.GroupNorm):
+            layer.num_groups = layer.num_groups * len(outputs) // layer.num_channels
+            layer.num_channels = len(outputs)
+        elif isinstance(layer, nn.PReLU):
+            layer.num_parameters = len(outputs)
+        else:
+            layer.num_features = len(outputs)
         for name in ("weight", "bias", "running_mean", "running_var"):
             _select(layer, name, 0, outputs)
     elif isinstance(layer, nn.Linear):
@@ -45,17 +57,14 @@ def _shrink(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
         _select(layer, "weight", 0, outputs)
         _select(layer, "weight", 1, inputs)
     elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-        depthwise = is_depthwise(layer)
-        if layer.groups > 1 and not depthwise:
-            return  # always whole
-        layer.in_channels, layer.out_channels = len(inputs), len(outputs)
-        transposed = isinstance(layer, nn.ConvTranspose2d)
+        first, second = (inputs, outputs) if isinstance(layer, nn.ConvTranspose2d) else (outputs, inputs)
         _select(layer, "bias", 0, outputs)
-        _select(layer, "weight", 0, inputs if transposed else outputs)
-        if depthwise:
-            layer.groups = len(outputs)
-        else:
-            _select(layer, "weight", 1, outputs if transposed else inputs)
+        _select(layer, "weight", 0, first)
+        if layer.groups == 1:
+            _select(layer, "weight", 1, second)
+        else:  # of which each stays or goes as a whole
+            layer.groups = layer.groups * len(inputs) // layer.in_channels
+        layer.in_channels, layer.out_channels = len(inputs), len(outputs)
 
 
 def _select(layer: nn.Module, name: str, dim: int, keep: Tensor) -> None:
@@ -112,7 +121,7 @@ def check_groups(
     """
     generator = torch.Generator().manual_seed(0)
     whole = _scrambled(network, generator)
-    noise = [torch.randn(x.shape, generator=generator) for x in inputs]
+    noise = [torch.randn(x.shape, generator=generator) if x.is_floating_point() else x.cpu() for x in inputs]
     # Not the same number in neighbouring groups: equal halves fit together also where they should not.
     counts = [min(size // 2 + number % 2, size - 1) for number, size in enumerate(groups.sizes)]
     order = [torch.randperm(size, generator=generator) for size in groups.sizes]
@@ -136,7 +145,7 @@ def check_groups(
 
 def _scrambled(network: nn.Module, generator: torch.Generator) -> nn.Module:
     """A copy with random weights of a scale that keeps signals alive."""
-    network = copy.deepcopy(network).cpu().float().eval()
+    network = bake_parametrizations(copy_network(network)).cpu().float().eval()
     statistics = [b for name, b in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
     for tensor in (*network.parameters(), *statistics):
         if tensor.ndim > 1:

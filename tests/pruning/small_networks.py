@@ -1,13 +1,16 @@
 """Networks of a few layers, one for each way in which channels meet; and what tests do to networks."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
 
+from lightning_gancompress.networks import copy_network
 from lightning_gancompress.pruning import ChannelGroups
 
 IMAGE = (1, 3, 16, 16)
@@ -34,6 +37,17 @@ def conv(i: int, o: int, kernel: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(i, o, kernel, padding=kernel // 2, **options)
 
 
+class Fitted(nn.Module):
+    """A network of `FITTING` by its name, as a recipe has it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.it = FITTING[name][0]()
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.it(*inputs)
+
+
 def randomise(network: nn.Module, seed: int) -> nn.Module:
     """Weights that keep signals alive; statistics and affine parameters unlike their defaults."""
     generator = torch.Generator().manual_seed(seed)
@@ -43,6 +57,13 @@ def randomise(network: nn.Module, seed: int) -> nn.Module:
         elif tensor.is_floating_point():
             low = 0.5 if name.endswith(("running_var", "weight")) else -0.5
             tensor.uniform_(low, low + 1, generator=generator)
+    for module in network.modules():  # spectral norms estimate the largest singular value step by step
+        if parametrize.is_parametrized(module):
+            module.train()
+            _ = [getattr(module, name) for name in module.parametrizations for _ in range(20)]
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, SpectralNorm):
+                _ = [hook(module.train(), ()) for _ in range(20)]
     return network.eval()
 
 
@@ -137,6 +158,90 @@ def _tied() -> Net:
     )
     net.c.weight = net.b.weight
     return net
+
+
+def _chain(middle: Callable[[Net, Tensor], Tensor], width: int = 8, **layers: Any) -> Callable[[], Net]:
+    """Three convolutions with something between the first two, which have eight channels and `width`."""
+
+    def make() -> Net:
+        net = Net(
+            lambda n, x: n.out(n.b(middle(n, n.a(x))).relu()),
+            a=conv(3, 8),
+            b=conv(width, 6),
+            out=conv(6, 3),
+            **layers,
+        )
+        return copy_network(net)
+
+    return make
+
+
+def _glued(n: Net, h: Tensor) -> Tensor:
+    u, v = h.chunk(2, 1)
+    return u * v.sigmoid()
+
+
+def _adain(n: Net, x: Tensor, style: Tensor) -> Tensor:
+    scale, shift = n.style(style)[:, :, None, None].chunk(2, 1)
+    return n.out(n.b(n.norm(n.a(x)) * scale + shift))
+
+
+def _linked(n: Net, x: Tensor) -> Tensor:
+    """A block of ResNeXt with group norms."""
+    h = n.a(x)
+    return n.out(h + n.c(n.inner(n.mid(n.norm(n.b(h)).relu())).relu()))
+
+
+def _squeeze_excite_by_convolutions(n: Net, x: Tensor) -> Tensor:
+    """A block of MobileNetV3 with its expansion."""
+    h = n.a(x)
+    wide = n.norm(n.depth(n.b(h)))
+    return n.out(h + n.c(wide * n.up(F.relu(n.down(F.adaptive_avg_pool2d(wide, 1)))).sigmoid()))
+
+
+def _attention_gate(n: Net, x: Tensor) -> Tensor:
+    """Of a U-Net: one map of weights for all channels of the skip."""
+    skip = n.a(x).relu()
+    h = F.interpolate(n.b(skip), scale_factor=2, mode="bilinear")
+    weight = n.psi(F.relu(n.theta(skip) + n.phi(h))).sigmoid()
+    return n.out(torch.cat([skip * weight.expand_as(skip), h], 1))
+
+
+def _noisy(n: Net, x: Tensor, noise: Tensor) -> Tensor:
+    """A learned amount per channel of one map of noise."""
+    return n.out(n.b(n.a(x) + n.amount * noise).relu())
+
+
+def _dense_block(n: Net, x: Tensor) -> Tensor:
+    h = n.a(x)
+    for number in range(3):
+        h = torch.cat([h, n.layers[number](h)], 1)
+    return n.out(n.transition(h).relu())
+
+
+def _dense_network() -> Net:
+    layers = [nn.Sequential(nn.BatchNorm2d(i), nn.ReLU(), conv(i, 4)) for i in (6, 10, 14)]
+    return Net(
+        _dense_block, a=conv(3, 6), layers=nn.ModuleList(layers), transition=conv(18, 9, 1), out=conv(9, 3)
+    )
+
+
+class Blur(nn.Module):
+    """A constant and a scale per channel in a module of the user's own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels))
+        self.register_buffer("shift", torch.ones(1, channels, 1, 1))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return F.avg_pool2d(h, 3, 1, 1) * self.gamma.view(1, -1, 1, 1) + self.shift
+
+
+def _old(norm: Callable[[nn.Module], nn.Module], layer: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return norm(layer)
 
 
 # name -> network; the sizes of its groups
@@ -299,22 +404,124 @@ FITTING: dict[str, tuple[Callable[[], Net], list[int]]] = {
     ),
     "layer under two names": (_aliased, [6]),
     "tied weights": (_tied, [6, 6, 6]),
+    "group norm": (_chain(lambda n, h: n.norm(h), norm=nn.GroupNorm(4, 8)), [4, 6]),
+    "group norm of a single group": (_chain(lambda n, h: n.norm(h), norm=nn.GroupNorm(1, 8)), [6]),
+    "groups and residuals": (
+        lambda: Net(
+            _linked,
+            a=conv(3, 6),
+            b=conv(6, 16, 1),
+            norm=nn.GroupNorm(8, 16, affine=False),
+            mid=conv(16, 16, groups=4),
+            inner=nn.GroupNorm(2, 16),
+            c=conv(16, 6, 1),
+            out=conv(6, 3),
+        ),
+        [2, 6],
+    ),
+    "grouped convolution": (_chain(lambda n, h: n.mid(h), 12, mid=conv(8, 12, groups=4)), [4, 6]),
+    "grouped transposed convolution": (
+        _chain(lambda n, h: n.mid(h), 12, mid=nn.ConvTranspose2d(8, 12, 4, 2, 1, groups=4)),
+        [4, 6],
+    ),
+    "depthwise multiplier": (_chain(lambda n, h: n.mid(h), 16, mid=conv(8, 16, groups=8)), [6, 8]),
+    "pixel shuffle": (_chain(lambda n, h: n.shuffle(h), 2, shuffle=nn.PixelShuffle(2)), [2, 6]),
+    "functional pixel shuffle": (_chain(lambda n, h: F.pixel_shuffle(h, 2), 2), [2, 6]),
+    "pixel unshuffle": (_chain(lambda n, h: n.shuffle(h), 32, shuffle=nn.PixelUnshuffle(2)), [6, 8]),
+    "unshuffled image": (
+        lambda: Net(
+            lambda n, x: n.up(n.b(n.a(n.down(x)).relu())),
+            down=nn.PixelUnshuffle(2),
+            a=conv(12, 8),
+            b=conv(8, 12),
+            up=nn.PixelShuffle(2),
+        ),
+        [8],
+    ),
+    "channel shuffle": (_chain(lambda n, h: n.shuffle(h), shuffle=nn.ChannelShuffle(2)), [4, 6]),
+    "activation per channel": (_chain(lambda n, h: n.act(h), act=nn.PReLU(8)), [6, 8]),
+    "weight norm": (
+        _chain(lambda n, h: n.mid(h), mid=parametrizations.weight_norm(conv(8, 8))),
+        [6, 8, 8],
+    ),
+    "old weight norm": (
+        _chain(lambda n, h: n.mid(h), mid=_old(nn.utils.weight_norm, conv(8, 8))),
+        [6, 8, 8],
+    ),
+    "spectral norm": (
+        _chain(lambda n, h: n.mid(h), mid=parametrizations.spectral_norm(conv(8, 8))),
+        [6, 8, 8],
+    ),
+    "old spectral norm": (
+        _chain(lambda n, h: n.mid(h), mid=nn.utils.spectral_norm(conv(8, 8))),
+        [6, 8, 8],
+    ),
+    "parameter per channel": (
+        _chain(lambda n, h: h * n.scale, scale=nn.Parameter(torch.ones(8, 1, 1))),
+        [6, 8],
+    ),
+    "buffer per channel": (_chain(lambda n, h: h + n.bias, bias=torch.randn(1, 8, 1, 1)), [6, 8]),
+    "module with tensors of its own": (_chain(lambda n, h: n.blur(h), blur=Blur(8)), [6, 8]),
+    "noise per channel": (
+        lambda: Net(
+            _noisy,
+            IMAGE,
+            (1, 1, 16, 16),
+            a=conv(3, 8),
+            amount=nn.Parameter(torch.ones(1, 8, 1, 1)),
+            b=conv(8, 6),
+            out=conv(6, 3),
+        ),
+        [6, 8],
+    ),
+    "gated halves": (_chain(_glued, 4), [4, 6]),
+    "gated linear unit": (_chain(lambda n, h: F.glu(h, 1), 4), [4, 6]),
+    "spatial attention": (_chain(lambda n, h: h * n.mid(h).sigmoid(), mid=conv(8, 1)), [6, 8]),
+    "attention gate": (
+        lambda: Net(
+            _attention_gate,
+            a=conv(3, 8),
+            b=conv(8, 6, stride=2),
+            theta=conv(8, 5, 1),
+            phi=conv(6, 5, 1),
+            psi=conv(5, 1, 1),
+            out=conv(14, 3),
+        ),
+        [5, 6, 8],
+    ),
+    "squeeze and excitation by convolutions": (
+        lambda: Net(
+            _squeeze_excite_by_convolutions,
+            a=conv(3, 6),
+            b=conv(6, 12, 1),
+            depth=conv(12, 12, groups=12),
+            norm=nn.BatchNorm2d(12),
+            down=conv(12, 4, 1),
+            up=conv(4, 12, 1),
+            c=conv(12, 6, 1),
+            out=conv(6, 3),
+        ),
+        [4, 6, 12],
+    ),
+    "style by halves": (
+        lambda: Net(
+            _adain,
+            IMAGE,
+            (1, 10),
+            a=conv(3, 8),
+            norm=nn.InstanceNorm2d(8),
+            style=nn.Linear(10, 16),
+            b=conv(8, 6),
+            out=conv(6, 3),
+        ),
+        [6, 8],
+    ),
+    "dense block": (_dense_network, [4, 4, 4, 6, 9]),
     "functional instance norm": (
         lambda: Net(lambda n, x: n.out(F.instance_norm(n.a(x)).relu()), a=conv(3, 8), out=conv(8, 3)),
         [8],
     ),
 }
-
-
-def _chain(middle: Callable[[Net, Tensor], Tensor], width: int = 8, **layers: Any) -> Callable[[], Net]:
-    """Three convolutions with something between the first two, which have eight channels and `width`."""
-    return lambda: Net(
-        lambda n, x: n.out(n.b(middle(n, n.a(x))).relu()),
-        a=conv(3, 8),
-        b=conv(width, 6),
-        out=conv(6, 3),
-        **layers,
-    )
 
 
 def _attention(n: Net, x: Tensor) -> Tensor:
@@ -332,16 +539,6 @@ def _shuffled(n: Net, h: Tensor) -> Tensor:
     return h.view(len(h), 2, 4, *h.shape[2:]).transpose(1, 2).reshape(h.shape)
 
 
-def _glued(n: Net, h: Tensor) -> Tensor:
-    u, v = h.chunk(2, 1)
-    return u * v.sigmoid()
-
-
-def _adain(n: Net, x: Tensor, style: Tensor) -> Tensor:
-    scale, shift = n.style(style)[:, :, None, None].chunk(2, 1)
-    return n.out(n.b(n.norm(n.a(x)) * scale + shift))
-
-
 def _auxiliary(n: Net, x: Tensor) -> Any:
     h = n.a(x)
     return (n.out(n.b(h)), n.aux(h)) if n.training else n.out(n.b(h))
@@ -349,71 +546,26 @@ def _auxiliary(n: Net, x: Tensor) -> Any:
 
 # name -> network; the layer that the error names; the groups left once its remedy is followed
 REFUSED: dict[str, tuple[Callable[[], Net], str, list[str]]] = {
-    "group norm": (_chain(lambda n, h: n.norm(h), norm=nn.GroupNorm(4, 8)), "norm", ["b"]),
     "layer norm": (_chain(lambda n, h: n.norm(h), norm=nn.LayerNorm([8, 16, 16])), "norm", ["b"]),
     "local response norm": (_chain(lambda n, h: n.norm(h), norm=nn.LocalResponseNorm(3)), "norm", ["b"]),
-    "pixel shuffle": (_chain(lambda n, h: n.shuffle(h), 2, shuffle=nn.PixelShuffle(2)), "shuffle", ["b"]),
-    "channel shuffle": (_chain(lambda n, h: n.shuffle(h), shuffle=nn.ChannelShuffle(2)), "shuffle", ["b"]),
-    "activation per channel": (_chain(lambda n, h: n.act(h), act=nn.PReLU(8)), "act", ["b"]),
-    "grouped convolution": (_chain(lambda n, h: n.mid(h), mid=conv(8, 8, groups=2)), "mid", ["b"]),
-    "depthwise multiplier": (_chain(lambda n, h: n.mid(h), 16, mid=conv(8, 16, groups=8)), "mid", ["b"]),
-    "weight norm": (
-        _chain(lambda n, h: n.mid(h), mid=parametrizations.weight_norm(conv(8, 8))),
-        "mid",
-        ["b"],
-    ),
-    "spectral norm": (
-        _chain(lambda n, h: n.mid(h), mid=parametrizations.spectral_norm(conv(8, 8))),
-        "mid",
-        ["b"],
-    ),
-    "old spectral norm": (
-        _chain(lambda n, h: n.mid(h), mid=nn.utils.spectral_norm(conv(8, 8))),
-        "mid",
-        ["b"],
-    ),
-    "parameter per channel": (
-        _chain(lambda n, h: h * n.scale, scale=nn.Parameter(torch.ones(8, 1, 1))),
-        "a",
-        ["b"],
-    ),
     "convolution by a function": (
         _chain(lambda n, h: F.conv2d(h, n.mid.weight), mid=conv(8, 8)),
         "mid",
         ["b"],
     ),
-    "buffer per channel": (_chain(lambda n, h: h + n.bias, bias=torch.randn(1, 8, 1, 1)), "a", ["b"]),
     "functional group norm": (_chain(lambda n, h: F.group_norm(h, 2)), "a", ["b"]),
-    "functional pixel shuffle": (_chain(lambda n, h: F.pixel_shuffle(h, 2), 2), "a", ["b"]),
     "softmax over channels": (_chain(lambda n, h: h.softmax(1)), "a", ["b"]),
     "mean over channels": (_chain(lambda n, h: h - h.mean(1, keepdim=True)), "a", ["b"]),
     "reversed channels": (_chain(lambda n, h: h + h.flip(1)), "a", ["b"]),
     "shuffle by views": (_chain(_shuffled), "a", ["b"]),
     "repeated channels": (_chain(lambda n, h: h.repeat(1, 2, 1, 1), 16), "a", ["b"]),
-    "gated halves": (_chain(_glued, 4), "a", ["b"]),
-    "gated linear unit": (_chain(lambda n, h: F.glu(h, 1), 4), "a", ["b"]),
     "detached": (_chain(lambda n, h: h + n.mid(h.detach()), mid=conv(8, 8)), "a", ["b"]),
     "under no_grad": (_chain(_frozen, frozen=conv(8, 8)), "a", ["b"]),
-    "spatial attention": (_chain(lambda n, h: h * n.mid(h), mid=conv(8, 1)), "a", ["b"]),
     "linear over positions": (_chain(lambda n, h: n.mid(h), mid=nn.Linear(16, 16)), "mid", ["b"]),
     "self-attention": (
         lambda: Net(_attention, a=conv(3, 8), q=conv(8, 4), k=conv(8, 4), v=conv(8, 8), out=conv(8, 3)),
         "a",
         [],
-    ),
-    "style by halves": (
-        lambda: Net(
-            _adain,
-            IMAGE,
-            (1, 10),
-            a=conv(3, 8),
-            norm=nn.InstanceNorm2d(8),
-            style=nn.Linear(10, 16),
-            b=conv(8, 6),
-            out=conv(6, 3),
-        ),
-        "a",
-        ["b"],
     ),
     "head for training only": (
         lambda: Net(_auxiliary, a=conv(3, 8), b=conv(8, 6), aux=conv(8, 2), out=conv(6, 3)),

@@ -1,7 +1,6 @@
 import pytest
 import torch
-from small_networks import FITTING, Net, conv, zeros
-from torch import nn
+from small_networks import FITTING, Net, zeros
 
 from lightning_gancompress import UserError
 from lightning_gancompress.networks import (
@@ -126,21 +125,12 @@ def test_nothing_left_to_drop_is_an_error():
 
 def test_a_forward_that_fails_on_the_example_is_named():
     def picky(n, x):
-        if float(n.a(x).abs().sum()) < 1e9:
-            raise ValueError("too dark")
-        return n.out(n.a(x))
+        raise ValueError("too dark")
 
     with pytest.raises(UserError, match=r"Net can't be traced .*ValueError: too dark"):
-        find_groups(Net(picky, a=conv(3, 4), out=conv(4, 3)), [torch.zeros(1, 3, 8, 8)])
+        find_groups(Net(picky), [torch.zeros(1, 3, 8, 8)])
 
 
 def test_what_the_network_itself_tells_the_user_comes_through():
     with pytest.raises(UserError, match="multiple of 64"):
         find_groups(UnetGenerator(ngf=4, n_downs=6), [torch.zeros(1, 3, 48, 48)])
-
-
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-def test_old_weight_norm_is_refused():
-    network = nn.Sequential(conv(3, 4), nn.utils.weight_norm(conv(4, 4)), conv(4, 3))
-    with pytest.raises(UserError, match=r"weight.norm"):
-        find_groups(network, [torch.zeros(1, 3, 8, 8)])

@@ -1,0 +1,65 @@
+"""Layers that compute their weights: weight norm, spectral norm and other parametrizations."""
+
+import copy
+from typing import TypeVar
+
+from torch import nn
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
+from torch.nn.utils.weight_norm import WeightNorm
+
+NetworkType = TypeVar("NetworkType", bound=nn.Module)
+
+
+def copy_network(network: NetworkType) -> NetworkType:
+    """Return a deep copy; weights that hooks left behind with their graph, which can't be copied, lose it."""
+    for module in network.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm | SpectralNorm):
+                setattr(module, hook.name, getattr(module, hook.name).detach())
+    return copy.deepcopy(network)
+
+
+def bake_parametrizations(network: NetworkType) -> NetworkType:
+    """Make plain parameters of all weights that `network` computes, in place, at their values in eval mode.
+
+    A slim network has plain weights: weight norm divides by the length of a filter and spectral norm by the
+    largest singular value of a weight, and with fewer channels either would be another number, so that the
+    network would no longer do what the masked one did. In the fine-tune such a layer is thus free of its
+    constraint.
+    """
+    for module in network.modules():
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, SpectralNorm):
+                remove_spectral_norm(module, hook.name)
+                for key, wrapped in list(module._load_state_dict_pre_hooks.items()):
+                    # torch looks past the wrapper that it puts around this hook, and leaves it
+                    if isinstance(getattr(wrapped, "hook", None), SpectralNormLoadStateDictPreHook):
+                        del module._load_state_dict_pre_hooks[key]
+            elif isinstance(hook, WeightNorm):
+                remove_weight_norm(module, hook.name)
+        if parametrize.is_parametrized(module):
+            _bake(module)
+    return network
+
+
+def _bake(module: nn.Module) -> None:
+    """What torch's own function takes from the class, copies of the module would miss."""
+    lists = dict(module.parametrizations.eval().items())  # type: ignore[union-attr, operator]
+    baked = {name: getattr(module, name).detach().clone() for name in lists}
+    module.__class__ = type(module).__bases__[0]
+    del module.parametrizations
+    for name, tensor in baked.items():
+        if any(True for _ in lists[name].parameters()):
+            module.register_parameter(name, nn.Parameter(tensor))
+        else:
+            module.register_buffer(name, tensor)
+
+
+def has_parametrizations(network: nn.Module) -> bool:
+    """Whether any layer of `network` computes its weight."""
+    return any(
+        parametrize.is_parametrized(module)
+        or any(isinstance(hook, WeightNorm | SpectralNorm) for hook in module._forward_pre_hooks.values())
+        for module in network.modules()
+    )
