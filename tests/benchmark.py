@@ -189,7 +189,7 @@ def main() -> None:
         module = steps["finetune"][1]
         sample = torch.zeros(1, 3, options.size, options.size)
         runs, macs = {}, {}
-        for role, network in module.generators().items():
+        for role, network in module.generators("generator").items():
             export_onnx(network.cpu().eval(), folder / f"{role}.onnx", sample)
             runs[role] = onnx_run(folder / f"{role}.onnx", sample, options.threads)
             macs[role] = count_macs(network, [sample])

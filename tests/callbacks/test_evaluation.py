@@ -24,7 +24,7 @@ def loader(batch_size=2, **arguments):
 
 def translated(module, data):
     with torch.no_grad():
-        return {name: net(data.source).tanh() for name, net in module.generators().items()}
+        return {name: net(data.source).tanh() for name, net in module.networks.items()}
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_gancompress.tasks import Pix2Pix
+
 
 class Pairs(Dataset):
     """Random pairs, always the same."""
@@ -37,17 +39,17 @@ class TinyModule(LightningModule):
         self.automatic_optimization = False
         torch.manual_seed(1)
         self.networks = nn.ModuleDict({name: nn.Conv2d(3, 3, 3, padding=1) for name in names})
-        self.phase = phase
+        self.phase, self.task = phase, Pix2Pix()
 
-    def generators(self):
+    def generators(self, role):
         return dict(self.networks)
 
     def training_step(self, batch, batch_idx):
         pass
 
     def validation_step(self, batch, batch_idx):
-        images = {name: net(batch["source"]).tanh() for name, net in self.generators().items()}
-        return {"source": batch["source"], "target": batch["target"], **images}
+        images = {name: net(batch["source"]).tanh() for name, net in self.networks.items()}
+        return {"generator": {"source": batch["source"], "target": batch["target"], **images}}
 
     test_step = validation_step
 

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -5,35 +6,71 @@ import torch
 from small_networks import FITTING, REFUSED, random_inputs, randomise, zeros
 
 from lightning_gancompress import UserError
-from lightning_gancompress.pruning import Side, count_macs
+from lightning_gancompress.pruning import Bundle, Side, count_macs
 
 
 @pytest.fixture
 def network():
     make, _ = FITTING["residual"]
-    return randomise(make(), 0)
+    return Bundle({"generator": randomise(make(), 0)})
+
+
+def inputs(bundle):
+    """What the networks of a bundle read: blank images."""
+    return [x for network in bundle.values() for x in zeros(network)]
 
 
 def test_a_side_masks_prices_and_slims_its_network(network):
-    side = Side("generator", network, zeros(network), 0.5, min_channels=2)
-    assert side.budget == int(0.5 * count_macs(network, zeros(network)))
+    side = Side("generator", network, inputs(network), 0.5, min_channels=2)
+    assert side.budget == int(0.5 * count_macs(network, inputs(network)))
     assert side.kept_macs() == 1.0
-    (x,) = random_inputs(network.inputs, 0)
-    whole = network(x)
+    x = random_inputs(network["generator"].inputs, 0)[0]
+    (whole,) = network(x)
 
     mask = side.fit(torch.arange(side.groups.total, dtype=torch.float32))
     side.masks.set(mask)
-    masked = network(x)
+    (masked,) = network(x)
     small = side.slim(network, mask)
     assert 0.8 * side.budget <= count_macs(small, [x]) <= side.budget
     assert side.kept_macs() == count_macs(small, [x]) / side.cost.full
-    torch.testing.assert_close(small.eval()(x), masked, atol=1e-5, rtol=0)
+    torch.testing.assert_close(small.eval()(x)[0], masked, atol=1e-5, rtol=0)
     assert (masked - whole).abs().max() > 0.1
-    assert torch.equal(network(x), whole)  # its gates are off again
+    assert torch.equal(network(x)[0], whole)  # its gates are off again
+
+
+def test_networks_share_one_mask_and_one_budget(network):
+    both = Bundle({"generator_AtoB": network["generator"], "generator_BtoA": FITTING["concatenation"][0]()})
+    alone = {
+        role: Side("generator", Bundle({role: copy.deepcopy(net)}), zeros(net), 0.5)
+        for role, net in both.items()
+    }
+    side = Side("generator", both, inputs(both), 0.5)
+    assert side.groups.total == sum(one.groups.total for one in alone.values())
+    assert side.cost.full == sum(one.cost.full for one in alone.values())
+    assert {name.partition(".")[0] for name in side.groups.names} == set(both)
+
+    # one network's channels go first, as far as the budget wants: it is no budget for each
+    scores = torch.cat([torch.full((one.groups.total,), float(n)) for n, one in enumerate(alone.values())])
+    mask = side.fit(scores)
+    small = side.slim(both, mask)
+    macs = {role: count_macs(net, zeros(both[role])) for role, net in small.items()}
+    assert 0.8 * side.budget <= sum(macs.values()) <= side.budget
+    kept = [macs[role] / alone[role].cost.full for role in both]
+    assert kept[0] < 0.5 < kept[1]
+
+
+def test_layers_are_named_with_or_without_their_network(network):
+    both = Bundle({"generator_AtoB": network["generator"], "generator_BtoA": FITTING["residual"][0]()})
+    layer = next(name for name, _ in network["generator"].named_children())
+    of_both = [f"generator_AtoB.{layer}", f"generator_BtoA.{layer}"]
+    assert both.qualified([layer]) == of_both
+    assert both.qualified(of_both[1:]) == of_both[1:]
+    with pytest.raises(UserError, match=r"generator_AtoB and generator_BtoA have no layer named 'nothing'"):
+        both.qualified(["nothing"])
 
 
 def test_the_penalty_falls_due_with_progress(network):
-    side = Side("generator", network, zeros(network), 0.5)
+    side = Side("generator", network, inputs(network), 0.5)
     whole = torch.ones(side.groups.total, requires_grad=True)
     assert side.penalty(whole, 0.0).item() == 0
     assert side.penalty(whole, 0.5).item() == pytest.approx(-math.log(0.75), rel=1e-3)
@@ -45,24 +82,24 @@ def test_the_penalty_falls_due_with_progress(network):
 
 def test_a_budget_out_of_reach_fails_at_once(network):
     with pytest.raises(UserError, match=r"discriminator budget: .* can't be reached"):
-        Side("discriminator", network, zeros(network), 0.001)
+        Side("discriminator", network, inputs(network), 0.001)
 
 
 def test_a_bad_budget_is_named(network):
     with pytest.raises(UserError, match="generator budget: 'half' is no budget"):
-        Side("generator", network, zeros(network), "half")
+        Side("generator", network, inputs(network), "half")
 
 
 def test_a_network_that_hides_a_mixture_is_refused_on_blank_images():
     make, layer, _ = REFUSED["functional group norm"]
-    network = make()
-    with pytest.raises(UserError, match=f"'{layer}'"):
-        Side("generator", network, zeros(network), 0.5)
-    Side("generator", network, zeros(network), 0.9, ignored_layers=[layer])
+    network = Bundle({"generator": make()})
+    with pytest.raises(UserError, match=f"'generator.{layer}'"):
+        Side("generator", network, inputs(network), 0.5)
+    Side("generator", network, inputs(network), 0.9, ignored_layers=network.qualified([layer]))
 
 
 def test_the_random_numbers_of_the_run_are_not_touched(network):
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    Side("generator", network, zeros(network), 0.5)
+    Side("generator", network, inputs(network), 0.5)
     assert torch.equal(torch.get_rng_state(), before)
