@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from lightning_gancompress.checkpoints import load_network, load_networks, sibling
-from lightning_gancompress.checkpoints.files import read_state_dict
-from lightning_gancompress.checkpoints.training import network_from_checkpoint
+from lightning_gancompress.checkpoints import load_network, sibling
+from lightning_gancompress.checkpoints.files import read_state_dict, read_torch
+from lightning_gancompress.checkpoints.training import KEY, network_from_checkpoint
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.teacher import swapped
 from lightning_gancompress.networks import (
@@ -103,7 +103,8 @@ class Cast:
             return path
         beside = sibling(path, role)
         if beside == path and path.suffix == ".ckpt":  # holds everything itself, or else it is missing
-            return path if any(prefix.endswith(f".{role}") for prefix in load_networks(path)) else None
+            held = read_torch(path).get(KEY, {}).get("networks", {})
+            return path if any(prefix.endswith(f".{role}") for prefix in held) else None
         return beside if beside.is_file() and (beside != path or role == self.task.wanted[0]) else None
 
     def _load(self, role: str, path: Path | None) -> Made | None:

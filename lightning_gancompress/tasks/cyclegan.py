@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
-from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
+from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task, suffix
 
 DOMAINS = {"AtoB": ("A", "B"), "BtoA": ("B", "A")}  # source and target
 
@@ -73,6 +74,13 @@ class CycleGAN(Task):
             for direction, (_, target) in DOMAINS.items()
             if target in batch
         }
+
+    def preprocessing(self, generator: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Channels and direction as this generator has them."""
+        found = {**data, "direction": suffix(generator)[1:]}
+        if found["direction"] == "BtoA" and {"in_channels", "out_channels"} <= data.keys():
+            found |= {"in_channels": data["out_channels"], "out_channels": data["in_channels"]}
+        return found
 
     def judge(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
         """Patch logits on the images alone."""

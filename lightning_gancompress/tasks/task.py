@@ -67,6 +67,10 @@ class Task(ABC):
     def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Loss of all generators together, and what to log."""
 
+    def preprocessing(self, generator: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What a generator's images go through first, given what the data module does to all."""
+        return dict(data)
+
     def discriminator_of(self, generator: str) -> str:
         """The role that judges a generator's images."""
         return self.discriminators[self.generators.index(generator)]
