@@ -76,7 +76,9 @@ def make_step(kind: str, options: argparse.Namespace, folder: Path) -> tuple[Cal
         trainer.save_checkpoint(checkpoint)
     if kind != "teacher":
         # two epochs, of which one is run: the border is not crossed
-        policy = CollaborativePruning(search_epochs=2) if kind == "search" else UniformWidth()
+        members = min(4, options.batch)  # a batch holds whole neighbourhoods
+        search = CollaborativePruning(search_epochs=2, members=members)
+        policy = search if kind == "search" else UniformWidth()
         module = CompressionModule(
             str(checkpoint),
             budget=options.budget,

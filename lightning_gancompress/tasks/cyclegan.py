@@ -108,9 +108,11 @@ class CycleGAN(Task):
             UserError: The identity loss is asked for where the domains differ in channels.
         """
         moving = {role: image for role, image in images.items() if image.requires_grad}  # not a frozen one's
+        judged = self.judge(networks, batch, moving)
         logs = {
-            f"{role}_gan": fool_loss(logits, self.gan_mode)
-            for role, logits in self.judge(networks, batch, moving).items()
+            f"{role}_gan": fool_loss(judged[self.discriminator_of(role)], self.gan_mode)
+            for role in moving
+            if self.discriminator_of(role) in judged
         }
         loss = torch.stack(list(logs.values())).sum() if logs else torch.zeros(())
         views = self.views(batch)
