@@ -1,17 +1,21 @@
-"""Data modules: pairs of images, two domains without pairs, one folder, and generated facades."""
+"""Data modules: pairs of images, two domains without pairs, one folder, generated facades, and tensors."""
 
-from lightning_gancompress.data.base import ImageDataModule
+from lightning_gancompress.data.base import GANDataModule
 from lightning_gancompress.data.datasets import Images, Pairs
 from lightning_gancompress.data.folder import FolderDataModule
+from lightning_gancompress.data.images import ImageDataModule
 from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.sampler import EpochSampler, ShardSampler, ZipSampler
 from lightning_gancompress.data.synthetic import SyntheticFacades, SyntheticUnpairedFacades
+from lightning_gancompress.data.tensors import DatasetDataModule
 from lightning_gancompress.data.transforms import ImageError, Preprocessing
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 
 __all__ = [
+    "DatasetDataModule",
     "EpochSampler",
     "FolderDataModule",
+    "GANDataModule",
     "ImageDataModule",
     "ImageError",
     "Images",

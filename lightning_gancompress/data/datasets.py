@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,17 @@ Direction = Literal["AtoB", "BtoA"]
 Files = Sequence[tuple[Path, ...]]  # per sample: one file, or those of A and B
 
 
-class Pairs(Dataset[dict[str, Any]]):
+class Samples(Dataset[dict[str, Any]], ABC):
+    """What one generator reads; indexed by codes ``epoch * N + index``, a plain index is epoch 0."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, code: int) -> dict[str, Any]: ...
+
+
+class Pairs(Samples):
     """Pairs (A, B) of images as ``{"source", "target": (C, H, W) in [-1, 1], "index": int, "path": str}``.
 
     Indexed by codes ``epoch * N + index`` (see `EpochSampler`); a plain index is epoch 0.
@@ -84,7 +95,7 @@ def read_pair(path_a: Path, path_b: Path) -> tuple[Image.Image, Image.Image]:
     return image, other
 
 
-class Images(Dataset[dict[str, Any]]):
+class Images(Samples):
     """Images as ``{"source": (C, H, W) in [-1, 1], "index": int, "path": str}``.
 
     With a domain, A say, the keys are ``A``, ``index_A`` and ``path_A``. Indexed by codes, as `Pairs`.
@@ -120,9 +131,6 @@ class Images(Dataset[dict[str, Any]]):
         random = None if self.seed is None else np.random.default_rng((self.seed, epoch, index))
         view = self.preprocessing.view(image.size, path, random)
         return dict(zip(self.keys, (view(image), index, str(path)), strict=True))
-
-
-Samples = Pairs | Images  # what one generator reads
 
 
 class Together(Dataset[dict[str, Any]]):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path
 
-from lightning_gancompress.data.base import ImageDataModule, Split
+from lightning_gancompress.data.base import Split
 from lightning_gancompress.data.datasets import Files, Images
+from lightning_gancompress.data.holdout import check_holdout, held_out
+from lightning_gancompress.data.images import ImageDataModule
 from lightning_gancompress.data.layout import find_domains, list_images
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
@@ -70,8 +71,7 @@ class FolderDataModule(ImageDataModule):
             seed=seed,
             predict_folder=predict_folder,
         )
-        if not 0 <= holdout < 1:
-            raise UserError(f"holdout is {holdout}: set it to a share of the images, at least 0 and below 1.")
+        check_holdout(holdout)
         self.holdout = holdout
 
     def find(self, split: Split) -> dict[str, Files]:
@@ -96,16 +96,10 @@ class FolderDataModule(ImageDataModule):
 
     def _share(self, paths: list[Path], split: Split) -> list[Path]:
         """What of the images is for training or, held out by a digest of their names, for the rest."""
-        if not self.holdout or not paths:
+        if not self.holdout:
             return paths
-        if len(paths) < 2:
-            raise UserError(
-                f"{paths[0]} is the only image, so none can be held out for validation: add images or set "
-                "holdout to 0."
-            )
-        mixed = sorted(paths, key=lambda path: sha256(str(path.relative_to(self.root)).encode()).digest())
-        held = set(mixed[: max(1, round(self.holdout * len(paths)))])
-        return [path for path in paths if (path in held) != (split == "train")]
+        held = held_out([str(path.relative_to(self.root)) for path in paths], self.holdout)
+        return [path for position, path in enumerate(paths) if (position in held) != (split == "train")]
 
     def layouts(self, split: str) -> str:
         """Where `find` looks for a split, in words."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_gancompress.data.base import ImageDataModule, Split
+from lightning_gancompress.data.base import Split
 from lightning_gancompress.data.datasets import Direction, Files, Pairs
+from lightning_gancompress.data.images import ImageDataModule
 from lightning_gancompress.data.layout import domain_layouts, find_pairs
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 

@@ -131,7 +131,7 @@ def check_channels(**channels: int) -> None:
         if count not in MODES:
             raise UserError(
                 f"{name} is {count}, but image files give 1 (greyscale) or 3 (RGB) channels: use one of "
-                "them, or your own LightningDataModule with batches of source, target, index and path."
+                "them, or DatasetDataModule with a data set of your own."
             )
 
 
@@ -141,7 +141,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Raises:
         ImageError: The samples differ in size.
     """
-    for image, path in (("source", "path"), ("A", "path_A"), ("B", "path_B")):
+    for image, path in (("source", "path"), ("target", "path"), ("A", "path_A"), ("B", "path_B")):
         shapes = {sample[image].shape[1:]: sample[path] for sample in samples if image in sample}
         if len(shapes) > 1:
             (a, path_a), (b, path_b) = list(shapes.items())[:2]

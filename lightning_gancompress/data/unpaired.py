@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from lightning_gancompress.data.base import ImageDataModule, Split
+from lightning_gancompress.data.base import Split
 from lightning_gancompress.data.datasets import Files, Images
+from lightning_gancompress.data.images import ImageDataModule
 from lightning_gancompress.data.layout import describe_folder, domain_layouts, find_domains, list_images
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError

@@ -1,0 +1,35 @@
+"""The holdout: what is kept from training where nobody gave images for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from lightning_gancompress.errors import UserError
+
+
+def held_out(names: Sequence[str], share: float) -> set[int]:
+    """Positions of the samples that are kept from training: the same for the same names, and at least one.
+
+    Args:
+        names: Of all samples, each its own.
+        share: At least 0 and below 1; 0 holds nothing out.
+
+    Raises:
+        UserError: There is only one sample.
+    """
+    if not share or not names:
+        return set()
+    if len(names) < 2:
+        raise UserError(
+            f"{names[0]} is the only image, so none can be held out for validation: add images or set "
+            "holdout to 0."
+        )
+    mixed = sorted(range(len(names)), key=lambda position: sha256(names[position].encode()).digest())
+    return set(mixed[: max(1, round(share * len(names)))])
+
+
+def check_holdout(holdout: float) -> None:
+    """Refuse what is no share of a data set that has to leave some for training."""
+    if not 0 <= holdout < 1:
+        raise UserError(f"holdout is {holdout}: set it to a share of the images, at least 0 and below 1.")
