@@ -52,12 +52,14 @@ def find_groups(
     unknown = [name for name in ignored_layers if name not in dict(network.named_modules())]
     if unknown:
         raise UserError(f"ignored_layers: the network has no layer named {', '.join(map(repr, unknown))}.")
-    name = _name(network)
-    _check_arguments(network, name, len(inputs))
+    side_by_side = list(network.values()) if isinstance(network, nn.ModuleDict) else [network]
+    name = " and ".join(dict.fromkeys(type(one).__name__ for one in side_by_side))
+    for one in side_by_side:
+        _check_arguments(one, len(inputs) // len(side_by_side))
     inputs = [x.detach().cpu().float() if x.is_floating_point() else x.cpu() for x in inputs]
     try:
         copied = _traceable(network)
-        with torch.no_grad(), Watch(name) as watch:
+        with torch.no_grad(), Watch(name, copied) as watch:
             outputs = flatten(copied(*watch.follow([x.clone() for x in inputs])))
         probed = Probed(copied, name, inputs, outputs, watch.made).eval()
         with torch.enable_grad():
@@ -86,19 +88,13 @@ def find_groups(
     return groups
 
 
-def _name(network: nn.Module) -> str:
-    """What to call a network, or several side by side, in an error."""
-    networks = network.values() if isinstance(network, nn.ModuleDict) else [network]
-    return " and ".join(dict.fromkeys(type(one).__name__ for one in networks))
-
-
-def _check_arguments(network: nn.Module, name: str, given: int) -> None:
+def _check_arguments(network: nn.Module, given: int) -> None:
     try:
         inspect.signature(network.forward).bind(*range(given))
     except TypeError as error:
         raise UserError(
-            f"{name}.forward can't be called with {given} input{'s' * (given != 1)} ({error}): wrap it in a "
-            "module whose forward takes no other, or give further arguments a default."
+            f"{type(network).__name__}.forward can't be called with {given} input{'s' * (given != 1)} alone "
+            f"({error}): wrap it in a module whose forward needs no more, or give the others a default."
         ) from error
 
 
@@ -120,8 +116,9 @@ def _parts(module: nn.Module) -> list[nn.Module | nn.Parameter]:
 
 def _refuse_unseen(network: nn.Module, seen: set[nn.Module | nn.Parameter]) -> None:
     """Whatever feeds a layer that the trace did not meet, one can't tell; it may be used another time."""
+    within = {part for module in network.modules() if module in seen for part in module.modules()}
     for name, layer in network.named_modules():
-        if isinstance(layer, (*CONSUMERS, *CHANNELWISE)) and layer not in seen:
+        if isinstance(layer, (*CONSUMERS, *CHANNELWISE)) and layer not in within:
             raise UserError(
                 f"{name!r} ({type(layer).__name__}) takes no part in the traced forward pass: it is never "
                 "called, or only under a condition or torch.no_grad(). Remove it; or, if no channel that may "
@@ -172,6 +169,9 @@ class _Reading:
                 layers[self.names[part]] = LayerChannels(places[inputs], places[outputs])
             elif part in self.order and any(outputs):
                 tensors[self.names[part]] = places[outputs]
+        for standing in self.probed.stand_ins:
+            if standing.tensor is not None:
+                tensors[standing.tensor] = places[self.sides[standing.layer][1]]
         return ChannelGroups(names, sizes, layers, tensors)
 
     def _read(self, found: list[tp.Group]) -> None:
@@ -235,9 +235,9 @@ class _Reading:
             problem, remedy = f"is reached by channels of {root!r} that were rearranged or broadcast", root
         else:
             return
+        kind = type(module).__name__ if module in self.order else "a function"
         raise UserError(
-            f"{name!r} ({type(module).__name__}) {problem}. Keep all channels around it with "
-            f"ignored_layers: [{remedy}]."
+            f"{name!r} ({kind}) {problem}. Keep all channels around it with ignored_layers: [{remedy}]."
         )
 
 

@@ -43,7 +43,7 @@ class Probed(nn.Module):
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Outputs of the network, flattened and probed."""
         entered = [entry(x) for entry, x in zip(self.entries, inputs, strict=True)]
-        with Watch(self.name, self.stand_ins) as watch:
+        with Watch(self.name, self.network, self.stand_ins) as watch:
             outputs = self.network(*watch.follow(entered))
         return [probe(y) for probe, y in zip(self.exits, flatten(outputs), strict=True)]
 

@@ -38,25 +38,35 @@ class StandIn:
         inputs: A number for each input channel; channels of the same number, on either side, are kept or
             dropped together, and those of number -1 are kept.
         outputs: Likewise for the output channels.
+        tensor: Parameter or buffer of the network that has these channels in its first dimension, if any.
     """
 
     name: str
     layer: nn.Module
     inputs: list[int]
     outputs: list[int]
+    tensor: str | None = None
 
 
 class Watch(TorchFunctionMode):
     """Follows what is computed from a network's inputs, puts in stand-ins, and refuses conditions on values.
 
     Args:
-        network: What to call the network in an error.
+        name: What to call the network in an error.
+        network: The network.
         stand_ins: Those of an earlier forward pass, to be used again in the same order; None makes them.
     """
 
-    def __init__(self, network: str, stand_ins: Iterable[StandIn] | None = None) -> None:
+    def __init__(self, name: str, network: nn.Module, stand_ins: Iterable[StandIn] | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.name = name
+        self.tensors = {
+            tensor: key
+            for prefix, module in network.named_modules()
+            if not type(module).__module__.startswith("torch.")
+            for named in (module.named_parameters, module.named_buffers)
+            for key, tensor in named(prefix, recurse=False)
+        }
         self.made: list[StandIn] = []
         self._again = None if stand_ins is None else iter(stand_ins)
 
@@ -75,7 +85,7 @@ class Watch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _READS:
             raise UserError(
-                f"{self.network} looks at the values of its features ({_place()}), so that what it computes "
+                f"{self.name} looks at the values of its features ({_place()}), so that what it computes "
                 "may differ from image to image, and pruning can't follow that. Write its forward without "
                 "conditions on values or conversions to Python numbers; torch.where is a remedy for many."
             )
@@ -97,25 +107,27 @@ class Watch(TorchFunctionMode):
         x: Tensor,
         inputs: list[int],
         outputs: list[int],
+        make: Callable[..., nn.Module] = nn.Conv2d,
         stride: int = 1,
-        transposed: bool = False,
+        tensor: str | None = None,
     ) -> Tensor:
-        """Run `x` through the layer for one call of the function `name`."""
+        """Run `x` through the layer for one call of the function `name`; see `StandIn`."""
         if self._again is not None:
             standing = next(self._again)
         else:
-            kind: type[nn.Module] = nn.ConvTranspose2d if transposed else nn.Conv2d
-            options = {"kernel_size": stride, "stride": stride} if x.ndim == 4 else {}
+            options: dict[str, int] = {"kernel_size": stride, "stride": stride}
+            if tensor is not None:
+                options["groups"] = len(inputs)
             if x.ndim != 4:
-                kind = nn.Linear
-            layer: nn.Module = skip_init(kind, len(inputs), len(outputs), bias=False, **options)  # type: ignore[no-untyped-call]
-            nn.init.constant_(layer.get_parameter("weight"), 1 / len(inputs))
-            standing = StandIn(name, layer, inputs, outputs)
+                make, options = nn.Linear, {}
+            layer = skip_init(make, len(inputs), len(outputs), bias=False, **options)  # type: ignore[no-untyped-call]
+            nn.init.constant_(layer.weight, 1 / len(inputs))
+            standing = StandIn(name, layer, inputs, outputs, tensor)
         self.made.append(standing)
         return self.follow(standing.layer(x))  # type: ignore[no-any-return]
 
     def _broadcast(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A single channel that meets many has none of theirs: give it as many that are its own."""
+        """A single channel that meets many is none of theirs: give it it as many that are its own."""
         tensors = [x for x in args if isinstance(x, Tensor)]
         shape = torch.broadcast_shapes(*(x.shape for x in tensors))  # type: ignore[no-untyped-call]
         return tuple(self._widened(x, shape) if isinstance(x, Tensor) else x for x in args)
@@ -168,7 +180,7 @@ def _pixel_shuffle(watch: Watch, input: Tensor, upscale_factor: int) -> Tensor |
         return None
     channels, area = input.shape[1], upscale_factor**2
     inputs, outputs = [c // area for c in range(channels)], list(range(channels // area))
-    return watch.stand_in("pixel_shuffle", input, inputs, outputs, upscale_factor, transposed=True)
+    return watch.stand_in("pixel_shuffle", input, inputs, outputs, nn.ConvTranspose2d, upscale_factor)
 
 
 def _pixel_unshuffle(watch: Watch, input: Tensor, downscale_factor: int) -> Tensor | None:
@@ -176,7 +188,7 @@ def _pixel_unshuffle(watch: Watch, input: Tensor, downscale_factor: int) -> Tens
         return None
     channels, area = input.shape[1], downscale_factor**2
     outputs = [c // area for c in range(channels * area)]
-    return watch.stand_in("pixel_unshuffle", input, list(range(channels)), outputs, downscale_factor)
+    return watch.stand_in("pixel_unshuffle", input, list(range(channels)), outputs, stride=downscale_factor)
 
 
 def _channel_shuffle(watch: Watch, input: Tensor, groups: int) -> Tensor | None:
@@ -186,7 +198,23 @@ def _channel_shuffle(watch: Watch, input: Tensor, groups: int) -> Tensor | None:
     return watch.stand_in("channel_shuffle", input, inputs, outputs) if input.ndim == 4 else None
 
 
+def _filter(function: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
+    """A filter for each channel that the network keeps itself, as those that blur before they downsample."""
+
+    def filtered(watch: Watch, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+        key = watch.tensors.get(weight)
+        if key is None or not len(weight) == kwargs.get("groups") == input.shape[1] > 1:
+            return None
+        channels = list(range(len(weight)))
+        output = function(input, weight, *args, **kwargs)
+        return watch.stand_in(function.__name__, output, channels, channels, tensor=key)
+
+    return filtered
+
+
 _RULES: dict[str, Callable[..., Any]] = {
+    "conv2d": _filter(nn.functional.conv2d),
+    "conv_transpose2d": _filter(nn.functional.conv_transpose2d),
     "chunk": _chunk,
     "split": _split,
     "glu": _glu,

@@ -226,7 +226,7 @@ def _dense_network() -> Net:
     )
 
 
-class Blur(nn.Module):
+class Scale(nn.Module):
     """A constant and a scale per channel in a module of the user's own."""
 
     def __init__(self, channels: int) -> None:
@@ -235,7 +235,19 @@ class Blur(nn.Module):
         self.register_buffer("shift", torch.ones(1, channels, 1, 1))
 
     def forward(self, h: Tensor) -> Tensor:
-        return F.avg_pool2d(h, 3, 1, 1) * self.gamma.view(1, -1, 1, 1) + self.shift
+        return h * self.gamma.view(1, -1, 1, 1) + self.shift
+
+
+class Blur(nn.Module):
+    """A constant filter for each channel, which blurs before it halves the resolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        line = torch.tensor([1.0, 2.0, 1.0])
+        self.register_buffer("filter", (line[:, None] * line / 16).repeat(channels, 1, 1, 1))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return F.conv2d(F.pad(h, (1, 1, 1, 1), "reflect"), self.filter, stride=2, groups=h.shape[1])
 
 
 def _old(norm: Callable[[nn.Module], nn.Module], layer: nn.Module) -> nn.Module:
@@ -461,7 +473,8 @@ FITTING: dict[str, tuple[Callable[[], Net], list[int]]] = {
         [6, 8],
     ),
     "buffer per channel": (_chain(lambda n, h: h + n.bias, bias=torch.randn(1, 8, 1, 1)), [6, 8]),
-    "module with tensors of its own": (_chain(lambda n, h: n.blur(h), blur=Blur(8)), [6, 8]),
+    "module with tensors of its own": (_chain(lambda n, h: n.own(h), own=Scale(8)), [6, 8]),
+    "filter per channel": (_chain(lambda n, h: n.blur(h), blur=Blur(8)), [6, 8]),
     "noise per channel": (
         lambda: Net(
             _noisy,
@@ -530,6 +543,23 @@ def _attention(n: Net, x: Tensor) -> Tensor:
     return n.out(h + (v @ (q.transpose(1, 2) @ k).softmax(-1)).view_as(h))
 
 
+def _non_local(n: Net, h: Tensor) -> Tensor:
+    batch, channels, height, width = h.shape
+    q, k, v = (layer(h).view(batch, -1, height * width) for layer in (n.q, n.k, n.v))
+    attended = v @ (q.transpose(1, 2) @ k).softmax(-1).transpose(1, 2)
+    return h + attended.view(batch, channels, height, width)
+
+
+def _attending(n: Net, h: Tensor) -> Tensor:
+    tokens = h.flatten(2).transpose(1, 2)
+    return h + n.heads(tokens, tokens, tokens)[0].transpose(1, 2).reshape(h.shape)
+
+
+def _split_by_four(n: Net, h: Tensor) -> Tensor:
+    u, v = h.split(4, 1)
+    return u * v
+
+
 def _frozen(n: Net, h: Tensor) -> Tensor:
     with torch.no_grad():
         return n.frozen(h)
@@ -548,6 +578,40 @@ def _auxiliary(n: Net, x: Tensor) -> Any:
 REFUSED: dict[str, tuple[Callable[[], Net], str, list[str]]] = {
     "layer norm": (_chain(lambda n, h: n.norm(h), norm=nn.LayerNorm([8, 16, 16])), "norm", ["b"]),
     "local response norm": (_chain(lambda n, h: n.norm(h), norm=nn.LocalResponseNorm(3)), "norm", ["b"]),
+    "embedding": (
+        lambda: Net(
+            lambda n, x: n.out(n.b(n.a(x) + n.word(n.label)[:, :, None, None]).relu()),
+            a=conv(3, 8),
+            word=nn.Embedding(4, 8),
+            label=torch.tensor([2]),
+            b=conv(8, 6),
+            out=conv(6, 3),
+        ),
+        "word",
+        ["b"],
+    ),
+    "attention heads": (
+        _chain(_attending, heads=nn.MultiheadAttention(8, 2, batch_first=True)),
+        "heads",
+        ["b"],
+    ),
+    "constant offsets": (_chain(lambda n, h: h[:, :4] * h[:, 4:].sigmoid(), 4), "a", ["b"]),
+    "unequal parts": (_chain(lambda n, h: h.split([3, 5], 1)[1], 5), "a", ["b"]),
+    "parts by a constant size": (_chain(_split_by_four, 4), "a", ["b"]),
+    "pixel norm": (_chain(lambda n, h: h * (h**2).mean(1, keepdim=True).rsqrt()), "a", ["b"]),
+    "attention by convolutions": (
+        lambda: Net(
+            lambda n, x: n.out(n.b(_non_local(n, n.a(x))).relu()),
+            a=conv(3, 8),
+            q=conv(8, 4, 1),
+            k=conv(8, 4, 1),
+            v=conv(8, 8, 1),
+            b=conv(8, 6),
+            out=conv(6, 3),
+        ),
+        "a",
+        ["b"],
+    ),
     "convolution by a function": (
         _chain(lambda n, h: F.conv2d(h, n.mid.weight), mid=conv(8, 8)),
         "mid",

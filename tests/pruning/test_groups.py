@@ -1,6 +1,8 @@
 import pytest
 import torch
-from small_networks import FITTING, Net, zeros
+from foreign import TransformerNet
+from small_networks import FITTING, Net, conv, zeros
+from torch import nn
 
 from lightning_gancompress import UserError
 from lightning_gancompress.networks import (
@@ -10,7 +12,7 @@ from lightning_gancompress.networks import (
     ResnetGenerator,
     UnetGenerator,
 )
-from lightning_gancompress.pruning import ChannelGroups, find_groups
+from lightning_gancompress.pruning import ChannelGroups, check_groups, find_groups
 
 IMAGE = [torch.zeros(1, 3, 64, 64)]
 PAIR = [torch.zeros(1, 6, 64, 64)]
@@ -129,6 +131,46 @@ def test_a_forward_that_fails_on_the_example_is_named():
 
     with pytest.raises(UserError, match=r"Net can't be traced .*ValueError: too dark"):
         find_groups(Net(picky), [torch.zeros(1, 3, 8, 8)])
+
+
+class Styled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = conv(3, 4)
+
+    def forward(self, image, style):
+        return self.a(image) + style
+
+
+@pytest.mark.parametrize("network", [Styled(), nn.ModuleDict({"generator": Styled()})], ids=["one", "side"])
+def test_an_argument_that_nobody_gives_is_named(network):
+    with pytest.raises(UserError, match=r"Styled\.forward can't be called with 1 input alone .*'style'"):
+        find_groups(network, [torch.zeros(1, 3, 8, 8)])
+
+
+def test_inputs_of_whole_numbers_have_no_channels():
+    class Labelled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.word, self.a, self.b = nn.Embedding(4, 5), conv(8, 6), conv(6, 3)
+
+        def forward(self, image, label):
+            words = self.word(label)[:, :, None, None].expand(-1, -1, *image.shape[2:])
+            return self.b(self.a(torch.cat([image, words], 1)).relu())
+
+    inputs = [torch.zeros(1, 3, 8, 8), torch.tensor([3])]
+    network = Labelled()
+    groups = find_groups(network, inputs, ["word"])
+    check_groups(network, groups, inputs)
+    assert by_name(groups) == {"a": 6}
+
+
+def test_groups_of_a_foreign_network():
+    network = TransformerNet(4)
+    names = ["conv1", "conv2", "conv3", *(f"res{n}.conv1" for n in range(1, 6)), "deconv1", "deconv2"]
+    sizes = [4, 8, 16, 16, 16, 16, 16, 16, 8, 4]
+    expected = {f"{name}.conv2d": size for name, size in zip(names, sizes, strict=True)}
+    assert by_name(find_groups(network, IMAGE)) == expected
 
 
 def test_what_the_network_itself_tells_the_user_comes_through():

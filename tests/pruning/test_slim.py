@@ -2,6 +2,7 @@ import re
 
 import pytest
 import torch
+from foreign import TransformerNet
 from small_networks import FITTING, REFUSED, Fitted, Net, conv, random_inputs, random_mask, randomise, zeros
 from torch import nn
 
@@ -76,6 +77,17 @@ SHIPPED = {
         for norm in NORMS
     },
 }
+
+
+@torch.no_grad()
+def test_masked_equals_slim_on_a_foreign_network():
+    network = TransformerNet(4).eval()
+    groups = find_groups(network, [torch.zeros(1, 3, 16, 16)])  # also where the caller computes no gradients
+    assert_masked_equals_slim(network, groups, [(1, 3, 16, 16)])
+    small = slim(network, groups, random_mask(groups, 0)).eval()
+    twin = NetworkSpec("foreign.TransformerNet", {"channels": 4}, widths=channel_widths(small))
+    inputs = random_inputs([(1, 3, 16, 16)], 0)
+    assert difference(twin.build(small.state_dict()).eval()(*inputs), small(*inputs)) == 0
 
 
 def difference(first: object, second: object) -> float:
