@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch import LightningDataModule
 from rich.console import Console
@@ -20,7 +19,7 @@ from lightning_gancompress.export import export_onnx, export_torch
 from lightning_gancompress.export.program import first_line
 from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CHECKPOINT_KEY, CompressionModule, GANModule
-from lightning_gancompress.networks import BatchNorm, blank_image
+from lightning_gancompress.networks import BatchNorm, blank_image, pixels
 from lightning_gancompress.pruning import LayerCost, layer_costs
 from lightning_gancompress.tasks import suffix
 
@@ -116,18 +115,13 @@ def generators_in(path: Path) -> dict[str, nn.Module]:
     return {f"{part}_{direction}" if direction else part: load_network(path)[0]}
 
 
-def recorded_size(path: Path) -> int:
+def recorded_size(path: Path) -> Size:
     """Pixels of the images that the networks in a file were made for; 256 where it doesn't say."""
     if path.suffix == ".ckpt":
         return pixels(read_torch(path).get(CHECKPOINT_KEY, {}).get("preprocessing", {}))
     if path.with_suffix(".json").is_file():
         return pixels(load_small(path)[2].get("preprocessing", {}))
     return pixels(upstream_preprocessing(path))
-
-
-def pixels(preprocessing: Mapping[str, Any]) -> int:
-    """Image size in a description of the preprocessing."""
-    return int(preprocessing.get("crop_size", 256))
 
 
 def teachers_of(model: GANModule) -> dict[str, nn.Module]:

@@ -46,7 +46,7 @@ class PredictionWriter(Callback):
                     f"An image of {len(image)} channels can't be written as PNG: predictions need 1 or 3."
                 )
             target = Path(trainer.default_root_dir, self.folder, self.name(Path(path), sources))
-            if target.exists() and target.samefile(path):
+            if target.exists() and Path(path).exists() and target.samefile(path):
                 raise UserError(
                     f"The prediction of {path} would replace it: choose another data.predict_folder, or "
                     f"another folder for the predictions than {self.folder}."

@@ -24,7 +24,6 @@ from lightning_gancompress.errors import UserError
 LIMIT = (
     1.5  # images in [-1, 1] may overshoot, by resampling say; those in [0, 255] or standardised go farther
 )
-Data = Dataset  # type: ignore[type-arg]  # of Dataset[Any], jsonargparse 4 does not see the arguments
 FINGERPRINTED = 64  # items that the fingerprint reads: a data set may be slow
 
 
@@ -55,10 +54,10 @@ class DatasetDataModule(GANDataModule):
 
     def __init__(
         self,
-        train: Data,
-        val: Data | None = None,
-        test: Data | None = None,
-        predict: Data | None = None,
+        train: Dataset,  # type: ignore[type-arg]  # of Dataset[Any], jsonargparse 4 takes no arguments
+        val: Dataset | None = None,  # type: ignore[type-arg]
+        test: Dataset | None = None,  # type: ignore[type-arg]
+        predict: Dataset | None = None,  # type: ignore[type-arg]
         batch_size: int = 1,
         search_batch_size: int = 8,
         holdout: float = 0.1,

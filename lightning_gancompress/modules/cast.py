@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from lightning_gancompress.networks import (
     NetworkSpec,
     PatchDiscriminator,
     blank_image,
+    copy_network,
     load_tensors,
     use_image_statistics,
 )
@@ -116,7 +116,7 @@ class Cast:
         # without a file a generator's class may have brought its weights; a discriminator's would be a guess
         if path is None and role not in self.objects and role != self.task.wanted[0]:
             return None
-        network, spec = copy.deepcopy(own[0]), own[1]
+        network, spec = copy_network(own[0]), own[1]
         if batch_norm == "image":
             use_image_statistics(network)
             spec = spec.reading("image")
@@ -126,7 +126,8 @@ class Cast:
 
     def read(self, checkpoint: dict[str, Any], path: Path, prefix: str) -> Made:
         """A network as a checkpoint of the compression describes it."""
-        return network_from_checkpoint(checkpoint, path, prefix)
+        own = self.objects.get(prefix.partition(".")[2])
+        return network_from_checkpoint(checkpoint, path, prefix, architecture=own and own[0])
 
     def make(self, role: str, networks: Mapping[str, Made]) -> Made | None:
         """A network that has no weights, fresh, or None to go without it.

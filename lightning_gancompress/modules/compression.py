@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import ItemsView, Mapping
 from pathlib import Path
@@ -19,7 +18,8 @@ from lightning_gancompress.modules.base import CHECKPOINT_KEY, GANModule
 from lightning_gancompress.modules.cast import Cast, Missing, Partner
 from lightning_gancompress.modules.gan_step import gan_step, linear_decay
 from lightning_gancompress.modules.teacher import by_kind
-from lightning_gancompress.networks import BatchNorm, NetworkSpec, blank_image, channel_widths
+from lightning_gancompress.modules.trial import try_networks
+from lightning_gancompress.networks import BatchNorm, NetworkSpec, blank_image, channel_widths, copy_network
 from lightning_gancompress.pruning import Bundle, Convention, Side, count_macs
 from lightning_gancompress.tasks import Images, Losses, Task
 
@@ -155,7 +155,7 @@ class CompressionModule(GANModule):
 
     def _adopt_teacher(self, role: str, network: nn.Module, spec: NetworkSpec) -> None:
         self.teacher[role] = network.eval().requires_grad_(False)
-        self.student[role] = copy.deepcopy(network)
+        self.student[role] = copy_network(network)
         self.specs[f"teacher.{role}"] = self.specs[f"student.{role}"] = spec
 
     def bundle(self, side: str) -> Bundle:
@@ -248,6 +248,9 @@ class CompressionModule(GANModule):
     def _begin_search(self) -> None:
         """Masks and agents; a policy that needs no search cuts at once."""
         assert self.policy is not None
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(datamodule, "first_batch"):
+            try_networks(self.task, self.teacher, datamodule.first_batch())
         self._mask_student({name: b for name, b in self.budgets.items() if b not in (1, "1", "1.0")})
         self.policy.prepare(self)
         if self.search_epochs == 0:
@@ -337,10 +340,11 @@ class CompressionModule(GANModule):
 
     def _make_missing(self) -> None:
         """Networks that the fine-tuning wants and the teacher has not."""
-        teachers = {role: (network, self.specs[f"teacher.{role}"]) for role, network in self.teacher.items()}
+        here = {role: (network, self.specs[f"teacher.{role}"]) for role, network in self.teacher.items()}
         for role in self.cast.roles():
-            made = None if role in self.student else self.cast.make(role, teachers)
+            made = None if role in here else self.cast.make(role, here)
             if made is not None:
+                here[role] = made
                 network, self.specs[f"student.{role}"] = made
                 self.student[role] = network.to(self.device)
 

@@ -1,7 +1,7 @@
 """Generators and discriminators, and the recipes to build them again. No Lightning."""
 
 from lightning_gancompress.networks.init import Init, init_weights
-from lightning_gancompress.networks.layers import Norm, blank_image
+from lightning_gancompress.networks.layers import Norm, blank_image, pixels
 from lightning_gancompress.networks.mobile_resnet import MobileResnetGenerator
 from lightning_gancompress.networks.parametrizations import bake_parametrizations, copy_network
 from lightning_gancompress.networks.patchgan import PatchDiscriminator, PixelDiscriminator
@@ -32,6 +32,7 @@ __all__ = [
     "copy_network",
     "init_weights",
     "load_tensors",
+    "pixels",
     "set_channel_widths",
     "use_image_statistics",
 ]

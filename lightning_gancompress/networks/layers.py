@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -58,6 +59,12 @@ def blank_image(network: nn.Module, size: int | tuple[int, int]) -> Tensor:
     if first is None:
         raise UserError(f"{name} has no Conv2d, so nothing tells how many channels its images have.")
     return torch.zeros(1, first.in_channels, height, width, device=first.weight.device)
+
+
+def pixels(preprocessing: Mapping[str, Any]) -> int | tuple[int, int]:
+    """Return the image size in a description of the preprocessing, 256 where it doesn't say."""
+    size = preprocessing.get("crop_size", 256)
+    return (int(size[0]), int(size[1])) if isinstance(size, list | tuple) else int(size)
 
 
 def check_image(
