@@ -4,9 +4,22 @@
 `load_generator` with torch alone.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from lightning_gancompress.checkpoints import load_generator
 from lightning_gancompress.errors import UserError
 
+if TYPE_CHECKING:
+    from lightning_gancompress.api import compress
+
 __version__ = "0.1.0"
 
-__all__ = ["UserError", "__version__", "load_generator"]
+__all__ = ["UserError", "__version__", "compress", "load_generator"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compress":
+        from lightning_gancompress.api import compress
+
+        return compress
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

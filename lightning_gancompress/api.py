@@ -1,0 +1,176 @@
+"""Compression by one call, for notebooks and scripts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, seed_everything
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
+from torch.utils.data import Dataset
+
+from lightning_gancompress.callbacks import CollaborativePruning, PruningPolicy
+from lightning_gancompress.cli import quieten
+from lightning_gancompress.data import DatasetDataModule, FolderDataModule
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.explain import explain
+from lightning_gancompress.modules import CompressionModule
+from lightning_gancompress.modules.cast import Missing
+from lightning_gancompress.networks import blank_image
+from lightning_gancompress.tasks import Task
+from lightning_gancompress.trainer import Trainer
+
+
+def compress(
+    generator: nn.Module | str | Path,
+    discriminator: nn.Module | None = None,
+    data: LightningDataModule | Dataset[Any] | str | Path | None = None,
+    budget: float | str = 0.1,
+    *,
+    task: Task | None = None,
+    policy: PruningPolicy | None = None,
+    discriminator_budget: float | str = 0.5,
+    ignored_layers: Sequence[str] = (),
+    missing: Missing = "leave_out",
+    search_epochs: int = 40,
+    epochs: int = 100,
+    decay_epochs: int = 100,
+    distill_weight: float = 0.0,
+    size: int = 256,
+    batch_size: int = 1,
+    search_batch_size: int = 8,
+    folder: str | Path = "runs/compress",
+    seed: int = 0,
+    resume: bool = False,
+    accelerator: str = "auto",
+    devices: int | list[int] | str = 1,
+    precision: str | int = "32-true",
+    callbacks: Sequence[Callback] = (),
+    logger: Logger | bool = True,
+) -> nn.Module:
+    """Compress a generator to a budget: search for its channels, then fine-tune the small network.
+
+    What is passed stays as it is. The run's folder gets what a run of the command line leaves: the small
+    network as `generator.pth` and `generator.json`, checkpoints, images and logs.
+
+    Args:
+        generator: A network with its weights, which translates images (B, C, H, W) in [-1, 1], or a file that
+            `model.teacher` takes: a checkpoint of this project or an upstream `latest_net_G.pth`.
+        discriminator: A network with its weights, which judges for Pix2Pix the source and the image side by
+            side. None takes that of the generator's file, if there is one, and otherwise does without: the
+            search compares densities by kernels, and the fine-tuning has no adversarial loss.
+        data: A folder of source images, a data set whose items `DatasetDataModule` reads, or a data module.
+            Without targets the small network is fine-tuned against the generator's own images.
+        budget: MACs of the small network: a fraction of the generator's, or a number such as "2.4G".
+        task: Networks and losses; None is Pix2Pix.
+        policy: What chooses the channels; None is `CollaborativePruning` for `search_epochs`.
+        discriminator_budget: Likewise for the discriminator in the search; 1.0 keeps it whole.
+        ignored_layers: Layers of the generator that stay whole.
+        missing: What becomes of networks without weights, such as the discriminator: `leave_out`, or `train`
+            to make them afresh for the fine-tuning.
+        search_epochs: Length of the search; aim at 2000 steps or more.
+        epochs: Fine-tuning epochs at the full learning rate.
+        decay_epochs: Further epochs in which it falls linearly towards zero.
+        distill_weight: Weight of the L1 distance to the generator's images in fine-tuning, beside the task's
+            losses.
+        size: Pixels to which the images of a folder are brought.
+        batch_size: Images per step in fine-tuning, unless `data` is a data module.
+        search_batch_size: Images per step in the search, likewise; a multiple of the neighbourhoods' members.
+        folder: The run's folder.
+        seed: Of everything random.
+        resume: Whether to go on from the run's last checkpoint, if there is one.
+        accelerator: As of Lightning's trainer.
+        devices: As of Lightning's trainer.
+        precision: As of Lightning's trainer.
+        callbacks: Further callbacks.
+        logger: True for CSV files in the run's folder, False for none, or a logger.
+
+    Returns:
+        The small generator, in eval mode on the CPU; of a task that compresses two, both by role in an
+        `nn.ModuleDict`.
+
+    Raises:
+        UserError: Something passed can't be used.
+    """
+    with _in_words(), isolate_rng(), warnings.catch_warnings():
+        quieten()
+        seed_everything(seed, verbose=False)
+        module = CompressionModule(
+            teacher=_files(generator, discriminator),
+            generator=generator if isinstance(generator, nn.Module) else None,
+            discriminator=discriminator,
+            task=task,
+            missing=missing,
+            budget=budget,
+            discriminator_budget=discriminator_budget,
+            ignored_layers=list(ignored_layers),
+            epochs=epochs,
+            decay_epochs=decay_epochs,
+            distill_weight=distill_weight,
+        )
+        trainer = Trainer(
+            default_root_dir=folder,
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,
+            callbacks=[*callbacks, policy or CollaborativePruning(search_epochs)],
+            logger=logger,
+        )
+        batches = {"batch_size": batch_size, "search_batch_size": search_batch_size, "seed": seed}
+        last = Path(folder, "checkpoints", "last.ckpt")
+        datamodule = _data(data, module, size, batches)
+        trainer.fit(module, datamodule, ckpt_path=last if resume and last.is_file() else None)
+    small = {role: module.student[role].cpu().eval() for role in module.task.wanted}
+    return nn.ModuleDict(small) if len(small) > 1 else small[module.task.wanted[0]]
+
+
+def _files(generator: Any, discriminator: nn.Module | None) -> Any:
+    """The files of `model.teacher`."""
+    if isinstance(generator, nn.Module):
+        return None
+    if not isinstance(generator, (str, Path)):
+        raise UserError(
+            f"generator is a {type(generator).__name__}: give an nn.Module or the path of a file."
+        )
+    # a discriminator that is given must not be filled from a file beside the generator's
+    return str(generator) if discriminator is None else {"generator": str(generator)}
+
+
+def _data(data: Any, module: CompressionModule, size: int, batches: dict[str, Any]) -> LightningDataModule:
+    """A data module for whatever was passed."""
+    if isinstance(data, LightningDataModule):
+        return data
+    if isinstance(data, (str, Path)):
+        module.build()
+        channels = blank_image(module.teacher[module.task.wanted[0]], 1).shape[1]
+        load_size = round(size * 286 / 256)  # upstream's room for the crop
+        return FolderDataModule(
+            str(data), load_size=load_size, crop_size=size, in_channels=channels, **batches
+        )
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return DatasetDataModule(data, **batches)
+    raise UserError(
+        f"data is a {type(data).__name__}: give a folder of images, a torch data set that can be indexed (a "
+        "DataLoader has one as its dataset), or a data module."
+    )
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Turn what the user can mend into `UserError`, and let a notebook's kernel live on after Ctrl-C."""
+    try:
+        yield
+    except SystemExit as stop:  # how Lightning ends an interrupted run
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    except Exception as error:
+        message = explain(error)
+        if message is None or isinstance(error, UserError):
+            raise
+        raise UserError(message) from error
