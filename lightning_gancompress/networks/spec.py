@@ -1,6 +1,5 @@
 """What it takes to build a network again: class, arguments, norm reading and channel widths."""
 
-import copy
 import dataclasses
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,7 +76,7 @@ class NetworkSpec:
         # without drawing weights in vain; a user's class, though, may compute in its constructor
         hollow = shipped and state_dict is not None and architecture is None
         with torch.device("meta") if hollow else nullcontext():
-            network = self._construct() if architecture is None else copy.deepcopy(architecture).train().cpu()
+            network = self._construct() if architecture is None else copy_network(architecture).train().cpu()
             if self.batch_norm == "image":
                 use_image_statistics(network)
             if has_parametrizations(network) and not self._parametrized(network, state_dict):
@@ -200,7 +199,7 @@ def set_channel_widths(network: nn.Module, widths: Mapping[str, list[int]]) -> N
             _resize(layers[name], *layer_widths)
         else:
             owner, _, attribute = name.rpartition(".")
-            _reshape(layers[owner], attribute, layer_widths)
+            _cut(layers[owner], attribute, layer_widths)
 
 
 def _resize(layer: nn.Module, *widths: int) -> None:
@@ -229,15 +228,21 @@ def _resize(layer: nn.Module, *widths: int) -> None:
     else:
         raise TypeError(f"no widths are known for {type(layer).__name__}")
     for name, shape in tensors.items():
-        _reshape(layer, name, shape)
+        if getattr(layer, name, None) is not None:
+            _set(layer, name, getattr(layer, name).new_empty(shape))
     layer.reset_parameters()
 
 
-def _reshape(layer: nn.Module, name: str, shape: Sequence[int]) -> None:
-    old = getattr(layer, name, None)
-    if old is not None:
-        new = old.new_ones(shape)
-        setattr(layer, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+def _cut(module: nn.Module, name: str, shape: Sequence[int]) -> None:
+    """Leave the first channels: if no state dict brings the right ones, all are alike."""
+    _set(module, name, getattr(module, name).detach()[tuple(slice(size) for size in shape)].clone())
+
+
+def _set(module: nn.Module, name: str, tensor: Tensor) -> None:
+    old = getattr(module, name)
+    setattr(
+        module, name, nn.Parameter(tensor, old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+    )
 
 
 def use_image_statistics(network: nn.Module) -> None:

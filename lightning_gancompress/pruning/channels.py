@@ -88,3 +88,15 @@ def is_grouped(layer: nn.Module) -> bool:
 def is_channelwise(layer: nn.Module) -> bool:
     """Whether the channels that a layer writes are those that it reads."""
     return isinstance(layer, CHANNELWISE) or (is_grouped(layer) and {*widths(layer)} == {layer.groups})
+
+
+def can_be_cut(module: nn.Module, name: str) -> bool:
+    """Whether the channels of a tensor of the user's own can be dropped.
+
+    Not those of a constant that no state dict holds, unless all are alike: a small network that is built
+    again from its class would have the wrong ones.
+    """
+    tensor = getattr(module, name)
+    first = tensor[:1] if len(tensor) > 1 or tensor.ndim == 1 else tensor[:, :1]
+    stored = name not in module._non_persistent_buffers_set
+    return bool(tensor.is_floating_point() and (stored or (tensor == first).all()))

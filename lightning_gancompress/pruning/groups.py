@@ -16,6 +16,7 @@ from lightning_gancompress.pruning.channels import (
     CONSUMERS,
     ChannelGroups,
     LayerChannels,
+    can_be_cut,
     is_channelwise,
     widths,
 )
@@ -104,7 +105,7 @@ def _traceable(network: nn.Module) -> nn.Module:
     for module in copied.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
             # (C, 1, 1) or (1, C, 1, 1), which can only meet the channels of images
-            if buffer.is_floating_point() and buffer.ndim > 2 and buffer.shape[-3] == buffer.numel() > 1:
+            if buffer.ndim > 2 and buffer.shape[-3] == buffer.numel() > 1 and can_be_cut(module, name):
                 delattr(module, name)
                 module.register_parameter(name, nn.Parameter(buffer))
     return copied.requires_grad_(True)
@@ -175,28 +176,40 @@ class _Reading:
         return ChannelGroups(names, sizes, layers, tensors)
 
     def _read(self, found: list[tp.Group]) -> None:
+        grouped = [[item for item in group if not _carries(item.dep.target.module)] for group in found]
+        kept = self._kept([{item.dep.target.module for item in items} for items in grouped])
         candidates = []
-        for group in found:
-            items = [item for item in group if not _carries(item.dep.target.module)]
-            if any(item.dep.target.module in self.fixed for item in items):
+        for number, items in enumerate(grouped):
+            if number in kept:
                 for item in items:
                     self._write(item, [ALWAYS] * len(item.idxs))
             else:
-                parts = [item.dep.target.module for item in items if _is_output(item)]
-                writers = [p for p in parts if isinstance(p, CONSUMERS)]
-                # what only a stand-in writes comes last: its name is that of what it is tied to
-                first = min(writers, key=lambda part: self.order.get(part, len(self.order)))
+                writers = {item.dep.target.module for item in items if _is_output(item)}
+                first = next(x for x in self.names if x in writers and isinstance(x, CONSUMERS))
                 candidates.append((first, items))
-        # in the order of the network, whatever that of the search through the graph
-        for first, items in sorted(candidates, key=lambda c: self.order.get(c[0], len(self.order))):
-            root = self.names[first]
+        # in the order of the network, whatever that of the search through the graph; stand-ins come last
+        order = list(self.names)
+        feeders: dict[nn.Module | nn.Parameter, str] = {}  # of stand-ins, which no user knows
+        for first, items in sorted(candidates, key=lambda candidate: order.index(candidate[0])):
+            root = self.names[first] if first in self.order else feeders.get(first, self.names[first])
             for item in items:
                 self._refuse_unfit(item, root)
+                if not _is_output(item):
+                    feeders[item.dep.target.module] = root
             position: dict[int, int] = {}
             for block in _blocks(items):
                 position |= dict(zip(block, self.ties.block(root, len(block)), strict=True))
             for item in items:
                 self._write(item, [position[channel] for channel in item.root_idxs])
+
+    def _kept(self, groups: list[set[nn.Module | nn.Parameter]]) -> set[int]:
+        """Numbers of the groups that touch what is fixed, by themselves or through stand-ins."""
+        kept = {number for number, parts in enumerate(groups) if parts & self.fixed}
+        passing = [standing.layer for standing in self.probed.stand_ins if -1 not in standing.inputs]
+        for layer in [*passing, *reversed(passing)]:
+            touched = {number for number, parts in enumerate(groups) if layer in parts}
+            kept |= touched if touched & kept else set()
+        return kept
 
     def _write(self, item: tp.dependency.GroupItem, positions: list[int]) -> None:
         side = self.sides.get(item.dep.target.module, ([], []))[_is_output(item)]
@@ -214,6 +227,11 @@ class _Reading:
             for number, position in zip(standing.inputs + standing.outputs, inputs + outputs, strict=True):
                 bonds.setdefault(number, []).append(position)
             yield from bonds.values()
+        filters: dict[str, list[int]] = {}
+        for standing in self.probed.stand_ins:
+            if standing.tensor is not None:  # which may be used again, elsewhere
+                outputs = self.sides[standing.layer][1]
+                yield from zip(filters.setdefault(standing.tensor, outputs), outputs, strict=True)
         for layer, (inputs, outputs) in self.sides.items():
             if isinstance(layer, nn.GroupNorm):
                 yield from _cut(outputs, layer.num_groups)

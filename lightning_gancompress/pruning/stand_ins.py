@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch.nn.utils import skip_init
 from torch.overrides import TorchFunctionMode
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.pruning.channels import can_be_cut
 
 _READS = {
     "__bool__",
@@ -61,11 +63,11 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.name = name
         self.tensors = {
-            tensor: key
+            tensor: f"{prefix}.{name}".lstrip(".")
             for prefix, module in network.named_modules()
             if not type(module).__module__.startswith("torch.")
-            for named in (module.named_parameters, module.named_buffers)
-            for key, tensor in named(prefix, recurse=False)
+            for name, tensor in (*module._parameters.items(), *module._buffers.items())
+            if tensor is not None and tensor.ndim and can_be_cut(module, name)
         }
         self.made: list[StandIn] = []
         self._again = None if stand_ins is None else iter(stand_ins)
@@ -90,7 +92,7 @@ class Watch(TorchFunctionMode):
                 "conditions on values or conversions to Python numbers; torch.where is a remedy for many."
             )
         plain = name.strip("_")
-        if plain in _RULES:
+        if plain in _RULES and _binds(_RULES[plain], self, *args, **kwargs):
             output = _RULES[plain](self, *args, **kwargs)
             if output is not None:
                 return self.follow(output)
@@ -222,6 +224,15 @@ _RULES: dict[str, Callable[..., Any]] = {
     "pixel_unshuffle": _pixel_unshuffle,
     "channel_shuffle": _channel_shuffle,
 }
+
+
+def _binds(rule: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+    """Whether a function was called in the usual way; any other is left to itself."""
+    try:
+        inspect.signature(rule).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

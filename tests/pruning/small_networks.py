@@ -241,10 +241,13 @@ class Scale(nn.Module):
 class Blur(nn.Module):
     """A constant filter for each channel, which blurs before it halves the resolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, alike: bool = True, persistent: bool = True) -> None:
         super().__init__()
         line = torch.tensor([1.0, 2.0, 1.0])
-        self.register_buffer("filter", (line[:, None] * line / 16).repeat(channels, 1, 1, 1))
+        filters = (line[:, None] * line / 16).repeat(channels, 1, 1, 1)
+        if not alike:
+            filters *= torch.arange(1.0, channels + 1).view(-1, 1, 1, 1)
+        self.register_buffer("filter", filters, persistent)
 
     def forward(self, h: Tensor) -> Tensor:
         return F.conv2d(F.pad(h, (1, 1, 1, 1), "reflect"), self.filter, stride=2, groups=h.shape[1])
@@ -475,6 +478,18 @@ FITTING: dict[str, tuple[Callable[[], Net], list[int]]] = {
     "buffer per channel": (_chain(lambda n, h: h + n.bias, bias=torch.randn(1, 8, 1, 1)), [6, 8]),
     "module with tensors of its own": (_chain(lambda n, h: n.own(h), own=Scale(8)), [6, 8]),
     "filter per channel": (_chain(lambda n, h: n.blur(h), blur=Blur(8)), [6, 8]),
+    "filters that differ": (_chain(lambda n, h: n.blur(h), blur=Blur(8, alike=False)), [6, 8]),
+    "filter that is not saved": (_chain(lambda n, h: n.blur(h), blur=Blur(8, persistent=False)), [6, 8]),
+    "filter used twice": (
+        lambda: Net(
+            lambda n, x: n.out(torch.cat([n.blur(n.a(x)), n.blur(n.b(x))], 1)),
+            a=conv(3, 8),
+            b=conv(3, 8),
+            blur=Blur(8, alike=False),
+            out=conv(16, 3),
+        ),
+        [8],
+    ),
     "noise per channel": (
         lambda: Net(
             _noisy,
@@ -608,6 +623,20 @@ REFUSED: dict[str, tuple[Callable[[], Net], str, list[str]]] = {
             v=conv(8, 8, 1),
             b=conv(8, 6),
             out=conv(6, 3),
+        ),
+        "a",
+        ["b"],
+    ),
+    "filters that differ and are not saved": (
+        _chain(lambda n, h: n.blur(h), blur=Blur(8, alike=False, persistent=False)),
+        "a",
+        ["b"],
+    ),
+    "mean over shuffled channels": (
+        _chain(
+            lambda n, h: h.mean(1, keepdim=True) * n.shuffle(h).mean(1, keepdim=True),
+            1,
+            shuffle=nn.ChannelShuffle(2),
         ),
         "a",
         ["b"],

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from foreign import TransformerNet
 from small_networks import FITTING, Net, conv, zeros
 from torch import nn
@@ -162,6 +163,18 @@ def test_inputs_of_whole_numbers_have_no_channels():
     network = Labelled()
     groups = find_groups(network, inputs, ["word"])
     check_groups(network, groups, inputs)
+    assert by_name(groups) == {"a": 6}
+
+
+def test_an_image_in_pixels_laid_into_channels_is_kept_whole():
+    """Whatever comes of it: its mean over channels has none that could be missed."""
+    network = Net(
+        lambda n, x: n.out(n.a(F.pixel_unshuffle(x, 2).mean(1, keepdim=True)).relu()),
+        a=conv(1, 6),
+        out=conv(6, 3),
+    )
+    groups = find_groups(network, zeros(network))
+    check_groups(network, groups, zeros(network))
     assert by_name(groups) == {"a": 6}
 
 
