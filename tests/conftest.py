@@ -18,6 +18,20 @@ def facades(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def domains(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of the data set of all runs without pairs."""
+    return tiny.domains(tmp_path_factory.mktemp("tiny") / "domains")
+
+
+@pytest.fixture(scope="session")
+def cyclegan(tmp_path_factory: pytest.TempPathFactory, domains: list[str]) -> Path:
+    """Checkpoint of a CycleGAN teacher with batch norm and dropout."""
+    folder = tmp_path_factory.mktemp("cyclegan")
+    main([*tiny.cyclegan_teacher(folder), *domains])
+    return tiny.last(folder)
+
+
+@pytest.fixture(scope="session")
 def unet(tmp_path_factory: pytest.TempPathFactory, facades: list[str]) -> Path:
     """Checkpoint of a U-Net teacher."""
     folder = tmp_path_factory.mktemp("unet")

@@ -66,6 +66,21 @@ def compression(
     return ["fit", *model, f"--trainer.default_root_dir={folder}", *QUICK, *callback, *options]
 
 
+def domains(folder: Path) -> list[str]:
+    """Options of the generated data set without pairs."""
+    return ["--data=SyntheticUnpairedFacades", f"--data.root={folder}", *data(folder)[2:]]
+
+
+def cyclegan(direction: str = "both") -> list[str]:
+    """Options of a model that is no Pix2Pix; of 64 images a discriminator sees, most may be earlier ones."""
+    return ["--model.task=CycleGAN", f"--model.task.direction={direction}", "--model.task.pool_size=12"]
+
+
+def cyclegan_teacher(folder: Path, *options: str) -> list[str]:
+    """Arguments of a teacher training in both directions."""
+    return [*teacher(folder, RESNET), "--model.discriminator.in_channels=3", *cyclegan(), *options]
+
+
 def last(folder: Path) -> Path:
     """The checkpoint of a run."""
     return folder / "checkpoints" / "last.ckpt"
@@ -93,6 +108,7 @@ def assert_same_end(one: Path, other: Path) -> None:
     assert [k for k, v in a["state_dict"].items() if not torch.equal(v, b["state_dict"][k])] == []
     assert a["epoch"] == b["epoch"]
     assert a["gancompress"] == b["gancompress"]
+    assert_equal(a.get("image_pools", {}), b.get("image_pools", {}))
     for first, second in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
         assert_equal(first["state"], second["state"])
 
@@ -203,6 +219,25 @@ class RankHashes(Callback):
         everyone: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(everyone, own)
         self.found.append((when, everyone))
+
+
+class Tables(Callback):
+    """Write to `tables.json` the neighbourhoods of a search and the images of its batches."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.tables: dict[str, Any] = {}
+        self.batches: dict[str, list[Any]] = {}
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, _: int) -> None:
+        if pl_module.phase == "search":
+            self.tables = {k: v.tolist() for k, v in trainer.datamodule.neighbourhoods.items()}
+            for key in batch:
+                if key.startswith("index"):
+                    self.batches.setdefault(key, []).append(batch[key].tolist())
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        text = json.dumps({"tables": self.tables, "batches": self.batches})
+        Path(trainer.default_root_dir, "tables.json").write_text(text)
 
 
 class Stumble(Callback):

@@ -197,8 +197,7 @@ class Evaluation(Callback):
                 values["teacher_l1"] = l1(images["student"], images["teacher"])
             for key, value in values.items():
                 self._note(role, key, value)
-            if values or self._inception is not None:
-                self._number(trainer, role, views[role].get("index"), len(images["source"]))
+            self._number(trainer, role, views[role].get("index"), len(images["source"]))
 
     def _number(self, trainer: Trainer, group: str, index: Tensor | None, count: int) -> None:
         """Note the positions of images; data that does not number them has only different ones."""

@@ -48,8 +48,17 @@ class CycleGAN(Task):
         self.pool_size = pool_size
 
     def views(self, batch: Batch) -> dict[str, Batch]:
-        """A batch of images A is the source of one generator, a batch of B of the other."""
+        """A batch of images A is the source of one generator, a batch of B of the other.
+
+        Raises:
+            UserError: The batch has neither.
+        """
         views: dict[str, Batch] = {}
+        if "A" not in batch and "B" not in batch:
+            raise UserError(
+                f"data: CycleGAN reads batches of A and B, and these hold {', '.join(batch)}: use "
+                "UnpairedDataModule or a data module derived from it."
+            )
         for direction, (source, target) in DOMAINS.items():
             if source in batch:
                 view = {name: batch[f"{name}_{source}"] for name in ("index", "path")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
 from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
 
@@ -25,7 +26,16 @@ class Pix2Pix(Task):
         self.lambda_l1 = lambda_l1
 
     def views(self, batch: Batch) -> dict[str, Batch]:
-        """The batch itself."""
+        """The batch itself.
+
+        Raises:
+            UserError: There is no `source` in it.
+        """
+        if "source" not in batch:
+            raise UserError(
+                f"data: Pix2Pix reads batches of source and target, and these hold {', '.join(batch)}: use "
+                "PairedDataModule or a data module derived from it."
+            )
         return {"generator": batch}
 
     def targets(self, batch: Batch) -> Images:
