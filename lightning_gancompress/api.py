@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +42,7 @@ def compress(
     search_epochs: int = 40,
     epochs: int = 100,
     decay_epochs: int = 100,
+    lr: float = 2e-4,
     distill_weight: float = 0.0,
     size: int = 256,
     batch_size: int = 1,
@@ -76,6 +79,7 @@ def compress(
         search_epochs: Length of the search; aim at 2000 steps or more.
         epochs: Fine-tuning epochs at the full learning rate.
         decay_epochs: Further epochs in which it falls linearly towards zero.
+        lr: Adam's learning rate in fine-tuning.
         distill_weight: Weight of the L1 distance to the generator's images in fine-tuning, beside the task's
             losses.
         size: Pixels to which the images of a folder are brought.
@@ -97,7 +101,7 @@ def compress(
     Raises:
         UserError: Something passed can't be used.
     """
-    with _in_words(), isolate_rng(), warnings.catch_warnings():
+    with _in_words(), _handlers_kept(), isolate_rng(), warnings.catch_warnings():
         quieten()
         seed_everything(seed, verbose=False)
         module = CompressionModule(
@@ -111,6 +115,7 @@ def compress(
             ignored_layers=list(ignored_layers),
             epochs=epochs,
             decay_epochs=decay_epochs,
+            lr=lr,
             distill_weight=distill_weight,
         )
         trainer = Trainer(
@@ -158,6 +163,17 @@ def _data(data: Any, module: CompressionModule, size: int, batches: dict[str, An
         f"data is a {type(data).__name__}: give a folder of images, a torch data set that can be indexed (a "
         "DataLoader has one as its dataset), or a data module."
     )
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Lightning leaves behind the handler of Ctrl-C that `LastCheckpoint` sets."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other may
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
