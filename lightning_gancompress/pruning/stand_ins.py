@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,6 +200,12 @@ def _channel_shuffle(watch: Watch, input: Tensor, groups: int) -> Tensor | None:
     return watch.stand_in("channel_shuffle", input, inputs, outputs) if input.ndim == 4 else None
 
 
+def _cat(watch: Watch, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """The dependency graph takes the places of one tensor for one place: give each a tensor of its own."""
+    apart = [x + 0 if any(x is other for other in tensors[:place]) else x for place, x in enumerate(tensors)]
+    return torch.cat(apart, dim)
+
+
 def _filter(function: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
     """A filter for each channel that the network keeps itself, as those that blur before they downsample."""
 
@@ -217,6 +223,8 @@ def _filter(function: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
 _RULES: dict[str, Callable[..., Any]] = {
     "conv2d": _filter(nn.functional.conv2d),
     "conv_transpose2d": _filter(nn.functional.conv_transpose2d),
+    "cat": _cat,
+    "concat": _cat,
     "chunk": _chunk,
     "split": _split,
     "glu": _glu,

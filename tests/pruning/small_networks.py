@@ -186,6 +186,10 @@ def _adain(n: Net, x: Tensor, style: Tensor) -> Tensor:
     return n.out(n.b(n.norm(n.a(x)) * scale + shift))
 
 
+def _twice(n: Net, h: Tensor) -> Tensor:
+    return n.norm(torch.cat([h, h], 1)).relu()
+
+
 def _linked(n: Net, x: Tensor) -> Tensor:
     """A block of ResNeXt with group norms."""
     h = n.a(x)
@@ -268,6 +272,8 @@ FITTING: dict[str, tuple[Callable[[], Net], list[int]]] = {
         [5, 6, 7],
     ),
     "concatenated with itself": (lambda: Net(_crelu, a=conv(3, 4), out=conv(8, 3)), [4]),
+    "twice the same, apart": (_chain(_twice, 16, norm=nn.BatchNorm2d(16)), [6, 8]),
+    "halves exchanged": (_chain(lambda n, h: torch.cat(h.chunk(2, 1)[::-1], 1)), [4, 6]),
     "halves onto the whole": (
         lambda: Net(_halves_onto_whole, a=conv(3, 8), b=conv(8, 5), c=conv(8, 3), out=conv(8, 3)),
         [3, 5],
