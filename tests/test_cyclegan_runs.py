@@ -289,13 +289,19 @@ def test_a_lone_pix2pix_generator(
 def test_a_checkpoint_of_another_direction(
     tmp_path: Path, cyclegan: Path, domains: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = [*compression(tmp_path, cyclegan, "AtoB", "--model.partner=left_out"), "--model.distill_weight=1"]
-    main([*args, *domains])
-    line = [f"--ckpt_path={tiny.last(tmp_path)}", "--model.task.direction=BtoA"]
-    code, words = tiny.fail_code(capsys, [*args, *domains, *line])
+    args = [*compression(tmp_path, cyclegan, "AtoB", "--trainer.max_epochs=1"), *domains]
+    main(args)  # the file holds both generators
+    path = tiny.last(tmp_path)
+    test = ["test", f"--trainer.default_root_dir={tmp_path}"]
+    for line, direction in ((args, "BtoA"), (args, "both"), (test, "BtoA")):
+        words = f"ckpt_path: {path} is of a compression of generator_AtoB, but the task wants"
+        options = [f"--ckpt_path={path}", f"--model.task.direction={direction}"]
+        code, found = tiny.fail_code(capsys, [*line, *options])
+        assert code == 2
+        assert words in found
+    code, found = tiny.fail_code(capsys, [*args, f"--ckpt_path={path}", "--model.partner=frozen"])
     assert code == 2
-    assert "generator_AtoB" in words
-    assert "the task wants generator_BtoA" in words
+    assert "model.partner: frozen comes too late" in found
 
 
 def test_a_file_of_another_direction(
@@ -306,6 +312,17 @@ def test_a_file_of_another_direction(
     assert code == 2
     assert "is a network of AtoB by its name" in words
     assert not tiny.last(tmp_path / "run").exists()
+
+
+def test_a_frozen_partner_without_weights_stops_the_run_before_the_search(
+    tmp_path: Path, cyclegan: Path, domains: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = upstream(tmp_path / "upstream", cyclegan, "G_A", "D_A")
+    args = [*compression(tmp_path / "run", path, "AtoB", "--model.partner=frozen"), *domains]
+    code, words = tiny.fail_code(capsys, args)
+    assert code == 2
+    assert "model.partner: frozen needs the weights of the generator_BtoA" in words
+    assert not (tmp_path / "neighbours").exists()
 
 
 def test_a_teacher_of_another_task(
@@ -341,4 +358,13 @@ def test_data_of_another_task(
     ):
         code, words = tiny.fail_code(capsys, args)
         assert code == 2
-        assert len(words.splitlines()[-1]) < 300
+        assert "error: data: " in words
+
+
+def test_training_without_targets(
+    tmp_path: Path, domains: list[str], cyclegan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = [f"{domains[1]}/trainA", "--data.load_size=32", "--data.crop_size=32", "--data.num_workers=0"]
+    code, words = tiny.fail_code(capsys, [*tiny.teacher(tmp_path), "--data=FolderDataModule", *sources])
+    assert code == 2
+    assert "error: data: Pix2Pix trains on pairs" in words

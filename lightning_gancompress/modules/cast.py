@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from lightning_gancompress.checkpoints import load_network, sibling
@@ -129,19 +128,26 @@ class Cast:
         own = self.objects.get(prefix.partition(".")[2])
         return network_from_checkpoint(checkpoint, path, prefix, architecture=own and own[0])
 
-    def make(self, role: str, networks: Mapping[str, Made]) -> Made | None:
-        """A network that has no weights, fresh, or None to go without it.
+    def make_missing(self, here: Mapping[str, Made], size: int | tuple[int, int]) -> dict[str, Made | None]:
+        """Fresh networks for the roles that have no weights, or None to go without them.
 
         Args:
-            role: What is missing.
-            networks: Those that are here.
+            here: Networks that have weights.
+            size: Of the images, in pixels.
 
         Raises:
-            UserError: It is needed and can't be made.
+            UserError: One is needed and can't be made.
         """
-        if self.missing == "leave_out":
-            rank_zero_info(f"{role}: no weights were found; left out, with the losses that need it.")
-            return None
+        found: dict[str, Made | None] = {}
+        known = dict(here)
+        for role in self.roles():
+            if role not in here:
+                found[role] = None
+                if self.missing == "train":
+                    found[role] = known[role] = self._make(role, known, size)
+        return found
+
+    def _make(self, role: str, networks: Mapping[str, Made], size: int | tuple[int, int]) -> Made:
         if role in self.task.generators:
             if self.partner == "frozen":
                 raise UserError(
@@ -152,14 +158,15 @@ class Cast:
         elif "discriminator" in self.classes:
             spec = self.classes["discriminator"][1]
         else:
-            spec = NetworkSpec.of(self._patch_discriminator(role, networks))
-        rank_zero_info(f"{role}: no weights were found; trained afresh in the fine-tuning.")
+            spec = NetworkSpec.of(self._patch_discriminator(role, networks, size))
         return spec.build(), spec
 
     @torch.no_grad()
-    def _patch_discriminator(self, role: str, networks: Mapping[str, Made]) -> nn.Module:
+    def _patch_discriminator(
+        self, role: str, networks: Mapping[str, Made], size: int | tuple[int, int]
+    ) -> nn.Module:
         generator = networks[self.task.generators[self.task.discriminators.index(role)]][0]
-        source = blank_image(generator, 64)
+        source = blank_image(generator, size)
         channels = self.task.judged_channels(source.shape[1], generator.eval()(source).shape[1])
         norm: Literal["batch", "instance"] = "batch" if isinstance(self.task, Pix2Pix) else "instance"
         return PatchDiscriminator(channels, norm=norm)

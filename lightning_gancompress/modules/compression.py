@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.base import CHECKPOINT_KEY, GANModule
-from lightning_gancompress.modules.cast import Cast, Missing, Partner
+from lightning_gancompress.modules.cast import Cast, Made, Missing, Partner
 from lightning_gancompress.modules.gan_step import gan_step, linear_decay
 from lightning_gancompress.modules.teacher import by_kind
 from lightning_gancompress.modules.trial import try_networks
@@ -192,8 +192,14 @@ class CompressionModule(GANModule):
 
     def _samples(self, bundle: Bundle) -> list[Tensor]:
         """Blank inputs at the size of the data: MACs are counted for them."""
-        size = getattr(getattr(self._trainer, "datamodule", None), "crop_size", self._size)
-        return [blank_image(network, size) for network in bundle.values()]
+        return [blank_image(network, self._pixels) for network in bundle.values()]
+
+    @property
+    def _pixels(self) -> int | tuple[int, int]:
+        """Image size of the data, else of the checkpoint."""
+        datamodule: Any = getattr(self._trainer, "datamodule", None)
+        size: int | tuple[int, int] = getattr(datamodule, "crop_size", self._size)
+        return size
 
     def generators(self, role: str) -> dict[str, nn.Module]:
         """Teacher and student."""
@@ -251,6 +257,9 @@ class CompressionModule(GANModule):
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "first_batch"):
             try_networks(self.task, self.teacher, datamodule.first_batch())
+        for role, made in self._make_missing().items():  # what can't be made is refused now
+            fate = "trained afresh in the fine-tuning" if made else "left out, with the losses that need it"
+            rank_zero_info(f"{role}: no weights were found; {fate}.")
         self._mask_student({name: b for name, b in self.budgets.items() if b not in (1, "1", "1.0")})
         self.policy.prepare(self)
         if self.search_epochs == 0:
@@ -320,7 +329,9 @@ class CompressionModule(GANModule):
             self._report(side, small)
             for role, network in small.items():
                 self._adopt_student(role, network)
-        self._make_missing()
+        for role, made in self._make_missing().items():
+            if made is not None:
+                self.student[role], self.specs[f"student.{role}"] = made[0].to(self.device), made[1]
         self.enter_finetune()
 
     def _adopt_student(self, role: str, small: nn.Module) -> None:
@@ -338,15 +349,10 @@ class CompressionModule(GANModule):
             f"({self.convention}), budget {side.budget / 1e9:.4g}"
         )
 
-    def _make_missing(self) -> None:
+    def _make_missing(self) -> dict[str, Made | None]:
         """Networks that the fine-tuning wants and the teacher has not."""
         here = {role: (network, self.specs[f"teacher.{role}"]) for role, network in self.teacher.items()}
-        for role in self.cast.roles():
-            made = None if role in here else self.cast.make(role, here)
-            if made is not None:
-                here[role] = made
-                network, self.specs[f"student.{role}"] = made
-                self.student[role] = network.to(self.device)
+        return self.cast.make_missing(here, self._pixels)
 
     def _frozen(self) -> list[str]:
         """Generators of the student that stay as they are."""
@@ -371,6 +377,7 @@ class CompressionModule(GANModule):
         """Say also what the masks cover."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[CHECKPOINT_KEY] |= {
+            "partner": self.cast.partner,
             "sides": {name: list(self.bundle(name)) for name in self.sides},
             "ignored_layers": {"generator": self.bundle("generator").qualified(self.ignored_layers)},
         }
@@ -384,7 +391,7 @@ class CompressionModule(GANModule):
             part, role = prefix.split(".")
             if part == "teacher":
                 self._adopt_teacher(role, *self.cast.read(checkpoint, path, prefix))
-        self._require_wanted(path)
+        self._require_same_cast(header, path)
         state = checkpoint["state_dict"]
         if header["phase"] == "finetune":
             for prefix in header["networks"]:
@@ -401,13 +408,21 @@ class CompressionModule(GANModule):
                 del state[key]
         super().on_load_checkpoint(checkpoint)
 
-    def _require_wanted(self, path: Path) -> None:
-        for role in self.task.wanted:
-            if role not in self.teacher:
-                raise UserError(
-                    f"ckpt_path: {path} holds {', '.join(self.teacher)}, but the task wants {role}: give the "
-                    "task that it was made with."
-                )
+    def _require_same_cast(self, header: Mapping[str, Any], path: Path) -> None:
+        """One of two directions can be looked at alone; a run goes on as it began."""
+        found, wanted = header.get("wanted", ["generator"]), list(self.task.wanted)
+        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        if found != wanted and (fitting or set(wanted) - set(found)):
+            raise UserError(
+                f"ckpt_path: {path} is of a compression of {' and '.join(found)}, but the task wants "
+                f"{' and '.join(wanted)}: give the task that it was made with."
+            )
+        partner = header.get("partner", self.cast.partner)
+        if fitting and partner != self.cast.partner:
+            raise UserError(
+                f"model.partner: {self.cast.partner} comes too late, {path} began with {partner}: go on with "
+                "that, or begin anew."
+            )
 
     def _resume_search(self) -> None:
         self.phase = "search"

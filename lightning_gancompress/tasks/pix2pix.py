@@ -59,7 +59,7 @@ class Pix2Pix(Task):
 
     def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Mean of the losses on real and on generated pairs (upstream's factor 0.5)."""
-        real = self.judge(networks, batch, self.targets(batch))["discriminator"]
+        real = self.judge(networks, batch, self._required_targets(batch))["discriminator"]
         fake = self.judge(networks, batch, images)["discriminator"]
         on_real, on_fake = gan_loss(real, True, self.gan_mode), gan_loss(fake, False, self.gan_mode)
         loss = 0.5 * (on_real + on_fake)
@@ -67,9 +67,17 @@ class Pix2Pix(Task):
 
     def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Adversarial loss plus the weighted L1 distance to the target."""
-        l1 = self.reconstruction(images, self.targets(batch))
+        l1 = self.reconstruction(images, self._required_targets(batch))
         loss, logs = self.lambda_l1 * l1, {"generator_l1": l1}
         for logits in self.judge(networks, batch, images).values():
             logs["generator_gan"] = fool_loss(logits, self.gan_mode)
             loss = logs["generator_gan"] + loss
         return loss, logs
+
+    def _required_targets(self, batch: Batch) -> Images:
+        if "target" not in batch:
+            raise UserError(
+                f"data: Pix2Pix trains on pairs, and these batches hold {', '.join(batch)}: use "
+                "PairedDataModule or a data module derived from it."
+            )
+        return self.targets(batch)

@@ -1,0 +1,83 @@
+"""Networks that a teacher lacks."""
+
+import pytest
+
+from lightning_gancompress.modules.cast import Cast
+from lightning_gancompress.networks import (
+    MobileResnetGenerator,
+    NetworkSpec,
+    PatchDiscriminator,
+    PixelDiscriminator,
+    ResnetGenerator,
+    UnetGenerator,
+)
+from lightning_gancompress.tasks import CycleGAN, Pix2Pix
+
+
+def recipe(network):
+    return network, NetworkSpec.of(network)
+
+
+def make(task, here, size=64, classes=None, partner="trained", missing="train"):
+    cast = Cast(task, None, classes or {}, {}, "running", partner, missing)
+    return cast.make_missing({role: recipe(network) for role, network in here.items()}, size)
+
+
+def test_a_discriminator_of_pix2pix_reads_source_and_image():
+    # which takes no image smaller than this
+    made = make(Pix2Pix(), {"generator": UnetGenerator(1, 3, ngf=2, n_downs=7)}, 128)
+    network, spec = made.pop("discriminator")
+    assert not made
+    assert isinstance(network, PatchDiscriminator)
+    assert spec.init_args["in_channels"] == 4
+    assert spec.init_args["norm"] == "batch"
+
+
+@pytest.mark.parametrize("kind", [ResnetGenerator, MobileResnetGenerator])
+def test_the_way_back_swaps_channels(kind):
+    made = make(CycleGAN("BtoA"), {"generator_BtoA": kind(3, 1, ngf=2, n_blocks=1)})
+    assert list(made) == ["generator_AtoB", "discriminator_BtoA", "discriminator_AtoB"]
+    back, spec = made["generator_AtoB"]
+    assert isinstance(back, kind)
+    assert (spec.init_args["in_channels"], spec.init_args["out_channels"]) == (1, 3)
+    assert spec.init_args["ngf"] == 2
+    channels = {role: made[role][1].init_args["in_channels"] for role in list(made)[1:]}
+    assert channels == {"discriminator_BtoA": 1, "discriminator_AtoB": 3}
+    assert made["discriminator_AtoB"][1].init_args["norm"] == "instance"
+
+
+def test_a_discriminator_of_the_users_is_the_pattern():
+    classes = {"discriminator": recipe(PixelDiscriminator(3, ndf=2))}
+    made = make(CycleGAN(), {r: ResnetGenerator(ngf=2, n_blocks=1) for r in CycleGAN.generators}, 32, classes)
+    assert list(made) == ["discriminator_AtoB", "discriminator_BtoA"]
+    assert all(isinstance(network, PixelDiscriminator) for network, _ in made.values())
+    assert made["discriminator_AtoB"][0] is not made["discriminator_BtoA"][0]
+
+
+@pytest.mark.parametrize(
+    ("partner", "missing", "made"),
+    [
+        (
+            "trained",
+            "train",
+            {"generator_BtoA": True, "discriminator_AtoB": True, "discriminator_BtoA": True},
+        ),
+        ("left_out", "train", {"discriminator_AtoB": True}),
+        (
+            "trained",
+            "leave_out",
+            {"generator_BtoA": False, "discriminator_AtoB": False, "discriminator_BtoA": False},
+        ),
+        ("frozen", "leave_out", {"generator_BtoA": False, "discriminator_AtoB": False}),
+        ("left_out", "leave_out", {"discriminator_AtoB": False}),
+    ],
+)
+def test_who_is_made(partner, missing, made):
+    generator = ResnetGenerator(ngf=2, n_blocks=1)
+    found = make(CycleGAN("AtoB"), {"generator_AtoB": generator}, 32, None, partner, missing)
+    assert {role: network is not None for role, network in found.items()} == made
+
+
+def test_nothing_is_made_in_place_of_what_is_here():
+    here = {"generator": ResnetGenerator(ngf=2, n_blocks=1), "discriminator": PixelDiscriminator(6, ndf=2)}
+    assert make(Pix2Pix(), here) == {}
