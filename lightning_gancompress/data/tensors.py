@@ -52,6 +52,8 @@ class DatasetDataModule(GANDataModule):
         eval_batch_size: Images per step in validation, test and prediction.
     """
 
+    predict_folder = "predict"  # that of the paths of predicted images
+
     def __init__(
         self,
         train: Dataset,  # type: ignore[type-arg]  # of Dataset[Any], jsonargparse 4 takes no arguments
@@ -233,10 +235,11 @@ def _image(image: Any, name: str) -> Tensor:
             "turn them into such tensors, for example by torchvision's pil_to_tensor(image) / 127.5 - 1."
         )
     pixels = image.detach().float()
-    low, high = pixels.aminmax()
+    values = pixels.numpy(force=True)  # numpy wakes no threads, which would wait for each other
+    low, high = float(values.min()), float(values.max())
     if not (low >= -LIMIT and high <= LIMIT):  # so that nan fails as well
         raise ImageError(
-            f"{name} has values from {float(low):.4g} to {float(high):.4g}, where [-1, 1] is expected: scale "
+            f"{name} has values from {low:.4g} to {high:.4g}, where [-1, 1] is expected: scale "
             "it, by x / 127.5 - 1 if it goes from 0 to 255."
         )
     return pixels

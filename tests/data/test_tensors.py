@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from lightning_gancompress.callbacks import PredictionWriter
 from lightning_gancompress.data import DatasetDataModule
 from lightning_gancompress.data.transforms import ImageError
 from lightning_gancompress.errors import UserError
@@ -185,6 +186,22 @@ def test_predict():
     assert torch.equal(batch["source"], y)
     with pytest.raises(UserError, match=r"set data\.predict"):
         DatasetDataModule(TensorDataset(x)).predict_dataloader()
+
+
+class Flip(LightningModule):
+    def predict_step(self, batch, batch_idx):
+        return {"image": batch["source"].flip(3), "path": batch["path"]}
+
+
+def test_predicted_images_are_named_by_position(tmp_path):
+    data = DatasetDataModule(TensorDataset(images(12, 3, 8, 8)), predict=TensorDataset(images(3, 3, 8, 8)))
+    for _ in range(2):  # the second replaces what the first has written
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = Trainer(
+            accelerator="cpu", default_root_dir=tmp_path, callbacks=[PredictionWriter()], **quiet
+        )
+        trainer.predict(Flip(), data)
+    assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
 def test_from_the_command_line():
