@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 import torch_pruning as tp
@@ -24,7 +25,6 @@ from lightning_gancompress.pruning.probes import Probed, flatten
 from lightning_gancompress.pruning.stand_ins import Watch
 from lightning_gancompress.pruning.ties import ALWAYS, Ties
 
-_UNMET = -1  # no group reaches the channel
 # Layers without tensors that mix channels: the graph would take them for activations.
 _MIXERS = (nn.LocalResponseNorm,)
 # What the dependency graph itself puts between layers: they carry channels but own no tensors.
@@ -33,6 +33,8 @@ _WIRES = tuple(
     for kind in ("Concat", "Split", "ElementWise", "Reshape", "Unbind", "Slice", "Expand", "Output")
     if hasattr(tp.ops, f"_{kind}Op")
 )
+_Part: TypeAlias = nn.Module | nn.Parameter
+_Items: TypeAlias = "list[tp.dependency.GroupItem]"
 
 
 def find_groups(
@@ -70,7 +72,6 @@ def find_groups(
                 customized_pruners={mixer: tp.ops.DummyPruner() for mixer in _MIXERS},
                 verbose=False,
             )
-        found = list(graph.get_all_groups(root_module_types=list(CONSUMERS)))
     except UserError:
         raise
     except Exception as error:
@@ -80,7 +81,7 @@ def find_groups(
         ) from error
     whole = {x for ignored in ignored_layers for x in _parts(copied.get_submodule(ignored))}
     _refuse_unseen(copied, whole.union(graph.module2node))
-    groups = _Reading(probed, whole).groups(found)
+    groups = _Reading(graph, probed, whole).groups()
     if not groups.total:
         raise UserError(
             f"{name} has no channels that can be dropped: every layer writes its output, reads its image, or "
@@ -111,11 +112,11 @@ def _traceable(network: nn.Module) -> nn.Module:
     return copied.requires_grad_(True)
 
 
-def _parts(module: nn.Module) -> list[nn.Module | nn.Parameter]:
+def _parts(module: nn.Module) -> list[_Part]:
     return [*module.modules(), *module.parameters()]
 
 
-def _refuse_unseen(network: nn.Module, seen: set[nn.Module | nn.Parameter]) -> None:
+def _refuse_unseen(network: nn.Module, seen: set[_Part]) -> None:
     """Whatever feeds a layer that the trace did not meet, one can't tell; it may be used another time."""
     within = {part for module in network.modules() if module in seen for part in module.modules()}
     for name, layer in network.named_modules():
@@ -128,81 +129,109 @@ def _refuse_unseen(network: nn.Module, seen: set[nn.Module | nn.Parameter]) -> N
 
 
 class _Reading:
-    """From the groups of the dependency graph to the positions of every layer's channels.
+    """From the dependency graph to the positions of every layer's channels.
 
     Args:
-        probed: The traced network.
+        graph: The dependency graph.
+        probed: What it is of.
         whole: What the user wants to keep.
     """
 
-    def __init__(self, probed: Probed, whole: set[nn.Module | nn.Parameter]) -> None:
+    def __init__(self, graph: tp.DependencyGraph, probed: Probed, whole: set[_Part]) -> None:
+        self.graph = graph
         self.probed = probed
-        self.names: dict[nn.Module | nn.Parameter, str] = {x: n for n, x in probed.network.named_modules()}
-        self.names |= {x: n for n, x in probed.network.named_parameters()}
-        self.order = {part: number for number, part in enumerate(self.names)}
+        self.names: dict[_Part, str] = {x: name for name, x in probed.network.named_modules()}
+        self.names |= {x: name for name, x in probed.network.named_parameters()}
+        self.known = set(self.names)
         self.names |= {standing.layer: standing.name for standing in probed.stand_ins}
         self.fixed = whole.union(probed.entries, probed.exits)
         self.ties = Ties()
-        # positions that each part reads and writes; one list for both where they are the same channels
-        self.sides: dict[nn.Module | nn.Parameter, tuple[list[int], list[int]]] = {}
-        for part in self.names:
+        # channels that each part reads and writes; one list for both where they are the same
+        self.sides: dict[_Part, tuple[list[int], list[int]]] = {}
+        for part, name in self.names.items():
             if isinstance(part, (*CONSUMERS, *CHANNELWISE)):
-                inputs, outputs = ([_UNMET] * width for width in widths(part))
-                self.sides[part] = (inputs, inputs if is_channelwise(part) else outputs)
+                self._add(part, name, *widths(part))
             elif isinstance(part, nn.Module):
-                for tensor in part.parameters(recurse=False):
+                for key, tensor in part.named_parameters(name, recurse=False):
                     if tensor.ndim and max(tensor.shape) == tensor.numel():
-                        channels = [_UNMET] * tensor.numel()
-                        self.sides[tensor] = (channels, channels)
+                        self._add(tensor, key, tensor.numel(), tensor.numel())
 
-    def groups(self, found: list[tp.Group]) -> ChannelGroups:
+    def _add(self, part: _Part, name: str, n_in: int, n_out: int) -> None:
+        writes = isinstance(part, CONSUMERS) and part in self.known
+        outputs = self.ties.side(name, n_out, writes)
+        one = not isinstance(part, nn.Module) or is_channelwise(part)
+        self.sides[part] = (outputs if one else self.ties.side(name, n_in, writes=False), outputs)
+
+    def groups(self) -> ChannelGroups:
         """Number the channels that can be dropped."""
-        self._read(found)
+        found = list(self.graph.get_all_groups(root_module_types=list(CONSUMERS)))
+        met = self._read([_items(group) for group in found])
         for sides in self.sides.values():
-            for side in sides:
-                side[:] = [ALWAYS if position == _UNMET else position for position in side]
+            self.ties.tie([ALWAYS, *(channel for side in sides for channel in side if channel not in met)])
         for bond in self._bonds():
             self.ties.tie(bond)
         names, sizes, places = self.ties.number()
         layers, tensors = {}, {}
         for part, (inputs, outputs) in self.sides.items():
-            if part in self.order and isinstance(part, nn.Module):
+            if part in self.known and isinstance(part, nn.Module):
                 layers[self.names[part]] = LayerChannels(places[inputs], places[outputs])
-            elif part in self.order and any(outputs):
+            elif part in self.known and (places[outputs] < sum(sizes)).any():
                 tensors[self.names[part]] = places[outputs]
         for standing in self.probed.stand_ins:
             if standing.tensor is not None:
                 tensors[standing.tensor] = places[self.sides[standing.layer][1]]
         return ChannelGroups(names, sizes, layers, tensors)
 
-    def _read(self, found: list[tp.Group]) -> None:
-        grouped = [[item for item in group if not _carries(item.dep.target.module)] for group in found]
-        kept = self._kept([{item.dep.target.module for item in items} for items in grouped])
-        candidates = []
-        for number, items in enumerate(grouped):
-            if number in kept:
+    def _read(self, groups: list[_Items]) -> set[int]:
+        """Tie what each group ties; return the channels of which it is known where they go."""
+        met: set[int] = set()
+        order = {part: number for number, part in enumerate(self.names)}
+        kept = self._kept([{item.dep.target.module for item in items} for items in groups])
+        feeders: dict[_Part, str] = {}  # of stand-ins, which no user knows
+        first = {
+            number: min((order[item.dep.target.module] for item in items if _writes(item)), default=0)
+            for number, items in enumerate(groups)
+            if number not in kept
+        }
+        parts = list(self.names)
+        for number in sorted(first, key=lambda number: first[number]):
+            writer = parts[first[number]]
+            root = self.names[writer] if writer in self.known else feeders.get(writer, self.names[writer])
+            for items in self._from_all_writers(groups[number]):
+                source = self.sides[items[0].dep.target.module][1]
                 for item in items:
-                    self._write(item, [ALWAYS] * len(item.idxs))
-            else:
-                writers = {item.dep.target.module for item in items if _is_output(item)}
-                first = next(x for x in self.names if x in writers and isinstance(x, CONSUMERS))
-                candidates.append((first, items))
-        # in the order of the network, whatever that of the search through the graph; stand-ins come last
-        order = list(self.names)
-        feeders: dict[nn.Module | nn.Parameter, str] = {}  # of stand-ins, which no user knows
-        for first, items in sorted(candidates, key=lambda candidate: order.index(candidate[0])):
-            root = self.names[first] if first in self.order else feeders.get(first, self.names[first])
-            for item in items:
-                self._refuse_unfit(item, root)
-                if not _is_output(item):
-                    feeders[item.dep.target.module] = root
-            position: dict[int, int] = {}
-            for block in _blocks(items):
-                position |= dict(zip(block, self.ties.block(root, len(block)), strict=True))
-            for item in items:
-                self._write(item, [position[channel] for channel in item.root_idxs])
+                    self._refuse_unfit(item, root)
+                    side = self._side(item)
+                    for own, channel in zip(item.idxs, item.root_idxs, strict=True):
+                        self.ties.tie([side[own], source[channel]])
+                    met.update(side[own] for own in item.idxs)
+                    if not _is_output(item):
+                        feeders[item.dep.target.module] = root
+        for number in kept:
+            for item in groups[number]:
+                side = self._side(item)  # such a group may reach what can't be followed
+                self.ties.tie([ALWAYS, *(side[own] for own in item.idxs if own < len(side))])
+        return met
 
-    def _kept(self, groups: list[set[nn.Module | nn.Parameter]]) -> set[int]:
+    def _from_all_writers(self, items: _Items) -> Iterator[_Items]:
+        """A group as each of its writers sees it that the root reaches in part only.
+
+        The graph keeps one root channel for each channel of a layer, even if several reach it.
+        """
+        seen, waiting = {items[0].dep.target.module}, [items]
+        while waiting:
+            items = waiting.pop()
+            yield items
+            width = len(items[0].idxs)
+            for item in items:
+                part = item.dep.target.module
+                if _writes(item) and part not in seen and len({*item.root_idxs}) < width:
+                    seen.add(part)
+                    prune = self.graph.get_pruner_of_module(part).prune_out_channels
+                    channels = list(range(widths(part)[1]))
+                    waiting.append(_items(self.graph.get_pruning_group(part, prune, channels)))
+
+    def _kept(self, groups: list[set[_Part]]) -> set[int]:
         """Numbers of the groups that touch what is fixed, by themselves or through stand-ins."""
         kept = {number for number, parts in enumerate(groups) if parts & self.fixed}
         passing = [standing.layer for standing in self.probed.stand_ins if -1 not in standing.inputs]
@@ -211,13 +240,8 @@ class _Reading:
             kept |= touched if touched & kept else set()
         return kept
 
-    def _write(self, item: tp.dependency.GroupItem, positions: list[int]) -> None:
-        side = self.sides.get(item.dep.target.module, ([], []))[_is_output(item)]
-        for own, position in zip(item.idxs, positions, strict=True):
-            if own < len(side):  # a group that is kept may reach what can't be followed
-                if side[own] != _UNMET:
-                    self.ties.tie([side[own], position])
-                side[own] = position
+    def _side(self, item: tp.dependency.GroupItem) -> list[int]:
+        return self.sides.get(item.dep.target.module, ([], []))[_is_output(item)]
 
     def _bonds(self) -> Iterator[Sequence[int]]:
         """Positions that go together because of a layer that reads or writes them."""
@@ -249,37 +273,33 @@ class _Reading:
             problem, remedy = "is used outside the known layers, so its channels can't be dropped", root
         elif module not in self.sides:
             problem = "is of a kind whose channels can't be dropped one by one"
-        elif None in item.root_idxs or max(item.idxs) >= len(self.sides[module][_is_output(item)]):
+        elif None in item.root_idxs or max(item.idxs) >= len(self._side(item)):
             problem, remedy = f"is reached by channels of {root!r} that were rearranged or broadcast", root
         else:
             return
-        kind = type(module).__name__ if module in self.order else "a function"
+        kind = type(module).__name__ if module in self.known else "a function"
         raise UserError(
             f"{name!r} ({kind}) {problem}. Keep all channels around it with ignored_layers: [{remedy}]."
         )
 
 
-def _carries(module: nn.Module | nn.Parameter) -> bool:
+def _carries(module: _Part) -> bool:
     """Whether channels pass by without meeting a tensor of theirs."""
     return isinstance(module, _WIRES) or (isinstance(module, nn.PReLU) and module.num_parameters == 1)
+
+
+def _items(group: tp.Group) -> _Items:
+    return [item for item in group if not _carries(item.dep.target.module)]
 
 
 def _is_output(item: tp.dependency.GroupItem) -> bool:
     return bool(item.dep.handler.__name__ == "prune_out_channels")
 
 
+def _writes(item: tp.dependency.GroupItem) -> bool:
+    return _is_output(item) and isinstance(item.dep.target.module, CONSUMERS)
+
+
 def _cut(side: list[int], count: int) -> list[list[int]]:
     size = len(side) // count
     return [side[start : start + size] for start in range(0, len(side), size)]
-
-
-def _blocks(items: list[tp.dependency.GroupItem]) -> list[list[int]]:
-    """Channels of the root that touch the same layers: each of those layers must keep some of them."""
-    touched: dict[int, list[int]] = {}
-    for number, item in enumerate(items):
-        for channel in dict.fromkeys(item.root_idxs):
-            touched.setdefault(channel, []).append(number)
-    blocks: dict[tuple[int, ...], list[int]] = {}
-    for channel in sorted(touched):
-        blocks.setdefault(tuple(touched[channel]), []).append(channel)
-    return list(blocks.values())

@@ -3,68 +3,71 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-ALWAYS = 0  # the position of all channels that are never dropped
+ALWAYS = 0  # stands for all channels that are never dropped
 
 
 class Ties:
-    """Positions, block after block; and which of them go together, as a forest of parents.
-
-    A block holds the channels that touch the same layers, each of which must keep some of them.
-    """
+    """Channels of all layers, side after side; and which of them go together, as a forest of parents."""
 
     def __init__(self) -> None:
         self._parent = [ALWAYS]
-        self._block = [-1]
+        self._side = [-1]
         self._names: list[str] = []
+        self._writes: list[bool] = []
 
-    def block(self, name: str, size: int) -> range:
-        """Return `size` new positions."""
+    def side(self, name: str, width: int, writes: bool) -> list[int]:
+        """Return numbers for `width` channels that the layer `name` reads or writes."""
         start = len(self._parent)
-        self._parent += range(start, start + size)
-        self._block += [len(self._names)] * size
+        self._parent += range(start, start + width)
+        self._side += [len(self._names)] * width
         self._names.append(name)
-        return range(start, start + size)
+        self._writes.append(writes)
+        return self._parent[start:]
 
-    def tie(self, positions: Iterable[int]) -> None:
-        """Keep or drop `positions` together; what is tied to `ALWAYS` is kept."""
-        first, *others = {self._root(position) for position in positions} or {ALWAYS}
-        for other in others:
-            first, later = sorted((self._root(first), self._root(other)))
-            self._parent[later] = first
+    def tie(self, channels: Iterable[int]) -> None:
+        """Keep or drop `channels` together; what is tied to `ALWAYS` is kept."""
+        roots = {self._root(channel) for channel in channels}
+        for root in roots:
+            self._parent[root] = min(roots)
 
-    def _root(self, position: int) -> int:
-        while self._parent[position] != position:
-            self._parent[position] = position = self._parent[self._parent[position]]
-        return position
+    def _root(self, channel: int) -> int:
+        while self._parent[channel] != channel:
+            self._parent[channel] = channel = self._parent[self._parent[channel]]
+        return channel
 
     def number(self) -> tuple[list[str], list[int], Tensor]:
         """Number what can be dropped.
 
-        Ties that touch the same blocks are a group, so that a group that keeps one leaves none of its layers
-        empty; a group that has no other can't be dropped.
+        What touches the same layers is a group: each of them must keep some of it. A group of one has none to
+        drop.
 
         Returns:
-            Names and sizes of the groups, and the place of every position in the flat mask, where the last
-            stands for `ALWAYS`.
+            Names and sizes of the groups, after the first layer that writes each and in the order of these,
+            and the place of every channel in the flat mask, where the last stands for `ALWAYS`.
         """
-        touched: dict[int, set[int]] = {}
-        for position in range(1, len(self._parent)):
-            touched.setdefault(self._root(position), set()).add(self._block[position])
+        touched: dict[int, list[int]] = {}
+        for channel in range(1, len(self._parent)):
+            touched.setdefault(self._root(channel), []).append(self._side[channel])
         touched.pop(ALWAYS, None)
-        groups: dict[Sequence[int], list[int]] = {}
-        for root, blocks in touched.items():
-            groups.setdefault(tuple(sorted(blocks)), []).append(root)
-        groups = {blocks: roots for blocks, roots in sorted(groups.items()) if len(roots) > 1}
-        places = {root: place for place, root in enumerate(r for roots in groups.values() for r in roots)}
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for root, sides in touched.items():
+            alike.setdefault(tuple(dict.fromkeys(sides)), []).append(root)
+        groups = []
+        for key, roots in alike.items():
+            if len(roots) > 1:
+                first = min(key, key=lambda side: (not self._writes[side], side))
+                groups.append((first, roots))
+        groups.sort()
+        places = {root: place for place, root in enumerate(root for _, roots in groups for root in roots)}
         names, seen = [], Counter[str]()
-        for first, *_ in groups:
+        for first, _ in groups:
             name = self._names[first]
             names.append(f"{name}:{seen[name]}" if seen[name] else name)
             seen[name] += 1
-        index = [places.get(self._root(position), len(places)) for position in range(len(self._parent))]
-        return names, [len(roots) for roots in groups.values()], torch.tensor(index)
+        index = [places.get(self._root(channel), len(places)) for channel in range(len(self._parent))]
+        return names, [len(roots) for _, roots in groups], torch.tensor(index)
