@@ -81,6 +81,12 @@ def cyclegan_teacher(folder: Path, *options: str) -> list[str]:
     return [*teacher(folder, RESNET), "--model.discriminator.in_channels=3", *cyclegan(), *options]
 
 
+def pattern(channels: int) -> list[str]:
+    """Options of a discriminator after which missing ones are made: by default they are wide."""
+    options = ["=PatchDiscriminator", f".in_channels={channels}", ".ndf=8", ".n_layers=2"]
+    return [f"--model.discriminator{option}" for option in options]
+
+
 def last(folder: Path) -> Path:
     """The checkpoint of a run."""
     return folder / "checkpoints" / "last.ckpt"

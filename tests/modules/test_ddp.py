@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 from lightning_gancompress.checkpoints import load_network
 from lightning_gancompress.pruning import count_macs
@@ -57,9 +58,12 @@ def test_through_the_border(precision: str, tmp_path: Path, unet: Path, facades:
     assert_within_budget(tmp_path / "whole", unet)
 
 
-def test_teacher(tmp_path: Path, facades: list[str]) -> None:
-    args = [*tiny.teacher(tmp_path / "run", tiny.RESNET), *facades, *FORKED]
-    assert fork(args, tmp_path / "log") == 0
+@pytest.mark.parametrize("task", ["pix2pix", "cyclegan"])
+def test_teacher(task: str, tmp_path: Path, facades: list[str], domains: list[str]) -> None:
+    args = [*tiny.teacher(tmp_path / "run", tiny.RESNET), *facades]
+    if task == "cyclegan":
+        args = [*tiny.cyclegan_teacher(tmp_path / "run"), *domains]
+    assert fork([*args, *FORKED], tmp_path / "log") == 0
     found = json.loads((tmp_path / "run" / "hashes.json").read_text())
     assert len(found) == 7
     assert all(one == other for _, (one, other) in found)
@@ -90,6 +94,75 @@ def test_resume(
     assert fork(resumed, tmp_path / "log") == 0
     assert_ranks_agree(tmp_path / "run", [*left, "end"])
     tiny.assert_same_end(tmp_path / "run", whole)
+
+
+# -- both directions: image pools, and neighbourhoods of each ------------------------------------------------
+
+
+def cyclegan_arguments(folder: Path, teacher: Path, domains: list[str]) -> list[str]:
+    return [*tiny.compression(folder, teacher), *tiny.cyclegan(), *domains, *FORKED]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, domains: list[str], cyclegan: Path) -> Path:
+    """A run of two ranks that nobody stopped."""
+    folder = tmp_path_factory.mktemp("ddp") / "both"
+    assert fork(cyclegan_arguments(folder, cyclegan, domains), folder.parent / "log") == 0
+    return folder
+
+
+def test_both_directions(both: Path, cyclegan: Path) -> None:
+    assert_ranks_agree(both, [*SEARCH, *SEARCH, *FINETUNE, *FINETUNE, "end"])
+    checkpoint = tiny.read(tiny.last(both))
+    for kind, budget in (("generator", 0.3), ("discriminator", 0.5)):
+        roles = [f"{kind}_AtoB", f"{kind}_BtoA"]
+        whole, small = (
+            sum(count_macs(net, [tiny.sample(net)]) for net in (load_network(path, r)[0] for r in roles))
+            for path in (cyclegan, tiny.last(both))
+        )
+        assert 0.97 * budget < small / whole <= budget
+    for pools in checkpoint["image_pools"].values():
+        assert pools.shape == (2, 12, 3, 32, 32)
+        assert not torch.equal(*pools)  # each rank has seen its own
+
+
+@pytest.mark.parametrize(
+    ("epoch", "batch", "left"),
+    [(1, 1, ["search step", *FINETUNE, *FINETUNE]), (3, 1, ["finetune step"])],
+)
+def test_resume_of_both_directions(
+    epoch: int, batch: int, left: list[str], tmp_path: Path, cyclegan: Path, domains: list[str], both: Path
+) -> None:
+    args = [*cyclegan_arguments(tmp_path / "run", cyclegan, domains), *tiny.EVERY_STEP]
+    assert fork([*args, *tiny.kill(epoch, batch)], tmp_path / "killed") != 0
+    assert fork([*args, f"--ckpt_path={tiny.last(tmp_path / 'run')}"], tmp_path / "log") == 0
+    assert_ranks_agree(tmp_path / "run", [*left, "end"])
+    tiny.assert_same_end(tmp_path / "run", both)
+
+
+def test_networks_that_are_made_afresh(tmp_path: Path, cyclegan: Path, domains: list[str]) -> None:
+    path = tmp_path / "latest_net_G_B.pth"
+    torch.save(load_network(cyclegan, "generator_BtoA")[0].state_dict(), path)
+    args = [*tiny.compression(tmp_path / "run", path), *tiny.cyclegan("BtoA"), *domains, *FORKED]
+    args += tiny.pattern(3)
+    assert fork(args, tmp_path / "log") == 0
+    assert_ranks_agree(tmp_path / "run", [*SEARCH, *SEARCH, *FINETUNE, *FINETUNE, "end"])
+    assert "student.discriminator_AtoB" in tiny.read(tiny.last(tmp_path / "run"))["gancompress"]["networks"]
+
+
+def test_test_counts_every_image_once(tmp_path: Path, both: Path) -> None:
+    callbacks = ["--trainer.callbacks=Evaluation", "--trainer.callbacks.latency=false"]
+    results = []
+    for name, ranks in (("one", []), ("two", FORKED[:2])):
+        args = ["test", f"--ckpt_path={tiny.last(both)}", f"--trainer.default_root_dir={tmp_path / name}"]
+        args += [*callbacks, "--trainer.accelerator=cpu", "--data.n_test=5", *ranks]
+        args += [f"--data.root={tmp_path / 'five'}"]
+        assert fork(args, tmp_path / "log") == 0
+        files = [tmp_path / name / "test" / f"results_{d}.json" for d in ("AtoB", "BtoA")]
+        results.append([json.loads(file.read_text()) for file in files])
+    for one, two in zip(*results, strict=True):
+        assert one["images"] == two["images"] == 5
+        assert two["teacher_l1"] == pytest.approx(one["teacher_l1"], rel=1e-5)
 
 
 def command(args: list[str]) -> subprocess.CompletedProcess[str]:
