@@ -285,6 +285,17 @@ def test_both_directions_of_a_cyclegan(tmp_path):
     assert (tmp_path / "run" / "generator_BtoA.pth").is_file()
 
 
+def test_the_way_back_of_a_network_that_nobody_can_construct(tmp_path):
+    data = SyntheticUnpairedFacades(
+        str(tmp_path / "facades"), 16, 4, 4, 32, batch_size=8, search_batch_size=8, num_workers=0
+    )
+    settings = {"data": data, "task": CycleGAN("AtoB"), "policy": UniformWidth()}
+    with pytest.raises(UserError, match=r"generator_BtoA.* nobody recorded the arguments of test_api\.Net"):
+        quick(tmp_path / "run", net(), missing="train", **settings)
+    small = quick(tmp_path / "run", net(), distill_weight=10.0, **settings)
+    assert small(images(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+
+
 # -- bad input ---------------------------------------------------------------------------------------------
 
 
@@ -357,8 +368,9 @@ def test_one_sentence(tmp_path, arguments, message):
         quick(tmp_path, **({"generator": net(), "data": sources()} | arguments))
 
 
-def test_other_sizes_are_fine_without_targets(tmp_path):
-    small = quick(tmp_path, net(kind=Halved), data=sources())
+@pytest.mark.parametrize("targets", [(), (images(16, 3, 8, 8),)], ids=["none", "as large"])
+def test_images_of_another_size(tmp_path, targets):
+    small = quick(tmp_path, net(kind=Halved), data=TensorDataset(images(), *targets))
     assert small(images(2)).shape == (2, 3, 8, 8)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from lightning_gancompress.networks import (
     NetworkSpec,
     PatchDiscriminator,
     blank_image,
+    channel_widths,
     copy_network,
     load_tensors,
     use_image_statistics,
@@ -28,6 +30,17 @@ from lightning_gancompress.tasks import Pix2Pix, Task
 Partner = Literal["trained", "frozen", "left_out"]
 Missing = Literal["train", "leave_out"]
 Made = tuple[nn.Module, NetworkSpec]
+
+
+def as_it_is(network: nn.Module, spec: NetworkSpec) -> NetworkSpec:
+    """The recipe of an object of the user's, who may have changed what its constructor made."""
+    spec = dataclasses.replace(spec, widths=channel_widths(network))
+    try:
+        built = spec.build(network.state_dict())
+    except UserError:
+        return dataclasses.replace(spec, init_args=None)
+    kinds, own = ([(name, type(m)) for name, m in net.named_modules()] for net in (built, network))
+    return spec if kinds == own else dataclasses.replace(spec, init_args=None)
 
 
 class Cast:
@@ -116,6 +129,8 @@ class Cast:
         if path is None and role not in self.objects and role != self.task.wanted[0]:
             return None
         network, spec = copy_network(own[0]), own[1]
+        if role in self.objects:
+            spec = as_it_is(network, spec)
         if batch_norm == "image":
             use_image_statistics(network)
             spec = spec.reading("image")
@@ -154,7 +169,14 @@ class Cast:
                     f"model.partner: frozen needs the weights of the {role}, and there are none; give its "
                     "file in model.teacher, or set model.partner to trained or left_out."
                 )
-            spec = swapped(networks[self.task.wanted[0]][1])
+            other = networks[self.task.wanted[0]][1]
+            if other.init_args is None:
+                raise UserError(
+                    f"No file holds the {role}, and it can't be made like the other generator, since nobody "
+                    f"recorded the arguments of {other.class_path}: give its file in model.teacher, or set "
+                    "missing to leave_out."
+                )
+            spec = swapped(other)
         elif "discriminator" in self.classes:
             spec = self.classes["discriminator"][1]
         else:
