@@ -16,6 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_gancompress import load_generator
 from lightning_gancompress.checkpoints import load_network, load_networks
 from lightning_gancompress.cli import main
+from lightning_gancompress.data import SyntheticUnpairedFacades
+from lightning_gancompress.metrics import fid, to_uint8
 
 SOURCE = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 SHORT = ["--trainer.callbacks.search_epochs=1", "--trainer.max_epochs=2"]  # an epoch of each phase
@@ -165,6 +167,38 @@ def test_test_of_both(both: Path, tmp_path: Path) -> None:
         with Image.open(tmp_path / "test" / f"grid_{direction}.png") as grid:
             assert grid.width >= 3 * 32
     assert not (tmp_path / "test" / "results.json").exists()
+
+
+def test_distances_to_the_real_images_of_the_other_domain(
+    both: Path, tmp_path: Path, domains: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = nn.AdaptiveAvgPool2d(5)
+
+    def inception(images: Tensor) -> tuple[Tensor]:
+        return (pool(images.float() / 255).flatten(1)[:, :64],)
+
+    module = nn.Module()
+    module.forward = inception  # type: ignore[method-assign]
+    monkeypatch.setattr(fid, "load_inception", lambda feature, weights: module)
+    options = ["--trainer.callbacks=Evaluation", "--trainer.callbacks.latency=false"]
+    options += ["--trainer.callbacks.fid_feature=64", "--trainer.callbacks.fid_reals=train+test"]
+    main(["test", f"--ckpt_path={both}", f"--trainer.default_root_dir={tmp_path}", *options])
+    data = SyntheticUnpairedFacades(
+        domains[1].partition("=")[2], n_train=32, n_val=4, n_test=4, size=32, num_workers=0
+    )
+    train = list(data.plain_train_loader())
+    test = {name: next(iter(loader)) for name, loader in zip("AB", data.test_dataloader(), strict=True)}
+    for source, target in ("AB", "BA"):
+        real = torch.cat([test[target][target], *(batch[target] for batch in train if target in batch)])
+        assert len(real) == 36
+        name = f"{source}to{target}"
+        results = json.loads((tmp_path / "test" / f"results_{name}.json").read_text())
+        for part, network in (("teacher", f"teacher.generator_{name}"), ("student", f"generator_{name}")):
+            with torch.no_grad():
+                fake = load_generator(both, network=network)(test[source][source])
+            expected = fid.distances(inception(to_uint8(fake))[0], inception(to_uint8(real))[0])
+            found = {key: results["networks"][part][key] for key in expected}
+            assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_test_of_a_teacher(cyclegan: Path, tmp_path: Path) -> None:

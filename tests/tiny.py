@@ -188,6 +188,19 @@ class Own(nn.Module):
         return self.tail(self.norm(self.head(source)).relu()).tanh()
 
 
+class OwnJudge(nn.Module):
+    """A discriminator that this project knows nothing of."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(6, width, 4, 2, 1)
+        self.middle = nn.Conv2d(width, width, 3, padding=1)
+        self.logits = nn.Conv2d(width, 1, 1)
+
+    def forward(self, pair: Tensor) -> Tensor:
+        return self.logits(self.middle(self.head(pair).relu()).relu())
+
+
 class Kill(Callback):
     """Die at the start of a batch, as by `kill -9`."""
 

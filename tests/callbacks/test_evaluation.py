@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_module
 import torch
+from lightning.pytorch import LightningDataModule
 from tiny_module import Pairs, TinyModule, make_trainer
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
@@ -113,6 +114,39 @@ def test_fid_compares_every_generator_with_the_targets(tmp_path, tiny_inception)
         expected = distances(features[name], features["target"])
         assert {key: results[name][key] for key in expected} == pytest.approx(expected, rel=1e-5)
     assert "| FID-64 | KID-64 x 1000 |" in (tmp_path / "test" / "table.md").read_text()
+
+
+class Splits(LightningDataModule):
+    """Five images for the test and four others for the training, both numbered from 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.test = Pairs()
+        self.train = Pairs(9)
+        self.train.source, self.train.target = self.train.source[5:], self.train.target[5:]
+
+    def test_dataloader(self):
+        return DataLoader(self.test, batch_size=2)
+
+    def plain_train_loader(self):
+        return DataLoader(self.train, batch_size=3)
+
+
+def test_training_images_count_among_the_real_ones_when_asked_for(tmp_path, tiny_inception):
+    module, data = TinyModule(), Splits()
+    real = {"test": data.test.target, "train+test": torch.cat([data.test.target, data.train.target])}
+    network = fid_module.load_inception(64, None)
+    fake = network(to_uint8(translated(module, data.test)["student"]))[0]
+    for reals, images in real.items():
+        evaluation = Evaluation(fid_feature=64, latency=False, fid_reals=reals)
+        make_trainer(tmp_path, evaluation).test(module, datamodule=data, verbose=False)
+        results = json.loads((tmp_path / "test" / "results.json").read_text())
+        expected = distances(fake, network(to_uint8(images))[0])
+        found = results["networks"]["student"]
+        assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-5)
+        assert results["images"] == 5  # errors are of the test's alone
+        assert results["fid_reals"] == reals
+        assert f"real images of: {reals}." in (tmp_path / "test" / "table.md").read_text()
 
 
 def test_metric_networks_stay_out_of_checkpoints(tmp_path, tiny_inception):

@@ -163,6 +163,41 @@ def test_a_whole_discriminator(policy: str, tmp_path: Path, facades: list[str], 
     assert counted_macs(module.student["generator"]) < counted_macs(module.teacher["generator"])
 
 
+@pytest.mark.parametrize(("missing", "kernel"), [("train", None), ("leave_out", None), ("leave_out", 0.0)])
+def test_without_a_discriminator_the_generators_agent_is_alone(
+    missing: str, kernel: float | None, tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    teacher = tmp_path / "latest_net_G.pth"
+    torch.save(load_networks(unet)["networks.generator"][0].state_dict(), teacher)
+    seen: dict[str, set[str]] = {"search": set(), "finetune": set()}
+
+    class Terms(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            seen[pl_module.phase] |= {k for k in trainer.callback_metrics if k.startswith("train/")}
+            assert len(trainer.optimizers) == (2 if missing == "train" and pl_module.phase != "search" else 1)
+            assert set(pl_module.sides) == set(pl_module.agents) <= {"generator"}
+
+    policy = searching(tmp_path, kernel_weight=kernel)
+    module = fit(tmp_path, facades, teacher, policy, Terms(), missing=missing)
+    terms = {"teacher_l1", "generator_budget", *(["generator_kernel"] if kernel is None else [])}
+    assert seen["search"] - {"train/lr"} == {f"train/{term}" for term in terms}
+    terms = {"generator", "generator_l1"}
+    if missing == "train":
+        terms |= {"generator_gan", "discriminator", "discriminator_real", "discriminator_fake"}
+    assert {f"train/{term}" for term in terms} <= seen["finetune"]
+    assert ("train/generator_gan" in seen["finetune"]) == ("discriminator" in module.student)
+    whole, small = module.teacher["generator"], module.student["generator"]
+    assert 0.97 * 0.3 < counted_macs(small) / counted_macs(whole) <= 0.3
+
+
+def test_an_agent_without_anything_to_learn_from(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    teacher = tmp_path / "latest_net_G.pth"
+    torch.save(load_networks(unet)["networks.generator"][0].state_dict(), teacher)
+    policy = searching(tmp_path, kernel_weight=0.0, teacher_weight=0.0)
+    with pytest.raises(UserError, match="acts through a discriminator, and the teacher has none"):
+        fit(tmp_path, facades, teacher, policy)
+
+
 def test_nothing_to_search(tmp_path: Path, facades: list[str], unet: Path) -> None:
     with pytest.raises(UserError, match=r"both 1\.0"):
         fit(tmp_path, facades, unet, searching(tmp_path), budget=1.0, discriminator_budget=1.0)
