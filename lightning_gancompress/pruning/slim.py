@@ -161,9 +161,12 @@ def _disagreement(
     masks = ChannelMasks(groups)
     masks.set(keep.float())
     try:
-        small = flatten(slim(whole, groups, masks.mask).eval()(*inputs))
-        masks.attach(whole)
-        masked = flatten(whole(*inputs))
+        with torch.random.fork_rng(devices=[]):  # a network that draws noise draws the same for both
+            state = torch.get_rng_state()
+            small = flatten(slim(whole, groups, masks.mask).eval()(*inputs))
+            masks.attach(whole)
+            torch.set_rng_state(state)
+            masked = flatten(whole(*inputs))
         worst = max(
             float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
             for a, b in zip(masked, small, strict=True)

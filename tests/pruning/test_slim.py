@@ -250,6 +250,20 @@ def test_values_that_come_from_no_image_may_be_looked_at():
     assert refusal(network, []) is None
 
 
+def test_a_network_may_draw_noise_of_its_own():
+    network = Net(
+        lambda n, x: n.out(n.b(n.a(x) + n.amount * torch.randn_like(x[:, :1])).relu()),
+        a=conv(3, 8),
+        amount=torch.nn.Parameter(torch.ones(1, 8, 1, 1)),
+        b=conv(8, 6),
+        out=conv(6, 3),
+    )
+    before = torch.get_rng_state()
+    assert refusal(network, []) is None
+    assert torch.equal(torch.get_rng_state(), before)
+    assert sorted(find_groups(network, zeros(network)).sizes) == [6, 8]
+
+
 def test_the_check_is_not_blind_to_weights_of_zero():
     """A branch that starts with scale 0 still counts: training will open it."""
     make, *_ = REFUSED["functional group norm"]
