@@ -46,7 +46,7 @@ def bake_parametrizations(network: NetworkType) -> NetworkType:
 def _bake(module: nn.Module) -> None:
     """What torch's own function takes from the class, copies of the module would miss."""
     lists = dict(module.parametrizations.eval().items())  # type: ignore[union-attr, operator]
-    baked = {name: getattr(module, name).detach().clone() for name in lists}
+    baked = {name: getattr(module, name).detach().contiguous().clone() for name in lists}
     module.__class__ = type(module).__bases__[0]
     del module.parametrizations
     for name, tensor in baked.items():
