@@ -201,6 +201,16 @@ def test_distances_to_the_real_images_of_the_other_domain(
             assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
+def test_validation_is_logged_per_direction(
+    both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["validate", f"--ckpt_path={both}", f"--trainer.default_root_dir={tmp_path}"])
+    table = capsys.readouterr().out
+    for direction in DIRECTIONS["both"]:
+        assert f"val/{direction}/teacher_l1" in table
+        assert (tmp_path / "validate" / f"grid_{direction}.png").is_file()
+
+
 def test_test_of_a_teacher(cyclegan: Path, tmp_path: Path) -> None:
     options = ["--trainer.callbacks=Evaluation", "--trainer.callbacks.latency=false"]
     main(["test", f"--ckpt_path={cyclegan}", f"--trainer.default_root_dir={tmp_path}", *options])
