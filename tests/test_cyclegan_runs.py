@@ -369,6 +369,26 @@ def test_a_frozen_partner_without_weights_stops_the_run_before_the_search(
     assert not (tmp_path / "neighbours").exists()
 
 
+def test_an_identity_loss_that_can_not_be_stops_the_run_before_the_search(
+    tmp_path: Path, domains: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = ["--model.generator.out_channels=1", "--model.discriminator.in_channels=1"]
+    pictures = ["--data=UnpairedDataModule", domains[1], "--data.load_size=32", "--data.crop_size=32"]
+    pictures += ["--data.num_workers=0", "--data.batch_size=8", "--data.out_channels=1"]
+    args = tiny.cyclegan_teacher(tmp_path / "teacher", *grey, *pictures, "--trainer.max_epochs=1")
+    main([*args, "--model.task.lambda_identity=0"])
+    teacher = load_generator(tiny.last(tmp_path / "teacher"), network="generator_BtoA")
+    assert teacher(SOURCE[:, :1]).shape == SOURCE.shape
+    args = [*compression(tmp_path / "run", tiny.last(tmp_path / "teacher"), "both"), *pictures]
+    code, words = tiny.fail_code(capsys, args)
+    assert code == 2
+    assert "model.task.lambda_identity: 0.5 asks for" in words
+    assert not (tmp_path / "neighbours").exists()
+    main([*args, "--model.task.lambda_identity=0"])
+    small = load_generator(tmp_path / "run" / "generator_AtoB.pth")
+    assert small(SOURCE).shape == (2, 1, 32, 32)
+
+
 def test_a_teacher_of_another_task(
     tmp_path: Path,
     cyclegan: Path,

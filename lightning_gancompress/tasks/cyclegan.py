@@ -51,7 +51,7 @@ class CycleGAN(Task):
         """A batch of images A is the source of one generator, a batch of B of the other.
 
         Raises:
-            UserError: The batch has neither.
+            UserError: The batch has neither, or its domains differ in channels and the losses forbid it.
         """
         views: dict[str, Batch] = {}
         if "A" not in batch and "B" not in batch:
@@ -65,6 +65,7 @@ class CycleGAN(Task):
                 view["source"] = batch[source]
                 if target in batch:
                     view["target"] = batch[target]
+                    self._require_channels(batch[source].shape[1], batch[target].shape[1])
                 views[f"generator_{direction}"] = view
         return views
 
@@ -111,11 +112,7 @@ class CycleGAN(Task):
         return 0.5 * torch.stack(list(logs.values())).sum(), logs
 
     def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
-        """Adversarial, cycle and identity losses, as far as the networks for them are here.
-
-        Raises:
-            UserError: The identity loss is asked for where the domains differ in channels.
-        """
+        """Adversarial, cycle and identity losses, as far as the networks for them are here."""
         moving = {role: image for role, image in images.items() if image.requires_grad}  # not a frozen one's
         judged = self.judge(networks, batch, moving)
         logs = {
@@ -133,11 +130,13 @@ class CycleGAN(Task):
         if self.lambda_cycle and self.lambda_identity:
             for role in moving:
                 own = views[role]["target"]
-                if own.shape[1] != views[role]["source"].shape[1]:
-                    raise UserError(
-                        f"model.task.lambda_identity: {self.lambda_identity} asks for generators that leave "
-                        "images of their own domain alone, but the domains differ in channels: set it to 0."
-                    )
                 logs[f"{role}_identity"] = F.l1_loss(networks[role](own), own)
                 loss = loss + self.lambda_cycle * self.lambda_identity * logs[f"{role}_identity"]
         return loss, logs
+
+    def _require_channels(self, source: int, target: int) -> None:
+        if source != target and self.lambda_cycle and self.lambda_identity:
+            raise UserError(
+                f"model.task.lambda_identity: {self.lambda_identity} asks for generators that leave images "
+                "of the domain they translate to alone, but the domains differ in channels: set it to 0."
+            )
