@@ -370,8 +370,9 @@ def test_a_frozen_partner_without_weights_stops_the_run_before_the_search(
 
 
 def test_an_identity_loss_that_can_not_be_stops_the_run_before_the_search(
-    tmp_path: Path, domains: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, cyclegan: Path, domains: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # pictures that the training of the fixture has drawn
     grey = ["--model.generator.out_channels=1", "--model.discriminator.in_channels=1"]
     pictures = ["--data=UnpairedDataModule", domains[1], "--data.load_size=32", "--data.crop_size=32"]
     pictures += ["--data.num_workers=0", "--data.batch_size=8", "--data.out_channels=1"]
