@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_gancompress.checkpoints import load_network, sibling
 from lightning_gancompress.checkpoints.files import read_state_dict, read_torch
-from lightning_gancompress.checkpoints.training import KEY, network_from_checkpoint
+from lightning_gancompress.checkpoints.training import KEY, is_training_checkpoint, network_from_checkpoint
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.teacher import swapped
 from lightning_gancompress.networks import (
@@ -91,9 +91,8 @@ class Cast:
         """
         found = {}
         for role in self.roles():
-            path = self._file(role)
             try:
-                made = self._load(role, path)
+                made = self._load(role, self._file(role))
             except UserError as error:
                 raise UserError(f"model.teacher: {error}") from error
             if made is not None:
@@ -111,13 +110,29 @@ class Cast:
         if isinstance(self.files, Mapping):
             return Path(self.files[role]) if role in self.files else None
         path = Path(self.files)
+        if path.suffix == ".ckpt":
+            return path if self._holds(path, role) else None
         if (role,) == self.task.wanted:
             return path
         beside = sibling(path, role)
-        if beside == path and path.suffix == ".ckpt":  # holds everything itself, or else it is missing
-            held = read_torch(path).get(KEY, {}).get("networks", {})
-            return path if any(prefix.endswith(f".{role}") for prefix in held) else None
         return beside if beside.is_file() and (beside != path or role == self.task.wanted[0]) else None
+
+    def _holds(self, path: Path, role: str) -> bool:
+        """Whether a checkpoint, which has everything in itself, has this network.
+
+        Raises:
+            UserError: It is wanted, and the checkpoint is of another task.
+        """
+        content = read_torch(path)
+        if not is_training_checkpoint(content) or KEY not in content:
+            return role == self.task.wanted[0]  # to be refused where it is read
+        held = sorted({prefix.partition(".")[2] for prefix in content[KEY]["networks"]})
+        if role in self.task.wanted and role not in held:
+            raise UserError(
+                f"{path} holds {', '.join(held)}, and {type(self.task).__name__} wants a {role}: set "
+                "model.task to the task that it was made with."
+            )
+        return role in held
 
     def _load(self, role: str, path: Path | None) -> Made | None:
         kind = "generator" if role in self.task.generators else "discriminator"
