@@ -47,6 +47,8 @@ def main(args: ArgsType = None) -> None:
             are.
     """
     quieten()
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does: the user's own classes lie there
     try:
         GanCompressCLI(args)
     except SIGTERMException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,16 @@ def test_weights_without_their_class(
     assert code == 2
     assert "error: model.teacher: " in words
     assert "generator.class_path" in words
+
+
+def test_a_class_in_the_folder_where_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "of_mine.py").write_text(
+        "from torch import nn\n\n\nclass Mine(nn.Conv2d):\n"
+        "    def __init__(self):\n        super().__init__(3, 3, 5, padding=2)\n"
+    )
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(Path.cwd()))])
+    monkeypatch.chdir(tmp_path)
+    main(["profile", "--model=CompressionModule", "--model.generator=of_mine.Mine", "--size=32"])
+    assert f"{3 * 3 * 25 * 32 * 32:,}" in capsys.readouterr().out
