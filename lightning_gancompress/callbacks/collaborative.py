@@ -145,8 +145,8 @@ class CollaborativePruning(PruningPolicy):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not hasattr(datamodule, "plain_train_loader"):
             raise UserError(
-                f"data: {type(datamodule).__name__} can't be searched by neighbourhoods: use DatasetDataModule "
-                "for a data set of your own, or another data module of lightning_gancompress.data."
+                f"data: {type(datamodule).__name__} can't be searched by neighbourhoods: use "
+                "DatasetDataModule for a data set of your own, or another one of lightning_gancompress.data."
             )
         self._images = ImageCache(self.teacher_cache_gb)
         self._encoders = {

@@ -162,16 +162,17 @@ class Evaluation(Callback):
     def _distances(
         self, inception: InceptionMetrics, pl_module: LightningModule, role: str, keep: Tensor
     ) -> dict[str, float]:
-        """FID and KID of every generator, and the local density of the student beside the teacher."""
-        _, keep_real = self._gather(pl_module, f"{role}/target")
+        """FID and KID, where there are real images, and the student's local density beside the teacher's."""
         features = {
             name: gather_rows(inception.features(f"{role}/{name}"), pl_module.device)[keep]
             for name in generators(pl_module, role)
         }
-        real = gather_rows(inception.features(f"{role}/target"), pl_module.device)[keep_real]
         found: dict[str, float] = {}
-        for name, rows in features.items():
-            found |= {f"{name}/{key}": value for key, value in distances(rows, real).items()}
+        if f"{role}/target" in self._values:
+            _, keep_real = self._gather(pl_module, f"{role}/target")
+            real = gather_rows(inception.features(f"{role}/target"), pl_module.device)[keep_real]
+            for name, rows in features.items():
+                found |= {f"{name}/{key}": value for key, value in distances(rows, real).items()}
         if "teacher" in features and "student" in features and len(keep) > NEIGHBOURS:
             found |= density(features["teacher"], features["student"])
         return found
@@ -228,7 +229,7 @@ class Evaluation(Callback):
             "size": list(sample.shape[2:]),
             "networks": {name: measure_costs(network, sample) for name, network in networks.items()},
         }
-        if self._inception is not None:
+        if any("/fid" in key for key in means):
             results["fid_reals"] = self.fid_reals
         if self.latency and phase != "search":  # under masks a network is no faster yet, and can't be copied
             times = measure_latencies(networks, sample, self.latency_threads, self.latency_repetitions)

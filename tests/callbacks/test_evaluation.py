@@ -116,6 +116,15 @@ def test_fid_compares_every_generator_with_the_targets(tmp_path, tiny_inception)
     assert "| FID-64 | KID-64 x 1000 |" in (tmp_path / "test" / "table.md").read_text()
 
 
+def test_without_real_images_the_student_is_held_against_the_teacher_alone(tmp_path, tiny_inception):
+    evaluation = Evaluation(fid_feature=64, latency=False)
+    make_trainer(tmp_path, evaluation).test(TinyModule(), loader(n=8, paired=False), verbose=False)
+    results = json.loads((tmp_path / "test" / "results.json").read_text())
+    assert {"teacher_l1", "teacher_density", "teacher_coverage", "teacher_ise"} <= results.keys()
+    assert "fid_reals" not in results
+    assert not {"fid_64", "l1"} & results["networks"]["student"].keys()
+
+
 class Splits(LightningDataModule):
     """Five images for the test and four others for the training, both numbered from 0."""
 

@@ -16,18 +16,19 @@ from lightning_gancompress.tasks import Pix2Pix
 class Pairs(Dataset):
     """Random pairs, always the same."""
 
-    def __init__(self, n=5, size=16, numbered=True):
+    def __init__(self, n=5, size=16, numbered=True, paired=True):
         generator = torch.Generator().manual_seed(0)
         self.source, self.target = (
             torch.rand(n, 3, size, size, generator=generator) * 2 - 1 for _ in range(2)
         )
-        self.numbered = numbered
+        self.numbered, self.paired = numbered, paired
 
     def __len__(self):
         return len(self.source)
 
     def __getitem__(self, index):
-        item = {"source": self.source[index], "target": self.target[index], "path": f"{index}.jpg"}
+        item = {"source": self.source[index], "path": f"{index}.jpg"}
+        item |= {"target": self.target[index]} if self.paired else {}
         return item | {"index": index} if self.numbered else item
 
 
@@ -49,7 +50,7 @@ class TinyModule(LightningModule):
 
     def validation_step(self, batch, batch_idx):
         images = {name: net(batch["source"]).tanh() for name, net in self.networks.items()}
-        return {"generator": {"source": batch["source"], "target": batch["target"], **images}}
+        return {"generator": {k: batch[k] for k in ("source", "target") if k in batch} | images}
 
     test_step = validation_step
 
