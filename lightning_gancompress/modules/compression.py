@@ -210,8 +210,9 @@ class CompressionModule(GANModule):
         return dict(self.agents.items()) if self.phase == "search" else by_kind(self.task, self.student)
 
     def averaging_networks(self) -> list[nn.Module]:
-        """Those of the student: its batch norms follow the masks."""
-        return list(self.student.values())
+        """Those of the student: its batch norms follow the masks, but for what is frozen."""
+        frozen = self._frozen()
+        return [network for role, network in self.student.items() if role not in frozen]
 
     def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
         """The policy's optimizer while searching, then the task's Adam."""
