@@ -6,10 +6,17 @@ from lightning_gancompress.callbacks.images import ImageGrid
 from lightning_gancompress.callbacks.last_checkpoint import LastCheckpoint
 from lightning_gancompress.callbacks.prediction import PredictionWriter
 from lightning_gancompress.callbacks.progress import ProgressLines
-from lightning_gancompress.callbacks.pruning import L1Magnitude, PruningPolicy, RandomChannels, UniformWidth
+from lightning_gancompress.callbacks.pruning import (
+    BatchNormScale,
+    L1Magnitude,
+    PruningPolicy,
+    RandomChannels,
+    UniformWidth,
+)
 from lightning_gancompress.callbacks.small_model import SmallModel
 
 __all__ = [
+    "BatchNormScale",
     "CollaborativePruning",
     "Evaluation",
     "ImageGrid",

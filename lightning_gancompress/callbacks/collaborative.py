@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -40,7 +40,7 @@ class CollaborativePruning(PruningPolicy):
 
     Before a batch each agent draws its mask, knowing what its peer kept last; the batch holds a few
     neighbourhoods of the teacher's samples; the losses compare student and teacher within them; after the
-    batch the masks are written for the next. All weights stay frozen.
+    batch the masks are written for the next.
 
     Args:
         search_epochs: Length of the search; in an epoch as many images are seen as the data set has.
@@ -53,6 +53,9 @@ class CollaborativePruning(PruningPolicy):
         neighbours: Nearest others that make up a neighbourhood.
         members: Images drawn from a neighbourhood for a step; a batch holds `data.search_batch_size` images.
         adversarial_weight: Weight of the adversarial density objective.
+        search_weights: Whether the weights stay the teacher's during the search (`frozen`), or follow the
+            masks by the same losses (`trained`).
+        weights_lr: Adam's learning rate of the weights where they are trained.
         comparison: What the critic compares an image with: its neighbourhood, the whole batch, or nothing.
         kernel_weight: Weight of the kernel density objective; None is 1 where no discriminator can judge,
             else 0.
@@ -75,6 +78,8 @@ class CollaborativePruning(PruningPolicy):
         temperature: float = 0.4,
         neighbours: int = 5,
         members: int = 4,
+        search_weights: Literal["frozen", "trained"] = "frozen",
+        weights_lr: float = 2e-4,
         adversarial_weight: float = 1.0,
         comparison: Comparison = "local",
         kernel_weight: float | None = None,
@@ -103,6 +108,7 @@ class CollaborativePruning(PruningPolicy):
         self.neighbours, self.members = neighbours, members
         self.adversarial_weight, self.comparison = adversarial_weight, comparison
         self.kernel_weight, self.teacher_weight, self.task_weight = kernel_weight, teacher_weight, task_weight
+        self.search_weights, self.weights_lr = search_weights, weights_lr
         self.encoder = encoder
         self.cache_dir, self.teacher_cache_gb = cache_dir, teacher_cache_gb
         self._encoders: dict[str, Encoder] = {}  # in use, by generator
@@ -120,6 +126,7 @@ class CollaborativePruning(PruningPolicy):
         sizes = {role: side.groups.sizes for role, side in module.sides.items()}
         for role in sizes:
             module.agents[role] = PruningAgent(sizes[role], sizes.get(PEER[role]) if self.feedback else None)
+            module.bundle(role).requires_grad_(self.search_weights == "trained")
         if not len(module.bundle("discriminator")):
             if not (self._kernel_weight(module) or self.teacher_weight or self.task_weight):
                 raise UserError(
@@ -133,9 +140,14 @@ class CollaborativePruning(PruningPolicy):
             return 0.0 if len(module.bundle("discriminator")) else 1.0
         return self.kernel_weight
 
-    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
-        """AdamW, as the paper's authors use for their agents."""
-        return AdamW(network.parameters(), lr=self.lr)
+    def make_optimizer(self, module: CompressionModule, name: str, network: nn.Module) -> Optimizer:
+        """AdamW, as the paper's authors use for their agents; the weights, if they are trained, by Adam."""
+        groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
+        if self.search_weights == "trained":  # in one optimizer: under fp16 two would not share a scale
+            weights = list(module.bundle(name).parameters())
+            adam = {"lr": self.weights_lr, "betas": (module.beta1, 0.999), "weight_decay": 0.0}
+            groups.append({"params": weights, **adam})
+        return AdamW(groups, lr=self.lr)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the neighbourhoods, once per teacher and data set."""
@@ -231,9 +243,11 @@ class CollaborativePruning(PruningPolicy):
             logs |= {"discriminator_density": critic, "discriminator_budget": penalty}
         if "generator" in module.sides:
             side = module.sides["generator"]
+            critics = module.bundle("discriminator").requires_grad_(False)
             loss, terms = self._generator_loss(module, batch, teacher_images, student_images)
             penalty = side.penalty(side.masks.live, progress)
             module.step("generator", loss + self.budget_weight * penalty)
+            critics.requires_grad_(self.search_weights == "trained")
             logs |= terms | {"generator_budget": penalty}
         module.log_dict({f"train/{name}": value.detach() for name, value in logs.items()})
 

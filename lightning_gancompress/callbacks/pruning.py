@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from torch.optim import Optimizer
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
+from lightning_gancompress.pruning.channels import LayerChannels
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
 
 
 class PruningPolicy(Callback, ABC):
@@ -42,7 +46,7 @@ class PruningPolicy(Callback, ABC):
     def prepare(self, module: CompressionModule) -> None:
         """Make what the search needs, before the strategy wraps the module."""
 
-    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
+    def make_optimizer(self, module: CompressionModule, name: str, network: nn.Module) -> Optimizer:
         """The optimizer of an agent."""
         raise NotImplementedError(f"{type(self).__name__} has no agents")
 
@@ -60,21 +64,48 @@ class PruningPolicy(Callback, ABC):
 
 def magnitudes(module: CompressionModule, role: str) -> Tensor:
     """Mean absolute weight `(total,)` of all filters that write or read each channel."""
-    side, network = module.sides[role], module.bundle(role)
-    total = torch.zeros(side.groups.total + 1)
+    found = []
+    for layer, channels in layers_of(module, role):
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            weight = layer.weight.detach().abs().float().cpu()
+            outputs, inputs = (1, 0) if isinstance(layer, nn.ConvTranspose2d) else (0, 1)
+            for dim, index in ((outputs, channels.outputs), (inputs, channels.inputs)):
+                found.append((index, weight.transpose(0, dim).flatten(1).mean(1)))
+    return mean_per_channel(module, role, found).nan_to_num()
+
+
+def norm_scales(module: CompressionModule, role: str) -> Tensor:
+    """Mean absolute scale `(total,)` of the norms of each channel, NaN for a channel without."""
+    found = [
+        (channels.outputs, layer.weight.detach().abs().float().cpu())
+        for layer, channels in layers_of(module, role)
+        if isinstance(layer, NORMS) and layer.weight is not None
+    ]
+    return mean_per_channel(module, role, found)
+
+
+def layers_of(module: CompressionModule, role: str) -> Iterator[tuple[nn.Module, LayerChannels]]:
+    """The layers of a side that have channels to drop, and which."""
+    network = module.bundle(role)
+    for name, channels in module.sides[role].groups.layers.items():
+        yield network.get_submodule(name), channels
+
+
+def mean_per_channel(module: CompressionModule, role: str, found: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Mean `(total,)` of what was found for each channel, NaN for nothing, from pairs of index and values."""
+    total = torch.zeros(module.sides[role].groups.total + 1)
     count = torch.zeros_like(total)
-    for name, channels in side.groups.layers.items():
-        layer = network.get_submodule(name)
-        if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            continue
-        weight = layer.weight.detach().abs().float().cpu()
-        outputs, inputs = (1, 0) if isinstance(layer, nn.ConvTranspose2d) else (0, 1)
-        for dim, index in ((outputs, channels.outputs), (inputs, channels.inputs)):
-            per_channel = weight.transpose(0, dim).flatten(1).mean(1)
-            if len(per_channel) == len(index):
-                total.index_add_(0, index, per_channel)
-                count.index_add_(0, index, torch.ones(len(index)))
-    return (total / count.clamp_min(1))[:-1]
+    for index, values in found:
+        if len(values) == len(index):
+            total.index_add_(0, index, values)
+            count.index_add_(0, index, torch.ones(len(index)))
+    return (total / count)[:-1]
+
+
+def relative_magnitudes(module: CompressionModule, role: str) -> Tensor:
+    """Magnitudes over the mean of their group."""
+    parts = module.sides[role].groups.split(magnitudes(module, role))
+    return torch.cat([part / part.mean().clamp_min(1e-12) for part in parts])
 
 
 class UniformWidth(PruningPolicy):
@@ -96,8 +127,30 @@ class L1Magnitude(PruningPolicy):
 
     def scores(self, module: CompressionModule, role: str) -> Tensor:
         """Mean absolute weight, relative to the group."""
-        parts = module.sides[role].groups.split(magnitudes(module, role))
-        return torch.cat([part / part.mean().clamp_min(1e-12) for part in parts])
+        return relative_magnitudes(module, role)
+
+
+class BatchNormScale(PruningPolicy):
+    """Channels whose norm scales them down go first, wherever they are (network slimming, Liu et al. 2017).
+
+    Groups without a norm that scales, such as a network's first, go by their relative weights around the mean
+    scale of all others.
+    """
+
+    def scores(self, module: CompressionModule, role: str) -> Tensor:
+        """Mean absolute scale of the norms.
+
+        Raises:
+            UserError: No norm of the side scales its channels.
+        """
+        scales = norm_scales(module, role)
+        if scales.isnan().all():
+            raise UserError(
+                f"trainer.callbacks: BatchNormScale finds no norm in the {role} that scales its channels "
+                "(instance norms don't by default): use L1Magnitude."
+            )
+        others = relative_magnitudes(module, role) * scales.nanmean()
+        return torch.where(scales.isnan(), others, scales)
 
 
 class RandomChannels(PruningPolicy):

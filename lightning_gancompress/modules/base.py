@@ -45,6 +45,7 @@ class GANModule(LightningModule):
         self.lr, self.beta1 = lr, beta1
         self.specs: dict[str, NetworkSpec] = {}
         self._optimizer_names: list[str] = []
+        self._rates: list[list[float]] = []  # by optimizer and parameter group
         self._finite: Tensor | None = None
 
     def remember_arguments(self) -> None:
@@ -85,7 +86,10 @@ class GANModule(LightningModule):
         """One optimizer per entry of `trained_networks`, in a fixed order."""
         networks = self.trained_networks()
         self._optimizer_names = list(networks)
-        return [self.make_optimizer(name, network) for name, network in networks.items()]
+        optimizers = [self.make_optimizer(name, network) for name, network in networks.items()]
+        # as they are made: a checkpoint brings its own, and the user's settings must win
+        self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        return optimizers
 
     def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
         """Adam with upstream's momenta."""
@@ -130,10 +134,10 @@ class GANModule(LightningModule):
     def _set_learning_rates(self) -> float:
         """A pure function of the optimizers' settings and the epoch, so there is no state to resume."""
         factor = self.lr_factor(self.current_epoch)
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["lr"] * factor
-        return float(self.trainer.optimizers[0].defaults["lr"] * factor)
+        for optimizer, rates in zip(self.trainer.optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        return self._rates[0][0] * factor
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by the position in the run: a resumed run draws what the uninterrupted one did."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import ItemsView, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,10 +17,18 @@ from torch.optim import Optimizer
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.base import CHECKPOINT_KEY, GANModule
 from lightning_gancompress.modules.cast import Cast, Made, Missing, Partner
+from lightning_gancompress.modules.distillation import Distillation
 from lightning_gancompress.modules.gan_step import gan_step, linear_decay
 from lightning_gancompress.modules.teacher import by_kind
 from lightning_gancompress.modules.trial import try_networks
-from lightning_gancompress.networks import BatchNorm, NetworkSpec, blank_image, channel_widths, copy_network
+from lightning_gancompress.networks import (
+    BatchNorm,
+    NetworkSpec,
+    blank_image,
+    channel_widths,
+    copy_network,
+    renew,
+)
 from lightning_gancompress.pruning import Bundle, Convention, Side, count_macs
 from lightning_gancompress.tasks import Images, Losses, Task
 
@@ -41,7 +50,7 @@ class Policy(Protocol):
     def prepare(self, module: CompressionModule) -> None:
         """Make what the search needs."""
 
-    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
+    def make_optimizer(self, module: CompressionModule, name: str, network: nn.Module) -> Optimizer:
         """The optimizer of an agent."""
 
     def search_step(self, module: CompressionModule, batch: dict[str, Any], batch_idx: int) -> None:
@@ -54,8 +63,8 @@ class Policy(Protocol):
 class CompressionModule(GANModule):
     """Wraps the teacher GAN and the student GAN that is cut out of it.
 
-    In the search phase the student is the teacher's copy under masks, all weights frozen, and a policy (a
-    callback) learns or computes which channels stay. At the border the kept channels become small dense
+    In the search phase the student is the teacher's copy under masks, and a policy (a callback) learns or
+    computes which channels stay. At the border the kept channels become small dense
     networks, which then train with the task's own losses.
 
     Args:
@@ -77,13 +86,16 @@ class CompressionModule(GANModule):
         macs: How MACs are counted: `exact`, or `literature` (transposed convolutions at output resolution).
         min_channels: Channels that stay in every group.
         channel_multiple: Widths of the small networks are multiples of this (8 suits many devices).
+        student_weights: Whether the small networks start with the weights of the channels that stay
+            (`inherited`), or from scratch (`fresh`).
         ignored_layers: Layers of the generators that stay whole.
         epochs: Fine-tuning epochs at the full learning rate.
         decay_epochs: Further epochs in which it falls linearly towards zero.
         lr: Adam's learning rate in fine-tuning.
         beta1: Adam's first momentum.
         distill_weight: Weight of the L1 distance to the teacher's images in fine-tuning, beside the task's
-            losses.
+            losses; short for a `distillation` of its `output` alone.
+        distillation: Further terms of the fine-tuning that compare student and teacher.
     """
 
     def __init__(
@@ -100,12 +112,14 @@ class CompressionModule(GANModule):
         macs: Convention = "exact",
         min_channels: int = 1,
         channel_multiple: int = 1,
+        student_weights: Literal["inherited", "fresh"] = "inherited",
         ignored_layers: list[str] | None = None,
         epochs: int = 100,
         decay_epochs: int = 100,
         lr: float = 2e-4,
         beta1: float = 0.5,
         distill_weight: float = 0.0,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__(task, lr, beta1)
         self.remember_arguments()
@@ -125,9 +139,15 @@ class CompressionModule(GANModule):
         self.budgets = {"generator": budget, "discriminator": discriminator_budget}
         self.convention = macs
         self.min_channels, self.channel_multiple = min_channels, channel_multiple
+        self.student_weights = student_weights
         self.ignored_layers = ignored_layers or []
         self.epochs, self.decay_epochs = epochs, decay_epochs
-        self.distill_weight = distill_weight
+        if distill_weight and distillation is not None:
+            raise UserError(
+                f"model.distill_weight: {distill_weight} is short for a distillation, and there is one: set "
+                "distillation.output instead."
+            )
+        self.distillation = Distillation(distill_weight) if distill_weight else distillation
         self.phase = "search"
         self.policy: Policy | None = None
         self.teacher, self.student = nn.ModuleDict(), nn.ModuleDict()
@@ -143,7 +163,7 @@ class CompressionModule(GANModule):
         for role, (network, spec) in self.cast.load().items():
             self._adopt_teacher(role, network, spec)
         alone = len(self.task.generators) > 1 and not self._partners_play()
-        if alone and self.distill_weight == 0:
+        if alone and self.distillation is None:
             raise UserError(
                 "model.distill_weight: 0 leaves nothing that ties a translation to its source, since the "
                 "other generator, and with it the cycle, is left out: set it to 10, say."
@@ -218,7 +238,9 @@ class CompressionModule(GANModule):
         """The policy's optimizer while searching, then the task's Adam."""
         if self.phase == "search":
             assert self.policy is not None
-            return self.policy.make_optimizer(name, network)
+            return self.policy.make_optimizer(self, name, network)
+        if self.distillation is not None and name == "generator":
+            network = nn.ModuleList([network, self.distillation.adapters])
         return super().make_optimizer(name, network)
 
     # -- phases ----------------------------------------------------------------------------------------
@@ -289,8 +311,7 @@ class CompressionModule(GANModule):
             assert self.policy is not None
             self.policy.search_step(self, batch, batch_idx)
         else:
-            extra = self._distillation(batch) if self.distill_weight else None
-            gan_step(self, self.task, self.student, self.with_targets(batch), extra)
+            self._finetune_step(self.with_targets(batch))
         self.average_statistics()
 
     @torch.no_grad()
@@ -300,15 +321,18 @@ class CompressionModule(GANModule):
             return batch
         return {**batch, "target": self.teacher["generator"](batch["source"])}
 
-    def _distillation(self, batch: dict[str, Any]) -> Any:
-        with torch.no_grad():
-            references = self.task.generate(self.teacher, batch, self.task.wanted)
+    def _finetune_step(self, batch: dict[str, Any]) -> None:
+        distillation = self.distillation
+        if distillation is None:
+            return gan_step(self, self.task, self.student, batch)
 
-        def term(images: Images) -> Losses:
-            distance = self.task.reconstruction({role: images[role] for role in references}, references)
-            return self.distill_weight * distance, {"distill": distance}
+        def extra(images: Images) -> Losses:
+            losses: Losses = distillation(self.task, self.teacher, batch, images)
+            return losses
 
-        return term
+        with distillation.watching(self.teacher, self.student):
+            gan_step(self, self.task, self.student, batch, extra, distillation.task)
+        return None
 
     def on_train_epoch_end(self) -> None:
         """Cross the border after the last epoch of the search: its checkpoint holds the small networks."""
@@ -329,6 +353,8 @@ class CompressionModule(GANModule):
             small = side.slim(self.bundle(name), mask)
             self._report(side, small)
             for role, network in small.items():
+                if self.student_weights == "fresh":
+                    renew(network, seed=int(os.environ.get("PL_GLOBAL_SEED", "0")))
                 self._adopt_student(role, network)
         for role, made in self._make_missing().items():
             if made is not None:
@@ -367,6 +393,9 @@ class CompressionModule(GANModule):
         for role in self._frozen():
             self.student[role].requires_grad_(False)
         self.phase = "finetune"
+        if self.distillation is not None:
+            self.distillation.prepare(self.task, self.teacher, self.student)
+            self.distillation.to(self.device)
         self._set_modes()
         datamodule = getattr(self._trainer, "datamodule", None)
         if datamodule is not None:
@@ -394,13 +423,16 @@ class CompressionModule(GANModule):
                 self._adopt_teacher(role, *self.cast.read(checkpoint, path, prefix))
         self._require_same_cast(header, path)
         state = checkpoint["state_dict"]
+        if self.distillation is None and not self._fitting:  # who only looks at the networks needs none
+            for key in [key for key in state if key.startswith("distillation.")]:
+                del state[key]
         if header["phase"] == "finetune":
             for prefix in header["networks"]:
                 part, role = prefix.split(".")
                 if part == "student":
                     self.student[role], self.specs[prefix] = self.cast.read(checkpoint, path, prefix)
             self.enter_finetune()
-        elif self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+        elif self._fitting:
             self._resume_search()
         else:
             self.phase, masked = "search", {key.split(".")[1] for key in state if key.startswith("sides.")}
@@ -409,10 +441,14 @@ class CompressionModule(GANModule):
                 del state[key]
         super().on_load_checkpoint(checkpoint)
 
+    @property
+    def _fitting(self) -> bool:
+        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+
     def _require_same_cast(self, header: Mapping[str, Any], path: Path) -> None:
         """One of two directions can be looked at alone; a run goes on as it began."""
         found, wanted = header.get("wanted", ["generator"]), list(self.task.wanted)
-        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        fitting = self._fitting
         if found != wanted and (fitting or set(wanted) - set(found)):
             raise UserError(
                 f"ckpt_path: {path} is of a compression of {' and '.join(found)}, but the task wants "

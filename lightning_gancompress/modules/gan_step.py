@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.modules.base import GANModule
@@ -22,6 +23,7 @@ def gan_step(
     networks: nn.ModuleDict,
     batch: dict[str, Any],
     extra: Callable[[Images], Losses] | None = None,
+    weight: float = 1.0,
 ) -> None:
     """One GAN update in upstream's order: forward, then discriminator and generator as the task has it.
 
@@ -31,6 +33,7 @@ def gan_step(
         networks: By role.
         batch: Of the data module.
         extra: Called with the images, returns a further loss of the generator and its log.
+        weight: Of the task's loss of the generator; with 0 there is nothing for a discriminator to do.
     """
     images = task.generate(networks, batch)  # outside the toggles: inside, they would carry no graph
     logs: dict[str, Tensor] = {}
@@ -44,14 +47,15 @@ def gan_step(
 
     def generator_step() -> None:
         with module.toggled_optimizer(module.optimizer("generator")):
-            loss, terms = task.generator_loss(networks, batch, images)
+            loss, terms = task.generator_loss(networks, batch, images) if weight else (torch.zeros(()), {})
+            loss = weight * loss
             if extra is not None:
                 term, term_logs = extra(images)
-                loss, terms = loss + term, terms | term_logs
+                loss, terms = loss.to(term.device) + term, terms | term_logs
             module.step("generator", loss)
         logs.update(terms | {"generator": loss})
 
-    steps = (generator_step, discriminator_step)
+    steps = [generator_step, discriminator_step] if weight else [generator_step]
     for step in steps if task.generator_first else reversed(steps):
         step()
     module.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)

@@ -1,6 +1,6 @@
 """Generators and discriminators, and the recipes to build them again. No Lightning."""
 
-from lightning_gancompress.networks.init import Init, init_weights
+from lightning_gancompress.networks.init import Init, init_weights, renew
 from lightning_gancompress.networks.layers import Norm, blank_image, pixels
 from lightning_gancompress.networks.mobile_resnet import MobileResnetGenerator
 from lightning_gancompress.networks.parametrizations import bake_parametrizations, copy_network
@@ -33,6 +33,7 @@ __all__ = [
     "init_weights",
     "load_tensors",
     "pixels",
+    "renew",
     "set_channel_widths",
     "use_image_statistics",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 Init = Literal["normal", "xavier", "kaiming", "orthogonal"]
@@ -34,3 +35,19 @@ def init_weights(network: nn.Module, init: Init = "normal", gain: float = 0.02) 
             continue
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def renew(network: nn.Module, seed: int) -> None:
+    """Forget what `network` has learned, in place: `init_weights`, running statistics, any layer's own reset.
+
+    Args:
+        network: Changed in place, on whatever device.
+        seed: The same gives the same weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in network.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        init_weights(network)
