@@ -87,7 +87,7 @@ class Distillation(nn.Module):
         if backbone is not None and (perceptual or style):
             self._vgg = (load_vgg(backbone),)
 
-    def prepare(self, task: Task, teacher: Mapping[str, nn.Module], student: Mapping[str, nn.Module]) -> None:
+    def prepare(self, task: Task, teacher: Networks, student: Networks) -> None:
         """Make the 1x1 convolutions, once the student has its widths.
 
         Raises:
@@ -123,7 +123,7 @@ class Distillation(nn.Module):
         return self.layers
 
     @contextmanager
-    def watching(self, teacher: Mapping[str, nn.Module], student: Mapping[str, nn.Module]) -> Iterator[None]:
+    def watching(self, teacher: Networks, student: Networks) -> Iterator[None]:
         """Note what the chosen layers write in their first forward pass within the block."""
         handles = []
         for part, networks in (("teacher", teacher), ("student", student)):
