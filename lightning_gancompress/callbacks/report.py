@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from lightning_gancompress.export import compare_latency, torch_latency, torch_run, torch_threads
-from lightning_gancompress.export.program import inference_copy
 from lightning_gancompress.files import write_files
-from lightning_gancompress.pruning import count_macs, count_params
 
-
-def measure_costs(network: nn.Module, sample: Tensor) -> dict[str, Any]:
-    """MACs of one image like `sample` in both conventions, parameters, and bytes of the saved state dict."""
-    inputs = (sample.to(next(network.parameters())),)
-    file = io.BytesIO()
-    torch.save(network.state_dict(), file)
-    return {
-        "macs_exact": count_macs(network, inputs, "exact"),
-        "macs_literature": count_macs(network, inputs, "literature"),
-        "params": count_params(network),
-        "bytes": file.getbuffer().nbytes,
-    }
-
-
-def measure_latencies(
-    networks: dict[str, nn.Module], sample: Tensor, threads: int, repetitions: int
-) -> dict[str, Any]:
-    """Latency of each network on the CPU, and how many times faster the second of two is.
-
-    Returns:
-        `runtime`, `threads`, `networks` (name -> median_ms and percentiles), and `speedup` for two.
-    """
-    copies = [inference_copy(network) for network in networks.values()]
-    result: dict[str, Any] = {"runtime": "torch, CPU", "threads": threads}
-    if len(copies) == 2:
-        with torch_threads(threads):
-            pair = compare_latency(*(torch_run(net, sample) for net in copies), repetitions=repetitions)
-        latencies, result["speedup"] = [pair.a, pair.b], pair.ratio
-    else:
-        latencies = [torch_latency(net, sample, threads, repetitions=repetitions) for net in copies]
-    return result | {"networks": {n: asdict(time) for n, time in zip(networks, latencies, strict=True)}}
+LATENCIES = {
+    "latency_ms": "Latency",
+    "latency_compile_ms": "Latency, compiled",
+    "latency_onnx_ms": "Latency, ONNX",
+}
 
 
 def write_report(folder: Path, results: dict[str, Any], suffix: str = "") -> None:
@@ -67,25 +34,54 @@ def table(results: dict[str, Any]) -> str:
     notes = [f"{results['images']} images; MACs at {height} x {width} pixels; L1 of pixels in [-1, 1]."]
     if results["phase"] == "search":
         notes.append("The search isn't over: the student is the whole network under masks.")
-    if "teacher_l1" in results:
-        notes.append(f"L1 between student and teacher: {results['teacher_l1']:.4f}.")
-    if "fid_reals" in results:
-        notes.append(f"FID and KID against the real images of: {results['fid_reals']}.")
-    if "teacher_ise" in results:
-        notes.append(
-            "Student beside teacher, by Inception features: density "
-            f"{results['teacher_density']:.3f}, coverage "
-            f"{results['teacher_coverage']:.3f}, neighbourhood ISE {results['teacher_ise']:.4f}."
-        )
-    if "latency" in results:
-        latency = results["latency"]
-        repetitions = next(iter(results["networks"].values()))["latency_ms"]["repetitions"]
-        speedup = f", speed-up {latency['speedup']:.2f}" if "speedup" in latency else ""
-        notes.append(
-            f"Latency of one image: median of {repetitions} runs, {latency['runtime']}, "
-            f"threads: {latency['threads']}{speedup}."
-        )
+    notes += protocol(results) + comparison(results)
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *notes, ""])
+
+
+def protocol(results: Mapping[str, Any]) -> list[str]:
+    """How the figures of the table were measured."""
+    notes = []
+    if "fid" in results:
+        fid = results["fid"]
+        notes.append(
+            f"FID and KID: Inception's layer {fid['feature']} (weights {fid['weights_sha256']}), resize of "
+            f"{fid['resize']}, {fid['n_fake']} generated against {fid['n_real']} real images of: "
+            f"{fid['reals']}."
+        )
+    if "miou" in results:
+        miou = results["miou"]
+        notes.append(
+            f"mIoU: {miou['network']}, protocol {miou['protocol']}, {miou['classes']} classes; on the real "
+            f"photos it is {miou['ceiling']:.4f}."
+        )
+    repetitions = next(iter(results["networks"].values())).get("latency_ms", {}).get("repetitions")
+    for facts in results.get("latency", {}).values():
+        if "failed" in facts:
+            notes.append(f"No latency: {facts['failed']}")
+            continue
+        speedup = f", speed-up {facts['speedup']:.2f}" if "speedup" in facts else ""
+        notes.append(
+            f"Latency of one image: median of {repetitions} runs, {facts['version']}, {facts['device']}, "
+            f"threads: {facts['threads']}{speedup}."
+        )
+    return notes
+
+
+def comparison(results: Mapping[str, Any]) -> list[str]:
+    """The student beside the teacher."""
+    labels = {"l1": "L1", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
+    near = [
+        f"{label} {results[f'teacher_{key}']:.4f}"
+        for key, label in labels.items()
+        if f"teacher_{key}" in results
+    ]
+    notes = [f"Student to teacher: {', '.join(near)}."] if near else []
+    if "teacher_ise" in results:
+        names = ("density", "coverage", "precision", "recall", "ise")
+        figures = ", ".join(f"{name} {results[f'teacher_{name}']:.4f}" for name in names)
+        encoder, k = results["density"]["encoder"], results["density"]["k"]
+        notes.append(f"Student beside teacher, {k} neighbours in features of {encoder}: {figures}.")
+    return notes
 
 
 def _cells(facts: dict[str, Any]) -> dict[str, str]:
@@ -95,14 +91,20 @@ def _cells(facts: dict[str, Any]) -> dict[str, str]:
         "Parameters": f"{facts['params'] / 1e6:.4g} M",
         "File": f"{facts['bytes'] / 1e6:.4g} MB",
     }
-    if "latency_ms" in facts:
-        cells["Latency"] = f"{facts['latency_ms']['median_ms']:.4g} ms"
+    if "activation_bytes" in facts:
+        cells["Feature maps"] = f"{facts['activation_bytes'] / 1e6:.4g} MB"
+    for key, label in LATENCIES.items():
+        if key in facts:
+            times = facts[key]
+            cells[label] = f"{times['median_ms']:.4g} ms ({times['p10_ms']:.4g} to {times['p90_ms']:.4g})"
     if "l1" in facts:
         cells |= {
             "L1": f"{facts['l1']:.4f}",
             "PSNR": f"{facts['psnr']:.2f} dB",
             "SSIM": f"{facts['ssim']:.4f}",
         }
+    labels = {"lpips": "LPIPS", "miou": "mIoU", "pixel_accuracy": "Pixel accuracy"}
+    cells |= {label: f"{facts[key]:.4f}" for key, label in labels.items() if key in facts}
     for key, value in facts.items():
         name, _, feature = key.partition("_")
         label = name.upper() + (f"-{feature}" if feature else "")

@@ -65,8 +65,8 @@ class GANDataModule(LightningDataModule, ABC):
         """What a user of the generator must do to an image first, in plain types. Sizes in pixels."""
 
     @abstractmethod
-    def fingerprint(self) -> str:
-        """Digest of the training data and what is done to it."""
+    def fingerprint(self, split: Split = "train") -> str:
+        """Digest of the images of a split and what is done to them."""
 
     @abstractmethod
     def datasets(self, split: Split, augment: bool = False) -> Mapping[str, Samples]:

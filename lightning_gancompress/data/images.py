@@ -83,9 +83,9 @@ class ImageDataModule(GANDataModule):
             "range": [-1.0, 1.0],
         }
 
-    def fingerprint(self) -> str:
-        """Digest of the training files (names, sizes, times) and what is done to them."""
-        files = sorted({file for sample in chain(*self.files("train").values()) for file in sample})
+    def fingerprint(self, split: Split = "train") -> str:
+        """Digest of the files of a split (names, sizes, times) and what is done to them."""
+        files = sorted({file for sample in chain(*self.files(split).values()) for file in sample})
         stats = [(str(file.relative_to(self.root)), file.stat()) for file in files]
         facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
         return hashlib.sha256(json.dumps([self.preprocessing, facts]).encode()).hexdigest()

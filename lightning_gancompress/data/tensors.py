@@ -113,9 +113,9 @@ class DatasetDataModule(GANDataModule):
         channels = {names[key]: len(image) for key, image in self._first.items()}
         return {"crop_size": size if isinstance(size, int) else [*size], **channels, "range": [-1.0, 1.0]}
 
-    def fingerprint(self) -> str:
-        """Digest of the number of training items and of the values of some, evenly spread."""
-        dataset = self.datasets("train")["generator"]
+    def fingerprint(self, split: Split = "train") -> str:
+        """Digest of the number of items in a split and of the values of some, evenly spread."""
+        dataset = self.datasets(split)["generator"]
         digest = sha256(repr((len(dataset), self.preprocessing)).encode())
         for index in np.unique(np.linspace(0, len(dataset) - 1, FINGERPRINTED).astype(int)).tolist():
             item = dataset[index]

@@ -1,7 +1,7 @@
 """Local density: encoders, neighbourhoods, objectives and metrics."""
 
 from lightning_gancompress.density.encoders import BackboneEncoder, CriticEncoder, Encoder, GeneratorEncoder
-from lightning_gancompress.density.metrics import density_coverage, neighbourhood_ise
+from lightning_gancompress.density.metrics import density_coverage, neighbourhood_ise, precision_recall
 from lightning_gancompress.density.neighbourhoods import (
     cache_key,
     gather_features,
@@ -25,5 +25,6 @@ __all__ = [
     "load_table",
     "nearest_neighbours",
     "neighbourhood_ise",
+    "precision_recall",
     "save_table",
 ]

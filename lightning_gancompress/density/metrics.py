@@ -44,6 +44,29 @@ def density_coverage(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[fl
     return float(inside.sum(0).float().mean() / k), float(inside.any(1).float().mean())
 
 
+def precision_recall(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[float, float]:
+    """k-NN precision and recall of Kynkaanniemi et al. 2019 (NeurIPS, "Improved Precision and Recall").
+
+    Args:
+        reference: `(N, F)` features that define the manifold: real images, or the teacher's.
+        samples: `(M, F)` features that are judged.
+        k: Neighbours that set the radius of each point of either set.
+
+    Returns:
+        Precision: the share of samples within some reference ball. Recall: the share of reference points
+        within some ball around a sample.
+    """
+    require_neighbours(len(reference), k)
+    require_neighbours(len(samples), k)
+    between = _distances(reference, samples)
+    reference_radii, sample_radii = (
+        _distances(points, points).kthvalue(k + 1, dim=1).values for points in (reference, samples)
+    )
+    precision = (between <= reference_radii.unsqueeze(1)).any(0).float().mean()
+    recall = (between <= sample_radii.unsqueeze(0)).any(1).float().mean()
+    return float(precision), float(recall)
+
+
 def _distances(a: Tensor, b: Tensor) -> Tensor:
     # by way of the matrix product, close points would differ by rounding alone
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

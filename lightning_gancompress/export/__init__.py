@@ -11,6 +11,7 @@ from lightning_gancompress.export.latency import (
     torch_run,
     torch_threads,
 )
+from lightning_gancompress.export.memory import peak_activation_bytes
 from lightning_gancompress.export.onnx import export_onnx, load_onnx
 from lightning_gancompress.export.program import export_torch
 
@@ -24,6 +25,7 @@ __all__ = [
     "measure_latency",
     "onnx_latency",
     "onnx_run",
+    "peak_activation_bytes",
     "torch_latency",
     "torch_run",
     "torch_threads",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
 
 Feature = Literal[64, 192, 768, 2048]
+Resize = Literal["torch-fidelity", "pytorch-fid"]
+INPUT = 299  # pixels
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000  # the usual setting; all images where there are fewer
 SEED = 2020  # torch-fidelity's default
@@ -35,6 +39,12 @@ class InceptionMetrics:
             which bears their number in its name (`fid_768`).
         weights: torch-fidelity's weight file; None downloads it.
         device: Where Inception runs.
+        resize: How images become 299 pixels wide: as torch-fidelity does (TensorFlow's bilinear resize, like
+            the original FID), or as pytorch-fid does, whose numbers most papers on GAN compression print
+            (torch's bilinear resize, without antialiasing, of pixels cut down to whole numbers).
+
+    Attributes:
+        weights_sha256: First digits of the hash of Inception's tensors, whatever file they came from.
     """
 
     def __init__(
@@ -42,9 +52,12 @@ class InceptionMetrics:
         feature: Feature = 2048,
         weights: str | Path | None = None,
         device: torch.device | str = "cpu",
+        resize: Resize = "torch-fidelity",
     ) -> None:
-        self.feature = feature
-        self._network = load_inception(feature, weights).to(device)
+        self.feature, self.resize = feature, resize
+        network = load_inception(feature, weights)
+        self.weights_sha256 = tensors_sha256(network)[:12]
+        self._network = (LegacyResize(network) if resize == "pytorch-fid" else network).to(device)
         self._device = torch.device(device)
         self._features: defaultdict[str, list[Tensor]] = defaultdict(list)
 
@@ -56,7 +69,8 @@ class InceptionMetrics:
             raise UserError(
                 f"FID and KID need images of 1 or 3 channels, not {images.shape[1]}: leave fid_feature out."
             )
-        pixels = images if images.dtype == torch.uint8 else to_uint8(images)
+        rounded = self.resize == "torch-fidelity"
+        pixels = images if images.dtype == torch.uint8 else to_uint8(images, rounded)
         with torch.inference_mode():
             (features,) = self._network(pixels.to(self._device))
         self._features[name].append(features.cpu())
@@ -106,9 +120,45 @@ def distances(fake: Tensor, real: Tensor) -> dict[str, float]:
     }
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """Map [-1, 1] to 0..255, rounded as when a picture is saved."""
-    return ((images.float() + 1) / 2 * 255).round().clamp(0, 255).to(torch.uint8)
+class LegacyResize(nn.Module):
+    """torch-fidelity's Inception behind pytorch-fid's resize: uint8 images (B, 3, H, W) -> its features."""
+
+    def __init__(self, inception: nn.Module) -> None:
+        super().__init__()
+        self.inception = inception
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Put the images that pytorch-fid would make in the place of torch-fidelity's."""
+        pixels = legacy_pixels(images)
+        first = self.inception.get_submodule("Conv2d_1a_3x3")
+        handle = first.register_forward_pre_hook(lambda _, args: (pixels,))
+        try:
+            features: tuple[Tensor, ...] = self.inception(images)
+        finally:
+            handle.remove()
+        return features
+
+
+def legacy_pixels(images: Tensor) -> Tensor:
+    """What pytorch-fid shows to Inception: uint8 (B, 3, H, W) -> (B, 3, 299, 299) in [-1, 1]."""
+    size = (INPUT, INPUT)
+    return 2 * F.interpolate(images.float() / 255, size, mode="bilinear", align_corners=False) - 1
+
+
+def to_uint8(images: Tensor, rounded: bool = True) -> Tensor:
+    """Map [-1, 1] to 0..255, rounded as when a picture is saved, or cut down as the legacy code does."""
+    pixels = (images.float() + 1) / 2 * 255
+    # a whole number may have become a little less on its way to [-1, 1] and back
+    pixels = pixels.round() if rounded else (pixels + 1e-3).floor()
+    return pixels.clamp(0, 255).to(torch.uint8)
+
+
+def tensors_sha256(network: nn.Module) -> str:
+    """Hash of all tensors of a network."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_inception(feature: Feature, weights: str | Path | None) -> nn.Module:

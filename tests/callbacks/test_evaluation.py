@@ -15,6 +15,8 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from lightning_gancompress import UserError
 from lightning_gancompress.callbacks.evaluation import Evaluation, first_of_each
+from lightning_gancompress.callbacks.measure import Measure
+from lightning_gancompress.density import Encoder, density_coverage, precision_recall
 from lightning_gancompress.metrics import distances, l1, psnr, ssim, to_uint8
 from lightning_gancompress.metrics import fid as fid_module
 
@@ -33,6 +35,8 @@ def tiny_inception(monkeypatch):
     """In place of Inception: 64 features of an image, quickly."""
 
     class Pool(nn.Module):
+        Conv2d_1a_3x3 = nn.Identity()
+
         def forward(self, images):
             assert images.dtype == torch.uint8
             return (nn.functional.adaptive_avg_pool2d(images.float() / 255, 5).flatten(1)[:, :64],)
@@ -86,12 +90,22 @@ def test_test_writes_costs_errors_and_latency(tmp_path):
     assert results["teacher_l1"] == pytest.approx(float(l1(images["student"], images["teacher"]).mean()))
     assert (results["images"], results["size"], results["phase"]) == (5, [16, 16], "finetune")
     assert student["latency_ms"]["median_ms"] > 0
-    assert results["latency"]["speedup"] > 0
+    assert results["latency"]["torch"]["speedup"] > 0
     assert trainer.callback_metrics["test/student/l1"] == pytest.approx(student["l1"])
 
     header, rule, *rows = (tmp_path / "test" / "table.md").read_text().splitlines()
     assert [cell.strip() for cell in header.split("|")[2:-1]] == [
-        *("MACs (exact)", "MACs (literature)", "Parameters", "File", "Latency", "L1", "PSNR", "SSIM"),
+        *(
+            "MACs (exact)",
+            "MACs (literature)",
+            "Parameters",
+            "File",
+            "Feature maps",
+            "Latency",
+            "L1",
+            "PSNR",
+            "SSIM",
+        ),
     ]
     assert len(rule.split("|")) == len(header.split("|"))
     assert rows[0].startswith("| teacher | 2.074e-05 G |")
@@ -155,7 +169,10 @@ def test_training_images_count_among_the_real_ones_when_asked_for(tmp_path, tiny
         assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-5)
         assert results["images"] == 5  # errors are of the test's alone
         assert results["fid_reals"] == reals
-        assert f"real images of: {reals}." in (tmp_path / "test" / "table.md").read_text()
+        assert (
+            f"{results['fid']['n_real']} real images of: {reals}."
+            in (tmp_path / "test" / "table.md").read_text()
+        )
 
 
 def test_metric_networks_stay_out_of_checkpoints(tmp_path, tiny_inception):
@@ -210,6 +227,77 @@ def test_unfinished_search_is_reported_without_latency(tmp_path):
     table = (tmp_path / "test" / "table.md").read_text()
     assert "Latency" not in table
     assert "The search isn't over" in table
+
+
+class Printed(Splits):
+    """With a fingerprint, so that the features of its real images can be kept."""
+
+    def fingerprint(self, split="train"):
+        return split
+
+
+def test_real_images_are_seen_by_inception_once(tmp_path, tiny_inception, monkeypatch):
+    seen = []
+    update = fid_module.InceptionMetrics.update
+    monkeypatch.setattr(
+        fid_module.InceptionMetrics,
+        "update",
+        lambda self, name, x: (seen.append(name), update(self, name, x)),
+    )
+    results = []
+    for run, arguments in enumerate(({}, {}, {"fid_resize": "pytorch-fid"}, {"fid_reals": "test"})):
+        arguments = {"fid_reals": "train+test", "cache_dir": str(tmp_path / "reals")} | arguments
+        evaluation = Evaluation(fid_feature=64, latency=False, **arguments)
+        make_trainer(tmp_path / str(run), evaluation).test(TinyModule(), datamodule=Printed(), verbose=False)
+        results.append(json.loads((tmp_path / str(run) / "test" / "results.json").read_text()))
+        # another resize or choice of reals is another set
+        assert ("generator/target" in seen) == (run != 1)
+        seen.clear()
+    assert results[0] == results[1]
+    assert results[0]["fid"]["n_real"] == 9
+    assert results[0]["fid"]["n_fake"] == 5
+    assert [r["fid"]["resize"] for r in results[1:3]] == ["torch-fidelity", "pytorch-fid"]
+    assert results[3]["fid"]["n_real"] == 5
+
+
+class Flat(Encoder):
+    def features(self, source, image):
+        return image.mean((2, 3))
+
+
+class Found(Measure):
+    def findings(self, trainer, pl_module, role):
+        return {"networks": {"student": {"stripes": 0.25}}, "stripes": {"role": role}}
+
+
+def test_other_encoders_and_measures_add_to_the_results(tmp_path):
+    callbacks = [Evaluation(latency=False, density_encoder=Flat()), Found()]
+    (logged,) = make_trainer(tmp_path, *callbacks).test(TinyModule(), loader(n=9), verbose=False)
+    results = json.loads((tmp_path / "test" / "results.json").read_text())
+    images = translated(TinyModule(), Pairs(9))
+    points = {name: nn.functional.normalize(x.mean((2, 3)), dim=1) for name, x in images.items()}
+    assert results["teacher_density"] == density_coverage(points["teacher"], points["student"])[0]
+    assert results["teacher_recall"] == precision_recall(points["teacher"], points["student"])[1]
+    assert results["density"] == {"encoder": "Flat", "k": 5}
+    assert results["networks"]["student"]["stripes"] == logged["test/student/stripes"] == 0.25
+    assert results["stripes"] == {"role": "generator"}
+    assert "5 neighbours in features of Flat: density" in (tmp_path / "test" / "table.md").read_text()
+
+
+def test_every_runtime_is_timed_and_one_that_fails_costs_nothing(tmp_path, monkeypatch):
+    def refuse(network):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    runtimes = ["torch", "compile", "onnx"]
+    evaluation = Evaluation(latency_runtimes=runtimes, latency_repetitions=2)
+    make_trainer(tmp_path, evaluation).test(TinyModule(), loader(), verbose=False)
+    results = json.loads((tmp_path / "test" / "results.json").read_text())
+    assert results["latency"]["compile"] == {"failed": "no compiler here"}
+    for runtime, key in (("torch", "latency_ms"), ("onnx", "latency_onnx_ms")):
+        assert {"device", "version", "speedup"} <= results["latency"][runtime].keys()
+        assert results["networks"]["student"][key]["repetitions"] == 2
+    assert "No latency: no compiler here" in (tmp_path / "test" / "table.md").read_text()
 
 
 def test_weights_without_a_feature_are_refused():

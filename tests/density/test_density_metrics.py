@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from lightning_gancompress.density import (
     kernel_density,
     nearest_neighbours,
     neighbourhood_ise,
+    precision_recall,
 )
 
 
@@ -88,3 +91,37 @@ def test_neighbourhood_ise_is_zero_for_the_teacher_itself_and_grows_with_the_dis
         neighbourhood_ise(teacher, F.normalize(teacher + s * points(50, 1), dim=1)) for s in (0.1, 0.5)
     )
     assert 0 < near < far
+
+
+def test_precision_and_recall_by_hand():
+    """Points on a line: with one neighbour the balls around 0, 1 and 10 have the radii 1, 1 and 9."""
+    reference = torch.tensor([[0.0], [1.0], [10.0]])
+    samples = torch.tensor([[-0.5], [-3.0], [30.0], [0.5]])
+    # -0.5 and 0.5 lie in the balls of 0 and 1; -3 and 30 in none (10 reaches from 1 to 19)
+    # radii of the samples: 1, 2.5, 29.5 and 1; 0 and 1 lie around -0.5 and 0.5, and 10 around 30
+    assert precision_recall(reference, samples, k=1) == (0.5, 1.0)
+
+
+def test_gaussians_of_one_kind_are_precise_and_recalled_narrow_ones_are_not_recalled():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(1500, 2, generator=generator) for _ in range(2))
+    precision, recall = precision_recall(a, b)
+    assert precision == pytest.approx(recall, abs=0.03)
+    assert precision > 0.95
+    narrow = precision_recall(a, 0.1 * b)
+    assert narrow[0] == 1.0
+    # a tenth of the width reaches to about 0.33: the share of a Gaussian within is 1 - exp(-r2/2)
+    assert narrow[1] == pytest.approx(1 - math.exp(-(0.33**2) / 2), abs=0.05)
+
+
+def test_kernel_density_is_the_integral_for_gaussians():
+    """Parzen densities of two points each on a line, integrated on a grid, against the closed form."""
+    t, s = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [2.5]])
+    h, x = 2.0, torch.linspace(-30, 30, 60001, dtype=torch.float64)
+
+    def density(points):
+        return torch.exp(-((x - points.double()) ** 2) / (2 * h**2)).mean(0) / (h * math.sqrt(2 * math.pi))
+
+    integral = torch.trapezoid((density(t) - density(s)) ** 2, x)
+    factor = 2 * h * math.sqrt(math.pi)  # 1 / the integral of a Gaussian's square
+    assert float(kernel_density(t, s, 2)) == pytest.approx(float(integral * factor), rel=1e-4)

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import urllib.error
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from lightning_gancompress import UserError
 from lightning_gancompress.metrics import InceptionMetrics, distances, to_uint8
+from lightning_gancompress.metrics import fid as fid_module
 
 
 class Pictures(Dataset):
@@ -138,3 +140,67 @@ def test_failed_download_names_the_argument(monkeypatch):
     monkeypatch.setattr(inception, "load_state_dict_from_url", download)
     with pytest.raises(UserError, match=r"no route to host.*`fid_weights`"), contextlib.redirect_stderr(None):
         InceptionMetrics(64)
+
+
+def test_numbers_are_those_of_torch_fidelitys_command_line(inception_weights, tmp_path, capsys, monkeypatch):
+    from PIL import Image
+    from torch_fidelity import fidelity
+
+    metrics = InceptionMetrics(64, inception_weights)
+    for name, images in {"fake": pictures(0, contrast=0.5), "real": pictures(1, n=14)}.items():
+        metrics.update(name, images)
+        (tmp_path / name).mkdir()
+        for number, pixels in enumerate(to_uint8(images)):
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / name / f"{number:02}.png")
+    options = {
+        "feature-layer-fid": "64",
+        "feature-layer-kid": "64",
+        "kid-subset-size": "12",
+        "batch-size": "4",
+    }
+    options |= {"input1": str(tmp_path / "fake"), "input2": str(tmp_path / "real")}
+    options |= {"feature-extractor-weights-path": str(inception_weights)}
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    words += ["--fid", "--kid", "--cpu", "--no-cache", "--silent", "--json", "--save-cpu-ram"]
+    monkeypatch.setattr("sys.argv", ["fidelity", *words])
+    fidelity.main()
+    printed = capsys.readouterr().out
+    theirs = json.loads(printed[printed.index("{") :])
+    ours = metrics.compute("fake", "real")
+    assert ours["fid_64"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
+    assert ours["kid_64"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
+
+
+def test_legacy_resize_is_pytorch_fids(inception_weights):
+    images = pictures(0, n=4)
+    legacy = InceptionMetrics(64, inception_weights, resize="pytorch-fid")
+    usual = InceptionMetrics(64, inception_weights)
+    for metrics in (legacy, usual):
+        metrics.update("a", images)
+    assert legacy.weights_sha256 == usual.weights_sha256
+    network = fid_module.load_inception(64, inception_weights)
+    # by hand: whole numbers, between 0 and 1, resized without antialiasing, between -1 and 1
+    x = ((images + 1) / 2 * 255).add(1e-3).floor() / 255
+    x = 2 * torch.nn.functional.interpolate(x, (299, 299), mode="bilinear") - 1
+    stem = [network.Conv2d_1a_3x3, network.Conv2d_2a_3x3, network.Conv2d_2b_3x3, network.MaxPool_1]
+    with torch.inference_mode():
+        for layer in stem:
+            x = layer(x)
+    assert torch.allclose(legacy.features("a"), x.mean((2, 3)), atol=1e-5)
+    assert not torch.allclose(legacy.features("a"), usual.features("a"), atol=1e-3)
+
+
+def test_no_resize_antialiases():
+    images = torch.zeros(1, 3, 4 * 299, 4 * 299, dtype=torch.uint8)
+    images[..., ::4] = 255  # every fourth column, of which a plain bilinear resize to a quarter sees none
+    assert torch.equal(fid_module.legacy_pixels(images), torch.full((1, 3, 299, 299), -1.0))
+    smooth = torch.nn.functional.interpolate(images.float(), (299, 299), mode="bilinear", antialias=True)
+    assert smooth.mean() > 60
+
+
+def test_legacy_pixels_are_cut_down():
+    values = torch.tensor([-1.0, 1.0, 0.0, 0.999]).view(1, 1, 2, 2)
+    assert to_uint8(values, rounded=False).flatten().tolist() == [0, 255, 127, 254]
+    assert to_uint8(values).flatten().tolist() == [0, 255, 128, 255]
+    every = torch.arange(256.0) / 255 * 2 - 1
+    assert torch.equal(to_uint8(every, rounded=False), torch.arange(256, dtype=torch.uint8))

@@ -1,0 +1,56 @@
+"""LPIPS, a learned perceptual distance, with its backbone from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gancompress.checkpoints.files import read_state_dict
+from lightning_gancompress.errors import UserError
+
+
+class Lpips:
+    """LPIPS (Zhang et al. 2018) as torchmetrics computes it, whose linear layers it ships.
+
+    Args:
+        weights: torchvision's AlexNet (alexnet-owt-7be5be79.pth) or VGG-16 (vgg16-397923af.pth).
+        device: Where it runs.
+
+    Attributes:
+        net: `alex` or `vgg`, by what the file holds: they are different distances.
+
+    Raises:
+        UserError: The file is missing or of another network.
+    """
+
+    def __init__(self, weights: str | Path, device: torch.device | str = "cpu") -> None:
+        from torchmetrics.functional.image.lpips import _LPIPS
+
+        state = read_state_dict(Path(weights))
+        self.net = "vgg" if "features.28.weight" in state else "alex"
+        self._network: nn.Module = _LPIPS(net=self.net, pnet_rand=True)  # type: ignore[arg-type]
+        backbone = self._network.get_submodule("net")
+        # torchmetrics cuts the backbone into slices whose layers keep their numbers
+        names = {name: f"features.{name.partition('.')[2]}" for name in backbone.state_dict()}
+        missing = sorted(set(names.values()) - state.keys())
+        if missing:
+            raise UserError(
+                f"lpips_weights: {weights} is neither torchvision's AlexNet nor its VGG-16 (there is no "
+                f"{missing[0]}): give alexnet-owt-7be5be79.pth."
+            )
+        try:
+            backbone.load_state_dict({name: state[old] for name, old in names.items()})
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"lpips_weights: {weights} does not fit {self.net} ({reason}).") from error
+        self._network.eval().to(device)
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor, reference: Tensor) -> Tensor:
+        """(B, 1 or 3, H, W) in [-1, 1] twice, at least 32 pixels -> (B,), 0 for equal images."""
+        pair = (image.float().clamp(-1, 1), reference.float().clamp(-1, 1))
+        device = next(self._network.parameters()).device
+        distances: Tensor = self._network(*(x.expand(-1, 3, -1, -1).to(device) for x in pair))
+        return distances.flatten()
