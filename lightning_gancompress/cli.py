@@ -68,7 +68,7 @@ def main(args: ArgsType = None) -> None:
 
 
 class GanCompressCLI(LightningCLI):
-    """LightningCLI for this project's modules, with two commands that train nothing: export and profile.
+    """LightningCLI for this project's modules, with commands of its own: export, profile and compare.
 
     What the user writes counts most; what it leaves open comes from the checkpoint in `--ckpt_path`, then
     from the shipped `defaults.yaml`, then from the code.
@@ -99,7 +99,8 @@ class GanCompressCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's and ours, with the arguments that don't come from the command line."""
-        return {**LightningCLI.subcommands(), "export": set(), "profile": {"model", "datamodule"}}
+        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": set()}
+        return {**LightningCLI.subcommands(), **own}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that knows the shipped configurations and reports errors as `UserError`."""
@@ -115,9 +116,12 @@ class GanCompressCLI(LightningCLI):
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        if subcommand == "export":  # needs no module, so a short help
+        if subcommand in ("export", "compare"):  # need no module, so a short help
             parser = self.init_parser(**kwargs)
             self._subcommand_method_arguments[subcommand] = parser.add_method_arguments(klass, subcommand)
+            for action in parser._actions:
+                if getattr(action, "_typehint", None) is bool:
+                    action.nargs, action.const = "?", True  # --dry_run is --dry_run=true
             return parser
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
