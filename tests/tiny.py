@@ -213,6 +213,14 @@ class Kill(Callback):
             os.kill(os.getpid(), 9)
 
 
+class KillOnce(Kill):
+    """Die likewise, but let the run that goes on pass."""
+
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        if trainer.ckpt_path is None:
+            super().on_train_batch_start(trainer, *args)
+
+
 class RankHashes(Callback):
     """Write to `hashes.json` what each rank holds after every step, epoch and at the end."""
 

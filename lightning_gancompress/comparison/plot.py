@@ -45,7 +45,9 @@ def plots(rows: list[Row], teachers: list[Row], metrics: list[str], x_axis: str)
     handles = {
         text: h for axes in panels.flat for h, text in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=2 * len(metrics), frameon=False
+    )
     files = {}
     for ending in ("png", "svg"):
         file = io.BytesIO()

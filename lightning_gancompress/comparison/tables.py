@@ -93,7 +93,7 @@ def mean_teachers(teachers: list[Row]) -> list[Row]:
 
 
 def differences(students: list[Row], teachers: list[Row]) -> list[str]:
-    """Sentences about runs that can't be compared: their protocol or their teacher is another."""
+    """What is wrong with comparing these: other protocols, other teachers, or seeds without effect."""
     found = []
     for direction in dict.fromkeys(row.direction for row in students):
         own = [row for row in students if row.direction == direction]
@@ -113,6 +113,10 @@ def differences(students: list[Row], teachers: list[Row]) -> list[str]:
                     "another teacher, other test images, or test noise."
                 )
                 break  # the other metrics will differ too
+    for (_, _, name), rows in grouped(students).items():
+        fixed = [{k: v for k, v in row.values.items() if not k.startswith("latency")} for row in rows]
+        if len(rows) > 1 and all(values == fixed[0] for values in fixed):
+            found.append(f"The seeds of {name} made no difference at all: see seed_options.")
     return found
 
 

@@ -1,0 +1,159 @@
+"""Comparisons as a user runs them: runs that die, fail, change, and are interrupted."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+
+from lightning_gancompress.cli import main
+
+FAST = ["--model.epochs=1", "--model.decay_epochs=1", "--trainer.limit_train_batches=2"]
+RANDOM = ["--trainer.callbacks=RandomChannels", "--trainer.callbacks.seed={seed}"]
+DIES = ["--trainer.callbacks+=tiny.KillOnce", "--trainer.callbacks.epoch=1", "--trainer.callbacks.batch=1"]
+TEST = ["--trainer.callbacks+=Evaluation", "--trainer.callbacks.latency=false"]
+
+
+def write(folder: Path, common: list[str], experiments: dict[str, list[str]], **more: Any) -> list[str]:
+    """Arguments of a comparison in `folder`."""
+    settings = {"output": str(folder), "common": common, "experiments": experiments, "test": TEST}
+    settings |= {"seed_options": ["--seed_everything"], "seeds": [0, 1], "metrics": ["l1", "teacher_l1"]}
+    file = folder.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(settings | more, sort_keys=False))
+    return ["compare", "--config", str(file), "--threads=1"]
+
+
+@pytest.fixture(scope="module")
+def common(unet: Path, facades: list[str]) -> list[str]:
+    model = ["--model=CompressionModule", f"--model.teacher={unet}", "--model.budget=0.3"]
+    return [*model, *facades, *tiny.QUICK, *FAST]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compare") / "all"
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path, common: list[str]) -> int | str | None:
+    """Exit code of a comparison of which one experiment dies and one can't be parsed."""
+    experiments = {"random": RANDOM, "dies": [*RANDOM, *DIES], "broken": ["--model.nonsense=1"]}
+    with pytest.raises(SystemExit) as stop:
+        main([*write(folder, common, experiments), "--jobs=2"])
+    return stop.value.code
+
+
+def record(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "command.json").read_text())
+    return found
+
+
+@pytest.mark.usefixtures("first")
+class TestOneAfterTheOther:
+    """The states of one comparison."""
+
+    def test_failures_leave_the_others_alone(self, folder: Path, first: int) -> None:
+        assert first == 1
+        for seed in (0, 1):
+            assert record(folder / f"random/seed_{seed}")["finished"] == ["fit", "test"]
+            assert record(folder / f"dies/seed_{seed}")["finished"] == []
+            assert not (folder / f"broken/seed_{seed}/test").exists()
+        log = (folder / "broken/seed_0/log.txt").read_text()
+        assert "nonsense" in log.splitlines()[-1]
+        table = (folder / "table.md").read_text()
+        assert "| random |  | 2 |" in table
+        assert "dies" not in table
+
+    def test_seeds_are_seeds(self, folder: Path) -> None:
+        rows = list(csv.DictReader((folder / "results.csv").open()))
+        assert [row["experiment"] for row in rows] == ["random", "random", "teacher"]
+        assert [row["seed"] for row in rows] == ["0", "1", ""]
+        assert rows[0]["teacher_l1"] != rows[1]["teacher_l1"]
+        assert float(rows[1]["macs_exact"]) < 0.31 * float(rows[2]["macs_exact"])
+        for ending in ("png", "svg"):
+            assert (folder / f"plot.{ending}").stat().st_size > 5000
+
+    def test_goes_on(self, folder: Path, common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        done, untested = folder / "random/seed_0", folder / "random/seed_1"
+        (untested / "test/results.json").unlink()
+        before = {run: (run / "log.txt").read_text() for run in (done, untested)}
+        args = write(folder, common, {"random": RANDOM, "dies": [*RANDOM, *DIES]})
+        main([*args, "--dry_run"])
+        words = capsys.readouterr().out.splitlines()
+        assert [line for line in words if line.startswith("#")] == [
+            "# random/seed_0: done",
+            "# dies/seed_0: resume",
+            "# random/seed_1: test",
+            "# dies/seed_1: resume",
+        ]
+        main([*args, "--jobs=2"])
+        assert (done / "log.txt").read_text() == before[done]
+        added = (untested / "log.txt").read_text().removeprefix(before[untested])
+        assert " lightning_gancompress test " in added
+        assert " lightning_gancompress fit " not in added
+        for seed in (0, 1):
+            tiny.assert_same_end(folder / f"dies/seed_{seed}", folder / f"random/seed_{seed}")
+        assert "| dies |  | 2 |" in (folder / "table.md").read_text()
+
+    def test_other_settings_are_refused(
+        self, folder: Path, common: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        args = write(folder, [*common, "--model.lr=0.1"], {"random": RANDOM})
+        code, words = tiny.fail_code(capsys, args)
+        assert code == 2
+        assert "random/seed_0 was made with other settings" in words
+        assert "--model.lr=0.1" in words
+
+    def test_other_test_settings_test_again(
+        self, folder: Path, common: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        args = write(folder, common, {"random": RANDOM}, test=[*TEST, "--trainer.limit_test_batches=1"])
+        main([*args, "--dry_run"])
+        assert "# random/seed_0: test" in capsys.readouterr().out
+
+    def test_report_of_what_is_there(self, folder: Path) -> None:
+        for path in folder.glob("random/*/command.json"):
+            path.unlink()  # as if made by other means
+        (folder / "table.md").unlink()
+        main(["compare", f"--output={folder}", "--only_report", "--metrics=[psnr]"])
+        table = (folder / "table.md").read_text()
+        assert "psnr ↑" in table
+        assert "| random |  | 2 |" in table
+
+
+def test_interrupted(
+    tmp_path: Path, common: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = write(tmp_path / "all", [*common, "--model.epochs=100"], {"long": RANDOM}, seeds=[3])
+    last = tiny.last(tmp_path / "all/long/seed_3")
+
+    def interrupt() -> None:
+        for _ in range(300):
+            if last.exists():
+                break
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code, _ = tiny.fail_code(capsys, args)
+    thread.join()
+    assert code == 130
+    assert "Stopping after this batch" in (tmp_path / "all/long/seed_3/log.txt").read_text()
+    main([*args, "--dry_run"])
+    assert "# long/seed_3: resume" in capsys.readouterr().out
+
+    with (tmp_path / "all/long/seed_3/lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        main(args)
+    assert "long/seed_3: another comparison is at work on it" in capsys.readouterr().out

@@ -1,0 +1,184 @@
+"""Means, spreads, the rule of bold, and what a table says, on numbers made by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_gancompress import UserError
+from lightning_gancompress.comparison import found_runs, plan, write_comparison
+from lightning_gancompress.comparison.results import Place
+from lightning_gancompress.comparison.statistics import Sample, pooled_std, student_t, welch, winner
+
+CLOSE, FAR = [1.0, 1.1, 1.2], [2.0, 2.1, 2.2]
+
+
+def test_sample() -> None:
+    sample = Sample.of([1.0, 2.0, 3.0])
+    assert (sample.mean, sample.std, sample.n) == (2.0, 1.0, 3)  # n - 1 in the denominator
+    assert math.isnan(Sample.of([5.0]).std)
+
+
+@pytest.mark.parametrize(("t", "freedom"), [(12.706, 1), (4.303, 2), (2.776, 4), (2.228, 10), (1.984, 100)])
+def test_student_t_of_the_tables(t: float, freedom: float) -> None:
+    assert student_t(t, freedom) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_welch_by_hand() -> None:
+    # means 1.1 and 2.1, variances 0.01: t = 1 / sqrt(0.02 / 3) = 12.247 at 4 degrees of freedom
+    assert welch(Sample.of(CLOSE), Sample.of(FAR)) == pytest.approx(2.552e-4, rel=1e-3)
+    assert welch(Sample.of([1.0]), Sample.of(FAR)) == 1
+    assert welch(Sample.of([1.0, 1.0]), Sample.of([1.0, 1.0])) == 1
+    assert welch(Sample.of([1.0, 1.0]), Sample.of([2.0, 2.0])) == 0
+
+
+def test_pooled_std() -> None:
+    # squares 2 of two values and 8 of three: (2 + 8) / (1 + 2)
+    samples = [Sample.of([1.0, 3.0]), Sample.of([0.0, 2.0, 4.0]), Sample.of([9.0])]
+    assert pooled_std(samples) == pytest.approx(math.sqrt(10 / 3))
+    assert math.isnan(pooled_std(samples[2:]))
+
+
+def test_winner() -> None:
+    samples = {"a": Sample.of(CLOSE), "b": Sample.of(FAR)}
+    assert winner(samples, lower=True) == "a"
+    assert winner(samples, lower=False) == "b"
+    assert winner(samples | {"c": Sample.of([1.15, 1.2, 1.3])}, lower=True) is None  # within the spread
+    assert winner(samples | {"c": Sample.of([9.0])}, lower=True) is None  # of one seed nobody knows
+    assert winner({"a": samples["a"]}, lower=True) is None
+
+
+@pytest.mark.parametrize(
+    "place", [Place("a", "", 0), Place("a", "0.05", 12), Place("deep/er", "600M", 1)], ids=str
+)
+def test_places_are_folders(place: Place) -> None:
+    assert Place.of(place.path) == place
+    assert Place.of(Path("a/b")) is None
+
+
+def result(output: Path, place: str, student: dict[str, Any], suffix: str = "", **more: Any) -> None:
+    """What a test leaves."""
+    networks = {"teacher": {"macs_exact": 100e6, "fid_768": 1.5}, "student": {"macs_exact": 10e6} | student}
+    file = output / place / "test" / f"results{suffix}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"phase": "finetune", "images": 7, "networks": networks} | more))
+
+
+def report(output: Path, *metrics: str) -> tuple[list[str], list[str]]:
+    """Warnings and lines of the table."""
+    warnings = write_comparison(output, found_runs(output), metrics or ("fid_*", "psnr"))
+    return warnings, (output / "table.md").read_text().splitlines()
+
+
+def test_table(tmp_path: Path) -> None:
+    for seed in range(3):
+        result(tmp_path, f"good/budget_0.1/seed_{seed}", {"fid_768": CLOSE[seed], "psnr": 20.0 + seed})
+        result(tmp_path, f"bad/budget_0.1/seed_{seed}", {"fid_768": FAR[seed], "psnr": 20.5 + seed})
+    result(tmp_path, "good/budget_0.05/seed_0", {"fid_768": 3.0, "macs_exact": 5e6, "phases": [1]})
+    warnings, lines = report(tmp_path)
+    assert warnings == []
+    assert lines[0] == "| experiment | budget | seeds | MACs (exact) | fid_768 ↓ | psnr ↑ |"
+    assert lines[2:7] == [
+        "| teacher |  |  | 100 M | 1.500 |  |",
+        "| bad | 0.1 | 3 | 10 M | 2.100 ± 0.1000 (3) | 21.500 ± 1.000 (3) |",
+        "| good | 0.1 | 3 | 10 M | **1.100** ± 0.1000 (3) | 21.000 ± 1.000 (3) |",
+        "| good | 0.05 | 1 | 5 M | 3.000 |  |",
+        "| *spread of seeds* |  |  |  | 0.1000 | 1.000 |",
+    ]
+    assert "Measured with: images 7." in lines
+    assert "Welch" in lines[-1]
+
+
+def test_csv_has_every_number(tmp_path: Path) -> None:
+    result(tmp_path, "a/seed_4", {"latency_ms": {"median_ms": 0.1 + 0.2}, "name": "x"}, teacher_l1=0.25)
+    report(tmp_path)
+    student, teacher = csv.DictReader((tmp_path / "results.csv").open())
+    assert (student["experiment"], student["seed"], student["teacher_l1"]) == ("a", "4", "0.25")
+    assert float(student["latency_ms.median_ms"]) == 0.1 + 0.2
+    assert (teacher["experiment"], teacher["fid_768"]) == ("teacher", "1.5")
+    assert "name" not in student
+
+
+def test_directions_apart(tmp_path: Path) -> None:
+    for suffix, fid in (("_AtoB", 1.0), ("_BtoA", 2.0)):
+        result(tmp_path, "a/seed_0", {"fid_768": fid}, suffix)
+    _, lines = report(tmp_path)
+    assert [line for line in lines if line.startswith("##")] == ["## AtoB", "## BtoA"]
+    assert [line.split(" | ")[4] for line in lines if line.startswith("| a")] == ["1.000 |", "2.000 |"]
+
+
+def test_what_can_not_be_compared(tmp_path: Path) -> None:
+    result(tmp_path, "a/seed_0", {"fid_768": 1.0}, fid={"feature": 768, "weights_sha256": "a" * 64})
+    result(tmp_path, "b/seed_0", {"fid_768": 1.0}, fid={"feature": 768, "weights_sha256": "b" * 64})
+    networks = {"teacher": {"macs_exact": 99e6}, "student": {"macs_exact": 10e6}}
+    result(tmp_path, "c/seed_0", {}, networks=networks, fid={"feature": 768, "weights_sha256": "a" * 64})
+    (other, teacher), lines = report(tmp_path)
+    assert f"fid.weights_sha256: {'a' * 12} in a/seed_0, c/seed_0, {'b' * 12} in b/seed_0." in other
+    assert "macs_exact from 9.9e+07 to 1e+08" in teacher
+    assert lines[0] == f"**Warning.** {other}"
+
+
+def test_seeds_without_effect(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        result(tmp_path, f"a/seed_{seed}", {"fid_768": 1.0, "latency_ms": {"median_ms": seed}})
+    assert report(tmp_path)[0] == ["The seeds of a made no difference at all: see seed_options."]
+
+
+def test_metrics_that_nobody_measured(tmp_path: Path) -> None:
+    result(tmp_path, "a/seed_0", {"fid_768": 1.0})
+    assert report(tmp_path, "miou")[0] == [
+        "None of the metrics miou has been measured; there are macs_exact, fid_768."
+    ]
+
+
+def test_damaged_results(tmp_path: Path) -> None:
+    result(tmp_path, "a/seed_0", {})
+    (tmp_path / "a/seed_0/test/results.json").write_text("{")
+    with pytest.raises(UserError, match=r"a/seed_0/test/results.json holds no results"):
+        report(tmp_path)
+
+
+def make_plan(**settings: Any) -> Any:
+    nothing: dict[str, Any] = {"seeds": [0], "budgets": [], "common": [], "test": [], "seed_options": []}
+    return plan(Path("out"), **{"experiments": {"a": None}, **nothing, **settings})
+
+
+def test_plan() -> None:
+    runs = make_plan(
+        experiments={"a": None, "b": ["policy_random.yaml", "--trainer.callbacks.seed={seed}"]},
+        seeds=[0, 1],
+        budgets=[0.1, "600M"],
+        common=["pix2pix_facades.yaml", "--x={budget}"],
+        test=["--y=1"],
+        seed_options=["--seed_everything"],
+    )
+    assert [run.place.path.as_posix() for run in runs[:3]] == [
+        "a/budget_0.1/seed_0",
+        "b/budget_0.1/seed_0",
+        "a/budget_600M/seed_0",
+    ]
+    assert runs[-1].command("test") == [
+        *("test", "--config", "pix2pix_facades.yaml", "--x=600M", "--model.budget=600M"),
+        *("--config", "policy_random.yaml", "--trainer.callbacks.seed=1", "--seed_everything=1"),
+        *("--trainer.default_root_dir=out/b/budget_600M/seed_1", "--y=1"),
+        "--ckpt_path=out/b/budget_600M/seed_1/checkpoints/last.ckpt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"experiments": {"../a": None}}, "can't be a folder"),
+        ({"experiments": {"a/budget_1": None}}, "can't be a folder"),
+        ({"common": ["nowhere.yaml"]}, "no configuration nowhere.yaml"),
+        ({"common": ["--model.lr", "0.1"]}, "--key=value"),
+    ],
+)
+def test_bad_plans(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make_plan(**settings)
