@@ -86,6 +86,7 @@ class GanCompressCLI(LightningCLI):
                 "prog": "gancompress",
                 "description": lightning_gancompress.__doc__.splitlines()[0],
                 "version": lightning_gancompress.__version__,
+                "compare": {"description": str(Trainer.compare.__doc__).partition("Args:")[0]},
                 **{name: {"default_config_files": defaults} for name in (*RUNS, "profile")},
             },
             subclass_mode_model=True,

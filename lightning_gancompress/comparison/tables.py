@@ -16,7 +16,7 @@ from lightning_gancompress.files import write_files
 
 METRICS = ("fid_*", "kid_*", "miou", "lpips", "teacher_lpips", "teacher_l1", "teacher_coverage")
 LOWER = ("fid_*", "kid_*", "*lpips*", "*l1", "*ise", "latency*", "macs_*", "params", "bytes")
-HIGHER = ("*miou", "psnr", "ssim", "*coverage", "*accuracy")
+HIGHER = ("*miou", "psnr", "ssim", "*coverage", "*precision", "*recall", "*accuracy")
 COST = "macs_exact"
 SAME = 1e-3  # relative; a teacher that is measured twice differs by rounding alone
 

@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import os
+import shlex
 import signal
 import threading
 import time
@@ -131,9 +132,7 @@ class TestOneAfterTheOther:
         assert "| random |  | 2 |" in table
 
 
-def test_interrupted(
-    tmp_path: Path, common: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted(tmp_path: Path, common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     args = write(tmp_path / "all", [*common, "--model.epochs=100"], {"long": RANDOM}, seeds=[3])
     last = tiny.last(tmp_path / "all/long/seed_3")
 
@@ -157,3 +156,17 @@ def test_interrupted(
         fcntl.flock(lock, fcntl.LOCK_EX)
         main(args)
     assert "long/seed_3: another comparison is at work on it" in capsys.readouterr().out
+
+
+def test_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ["compare", "--config", "compare_facades_128.yaml", "--seeds=[1]", "--budgets=[0.05]", "--dry_run"]
+    main(args)
+    lines = [line for line in capsys.readouterr().out.splitlines() if " fit " in line]
+    assert len(lines) > 10
+    assert len(set(lines)) == len(lines)
+    for line in lines:
+        with pytest.raises(SystemExit) as stop:
+            main([*shlex.split(line)[3:], "--print_config"])
+        assert not stop.value.code
+        assert "budget: 0.05" in capsys.readouterr().out
