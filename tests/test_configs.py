@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
+from torchvision.models import vgg16
 
 from lightning_gancompress.cli import main
 from lightning_gancompress.config_files import configs_folder
@@ -14,8 +16,10 @@ from lightning_gancompress.data import SyntheticFacades, SyntheticUnpairedFacade
 NAMES = sorted(path.name for path in configs_folder().glob("*.yaml"))
 TEACHERS = [name for name in NAMES if name.startswith("teacher_")]
 POLICIES = [name for name in NAMES if name.startswith("policy_")]
-COMPRESSIONS = [name for name in NAMES if name not in (*TEACHERS, *POLICIES, "defaults.yaml")]
-BASE = "pix2pix_facades.yaml"  # for a policy to be added to
+RECIPES = [name for name in NAMES if name.startswith("finetune_")]
+OTHERS = [name for name in NAMES if name.startswith(("compare_", "evaluate_", "defaults"))]
+COMPRESSIONS = [name for name in NAMES if name not in (*TEACHERS, *POLICIES, *RECIPES, *OTHERS)]
+BASE = "pix2pix_facades.yaml"  # for a policy or recipe to be added to
 FEW = [
     "--model.epochs=1",
     "--model.decay_epochs=0",
@@ -99,12 +103,28 @@ def test_policy_in_place_of_the_agents(
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("name", [*TEACHERS, *COMPRESSIONS, *POLICIES])
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_of_fine_tuning(
+    name: str, teachers: dict[str, Path], pictures: list[str], tmp_path: Path
+) -> None:
+    options = []
+    if name == "finetune_omgd.yaml":
+        weights = {k: v for k, v in vgg16(weights=None).state_dict().items() if k.startswith("features")}
+        torch.save(weights, tmp_path / "vgg16.pth")
+        options = [f"--model.distillation.backbone={tmp_path / 'vgg16.pth'}"]
+    names = [BASE, "policy_uniform_width.yaml", name]
+    compress(names, teachers[f"teacher_{BASE}"], pictures, tmp_path, *options)
+    rows = (tmp_path / "logs" / "version_0" / "metrics.csv").read_text()
+    assert "train/distill_" in rows
+    assert ("train/generator_gan" in rows) == (name != "finetune_omgd.yaml")  # which has no discriminator
+
+
+@pytest.mark.parametrize("name", [*TEACHERS, *COMPRESSIONS, *POLICIES, *RECIPES])
 def test_unmodified(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    base = [BASE] if name in POLICIES else []
+    base = [BASE] if name in (*POLICIES, *RECIPES) else []
     configs = [word for config in [*base, name] for word in ("--config", config)]
     with pytest.raises(SystemExit) as stop:
         main(["fit", *configs, "--print_config"])

@@ -13,6 +13,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
 
 from lightning_gancompress.callbacks import (
+    BatchNormScale,
     CollaborativePruning,
     L1Magnitude,
     PruningPolicy,
@@ -111,6 +112,92 @@ def test_l1_magnitude_drops_the_smallest_of_all_groups(
         kept = spy.masks[role] > 0
         # what fills up the rest of the budget, or the last of its group, may be smaller
         assert scores[kept].median() > scores[~kept].quantile(0.95)
+
+
+class ScaledNorms(BatchNormScale):
+    """With norm scales that are known."""
+
+    def scores(self, module: CompressionModule, role: str) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        for layer in module.bundle(role).modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.weight.data = torch.randn(layer.num_features, generator=generator)
+        scores = super().scores(module, role)
+        (side, bundle) = module.sides[role], module.bundle(role)
+        for name, channels in side.groups.layers.items():
+            layer = bundle.get_submodule(name)
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                own = channels.outputs < side.groups.total
+                assert torch.equal(scores[channels.outputs[own]], layer.weight.data.abs()[own])
+        return scores
+
+
+def test_batch_norm_scale_goes_by_the_scales(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    spy = Spy(ScaledNorms())
+    run(tmp_path, facades, unet, spy)
+    assert all(0.97 < cost <= 1 for cost in spy.costs.values())
+    # the first group of a U-Net has no norm: by its weights, around the others' mean
+    (mask, weights), *_ = spy.parts("generator")
+    assert 0 < mask.sum() < len(mask)
+    assert weights[mask > 0].min() > weights[mask == 0].max()
+
+
+def test_instance_norms_have_no_scales(tmp_path: Path, facades: list[str]) -> None:
+    plain = ["ResnetGenerator", "ngf=4", "n_blocks=1", "norm=instance"]
+    main([*tiny.teacher(tmp_path / "teacher", plain), *facades, "--trainer.max_epochs=1"])
+    with pytest.raises(UserError, match=r"BatchNormScale finds no norm in the generator .* use L1Magnitude"):
+        run(tmp_path, facades, tiny.last(tmp_path / "teacher"), BatchNormScale())
+
+
+class Weights(Callback):
+    """Notes a weight of the student after every step of the search."""
+
+    def __init__(self) -> None:
+        self.found: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        if pl_module.phase == "search":
+            networks = (pl_module.student["generator"], pl_module.student["discriminator"])
+            self.found.append(torch.cat([next(net.parameters()).flatten() for net in networks]).clone())
+
+
+@pytest.mark.parametrize("choice", ["frozen", "trained"])
+def test_weights_follow_the_masks_if_they_may(
+    choice: Any, tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    notes, policy = Weights(), CollaborativePruning(2, search_weights=choice, weights_lr=1e-3)
+    module = run(tmp_path, facades, unet, policy, notes)
+    teacher = torch.cat(
+        [next(module.teacher[role].parameters()).flatten() for role in ("generator", "discriminator")]
+    )
+    moved = [float((weights - teacher).abs().max()) for weights in notes.found]
+    assert len(moved) == 4
+    if choice == "frozen":
+        assert moved == [0.0] * 4
+    else:
+        assert 0 < moved[0] < 2e-3  # Adam's first step is as long as its rate
+        assert moved[-1] > moved[0]
+        # each side by its own loss, at its own rate: the agents' is much larger
+        assert all((weights[:n] != teacher[:n]).any() for weights in notes.found for n in (50, -50))
+
+
+@pytest.mark.parametrize("weights", ["inherited", "fresh"])
+def test_students_inherit_or_start_from_scratch(
+    weights: Any, tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    found = []
+    for number in range(2):
+        spy = Spy(UniformWidth())
+        arguments = {"student_weights": weights, "lr": 0.0}
+        module = run(tmp_path / str(number), facades, unet, spy, **arguments)
+        small, whole = (
+            nets["generator"].get_submodule("model.model.0") for nets in (module.student, module.teacher)
+        )
+        (mask, _), *_ = spy.parts("generator")
+        assert torch.equal(small.weight, whole.weight[mask > 0]) == (weights == "inherited")
+        assert float(small.weight.std()) == pytest.approx(0.02, rel=0.3) or weights == "inherited"
+        found.append(small.weight)
+    assert torch.equal(*found)
 
 
 def test_random_channels_follow_their_seed(tmp_path: Path, facades: list[str], unet: Path) -> None:

@@ -58,6 +58,27 @@ def test_through_the_border(precision: str, tmp_path: Path, unet: Path, facades:
     assert_within_budget(tmp_path / "whole", unet)
 
 
+def test_weights_of_search_and_distillation(tmp_path: Path, unet: Path, facades: list[str]) -> None:
+    args = [
+        *tiny.compression(tmp_path / "whole", unet),
+        "--trainer.callbacks.search_weights=trained",
+        "--model.distillation=Distillation",
+        "--model.distillation.features=1",
+        "--model.distillation.critic=1",
+    ]
+    assert fork([*args, *facades, *FORKED], tmp_path / "log") == 0
+    assert_ranks_agree(tmp_path / "whole", [*SEARCH, *SEARCH, *FINETUNE, *FINETUNE, "end"])
+
+
+@pytest.mark.parametrize("fresh", ["agents", "UniformWidth"])
+def test_students_from_scratch_are_equal(fresh: str, tmp_path: Path, unet: Path, facades: list[str]) -> None:
+    policy = "CollaborativePruning" if fresh == "agents" else fresh
+    args = [*tiny.compression(tmp_path / "run", unet, policy), "--model.student_weights=fresh"]
+    assert fork([*args, *facades, *FORKED], tmp_path / "log") == 0
+    found = json.loads((tmp_path / "run" / "hashes.json").read_text())
+    assert all(one == other for _, (one, other) in found)
+
+
 @pytest.mark.parametrize("task", ["pix2pix", "cyclegan"])
 def test_teacher(task: str, tmp_path: Path, facades: list[str], domains: list[str]) -> None:
     args = [*tiny.teacher(tmp_path / "run", tiny.RESNET), *facades]

@@ -35,6 +35,10 @@ def arguments(
             return [*tiny.teacher(folder, tiny.RESNET), *facades]
         if kind == "compression":
             return [*tiny.compression(folder, resnet), *facades]
+        if kind == "all weights":  # those of the search and of the distillation too
+            search = ["--trainer.callbacks.search_weights=trained"]
+            terms = ["--model.distillation=Distillation", "--model.distillation.features=1"]
+            return [*tiny.compression(folder, resnet), *search, *terms, *facades]
         if kind == "cyclegan teacher":
             return [*tiny.cyclegan_teacher(folder), *domains]
         if kind == "cyclegan alone":
@@ -67,6 +71,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, arguments: Arguments) -> Cal
         ("compression", 1, 3, "search"),
         ("compression", 2, 0, "finetune"),
         ("compression", 2, 2, "finetune"),
+        ("all weights", 1, 1, "search"),
+        ("all weights", 2, 2, "finetune"),
         ("cyclegan teacher", 0, 3, "teacher"),
         ("cyclegan", 1, 1, "search"),
         ("cyclegan", 2, 3, "finetune"),
