@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,25 @@ RECORD = "command.json"
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment with one seed, and at one budget if there are several."""
+    """One experiment with one seed, and at one budget if there are several.
+
+    Attributes:
+        settings: Of `fit` and `test`: their arguments, and what the configurations said as this was made.
+    """
 
     place: Place
     folder: Path
     fit: tuple[str, ...]
     test: tuple[str, ...]
+    settings: dict[str, Any] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", {"fit": settings_of(self.fit), "test": settings_of(self.test)})
 
     @property
     def last(self) -> Path:
         """The checkpoint from which it goes on."""
         return self.folder / "checkpoints" / "last.ckpt"
-
-    def settings(self, command: str) -> dict[str, Any]:
-        """Arguments of `fit` or `test`, and what their configurations say today."""
-        words = list(self.fit if command == "fit" else self.test)
-        configs = {
-            w: yaml.safe_load(find_config(w).read_text()) for w in words if w.endswith((".yaml", ".yml"))
-        }
-        return {"arguments": words, "configs": json.loads(json.dumps(configs, default=str))}
 
     def command(self, stage: str) -> list[str]:
         """Arguments of the command line for `fit`, its continuation `resume`, or `test`."""
@@ -59,7 +59,7 @@ class Run:
                     "another output, or tabulate what is there with --only_report=true."
                 )
             return "fit"
-        now = self.settings("fit")
+        now = self.settings["fit"]
         if record["fit"] != now:
             raise UserError(
                 f"{self.folder} was made with other settings ({changes(record['fit'], now)}): remove it to "
@@ -68,12 +68,12 @@ class Run:
         if "fit" not in record["finished"]:
             return "resume" if self.last.is_file() else "fit"
         tested = "test" in record["finished"] and any((self.folder / "test").glob("results*.json"))
-        return "done" if tested and record["test"] == self.settings("test") else "test"
+        return "done" if tested and record["test"] == self.settings["test"] else "test"
 
     def note(self, *finished: str) -> None:
         """Record the settings, and which commands have been finished with them."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = {name: self.settings(name) for name in ("fit", "test")} | {"finished": finished}
+        content = {**self.settings, "finished": finished}
         with replacing(self.folder / RECORD) as draft:
             draft.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -86,6 +86,13 @@ class Run:
             return None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} can't be read ({error}): remove the folder to run it again.") from error
+
+
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    """Arguments, and what their configurations say now."""
+    files = [word for word in words if word.endswith((".yaml", ".yml"))]
+    configs = {file: yaml.safe_load(find_config(file).read_text()) for file in files}
+    return {"arguments": list(words), "configs": json.loads(json.dumps(configs, default=str))}
 
 
 def plan(

@@ -18,7 +18,8 @@ from typing import IO, Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_gancompress.comparison.plan import Run
+from lightning_gancompress.comparison.plan import Run, settings_of
+from lightning_gancompress.errors import UserError
 
 BUSY = 75  # exit code of a run that another comparison is at work on
 PROGRAM = "lightning_gancompress"
@@ -78,18 +79,27 @@ def work(run: Run, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        stage = run.stage()
-        if stage in ("fit", "resume"):
-            run.note()
-            _call(run.command(stage))
-            run.note("fit")
-            stage = "test"
-        if stage == "test":
-            run.note("fit")
-            for old in (run.folder / "test").glob("results*.json"):
-                old.unlink()  # of other settings
-            _call(run.command("test"))
-            run.note("fit", "test")
+        try:
+            _fit_and_test(run)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+
+def _fit_and_test(run: Run) -> None:
+    """What is due of a run that this process has locked."""
+    if (settings_of(run.fit), settings_of(run.test)) != (run.settings["fit"], run.settings["test"]):
+        raise UserError("Its configurations were edited after the comparison was started: start it again.")
+    stage = run.stage()
+    if stage in ("fit", "resume"):
+        run.note()
+        _call(run.command(stage))
+    if stage != "done":
+        run.note("fit")
+        for old in (run.folder / "test").glob("results*.json"):
+            old.unlink()  # of other settings
+        _call(run.command("test"))
+        run.note("fit", "test")
 
 
 def _call(arguments: list[str]) -> None:
