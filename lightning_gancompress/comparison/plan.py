@@ -53,7 +53,7 @@ class Run:
         """
         record = self._record()
         if record is None:
-            if self.last.exists() or any((self.folder / "test").glob("results*.json")):
+            if self.last.exists() or self.results():
                 raise UserError(
                     f"{self.folder} holds a run of unknown settings (it has no {RECORD}): remove it, choose "
                     "another output, or tabulate what is there with --only_report=true."
@@ -67,8 +67,12 @@ class Run:
             )
         if "fit" not in record["finished"]:
             return "resume" if self.last.is_file() else "fit"
-        tested = "test" in record["finished"] and any((self.folder / "test").glob("results*.json"))
+        tested = "test" in record["finished"] and self.results()
         return "done" if tested and record["test"] == self.settings["test"] else "test"
+
+    def results(self) -> list[Path]:
+        """What its test has left."""
+        return list((self.folder / "test").glob("results*.json"))
 
     def note(self, *finished: str) -> None:
         """Record the settings, and which commands have been finished with them."""

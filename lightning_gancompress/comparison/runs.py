@@ -57,6 +57,8 @@ def execute(
                     process.join()
                     if process.exitcode == BUSY:
                         elsewhere.append(run)
+                    elif process.exitcode == 0 and run.stage() != "done":
+                        waiting.insert(0, run)
                     else:
                         finished(run, last_words(run, process.exitcode) if process.exitcode else None)
         except BaseException:
@@ -66,7 +68,7 @@ def execute(
 
 
 def work(run: Run, threads: int) -> None:
-    """Fit and test in this process, as far as that has not been done. Ends the process unless all is well."""
+    """Do what is due next, in this process alone: DDP leaves traces in one. Ends it unless all is well."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C comes through the parent, which may have to end all that this starts
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -80,25 +82,28 @@ def work(run: Run, threads: int) -> None:
 
         torch.set_num_threads(threads)
         try:
-            _fit_and_test(run)
+            _next_command(run)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
 
 
-def _fit_and_test(run: Run) -> None:
-    """What is due of a run that this process has locked."""
+def _next_command(run: Run) -> None:
+    """The fit or the test that is due of a run that this process has locked."""
     if (settings_of(run.fit), settings_of(run.test)) != (run.settings["fit"], run.settings["test"]):
         raise UserError("Its configurations were edited after the comparison was started: start it again.")
     stage = run.stage()
     if stage in ("fit", "resume"):
         run.note()
         _call(run.command(stage))
-    if stage != "done":
         run.note("fit")
-        for old in (run.folder / "test").glob("results*.json"):
+    elif stage == "test":
+        run.note("fit")
+        for old in run.results():
             old.unlink()  # of other settings
-        _call(run.command("test"))
+        _call(run.command(stage))
+        if not run.results():
+            raise UserError("The test has left no results: it needs the Evaluation callback.")
         run.note("fit", "test")
 
 
