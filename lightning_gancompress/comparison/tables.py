@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from lightning_gancompress.comparison.plot import plots
-from lightning_gancompress.comparison.results import Place, Row, read_rows
+from lightning_gancompress.comparison.results import Place, Row, read_rows, size_of
 from lightning_gancompress.comparison.statistics import SIGNIFICANCE, Sample, pooled_std, winner
 from lightning_gancompress.files import write_files
 
@@ -173,8 +173,7 @@ def _table(students: list[Row], teachers: list[Row], metrics: list[str]) -> list
     for row in teachers:
         values = (number(row.values[m], m) if m in row.values else "" for m in (COST, *metrics))
         table.append(["teacher", "", "", *values])
-    budgets = list(dict.fromkeys(budget for _, budget, _ in groups))
-    for group in sorted(groups, key=lambda group: budgets.index(group[1])):
+    for group in sorted(groups, key=lambda group: size_of(group[1])):
         cells = [
             cell(summaries[m].get(group), m, bold=best.get(m, {}).get(group[1]) == group)
             for m in (COST, *metrics)
