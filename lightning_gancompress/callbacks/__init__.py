@@ -13,6 +13,7 @@ from lightning_gancompress.callbacks.pruning import (
     RandomChannels,
     UniformWidth,
 )
+from lightning_gancompress.callbacks.segmentation import SegmentationScore
 from lightning_gancompress.callbacks.small_model import SmallModel
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ProgressLines",
     "PruningPolicy",
     "RandomChannels",
+    "SegmentationScore",
     "SmallModel",
     "UniformWidth",
 ]
