@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning_gancompress import commands
 from lightning_gancompress.callbacks import (
     Evaluation,
+    HtmlReport,
     ImageGrid,
     LastCheckpoint,
     PredictionWriter,
@@ -32,9 +33,9 @@ class Trainer(lightning.pytorch.Trainer):
     """Lightning's trainer, which keeps all of a run in one folder and survives being stopped.
 
     Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `ImageGrid`, `Evaluation`,
-    `PredictionWriter` and `SmallModel`, and where there is no terminal `ProgressLines`. Checkpoints are
-    written atomically. DDP looks for unused parameters, because each backward pass of a GAN touches one
-    network only.
+    `PredictionWriter`, `SmallModel` and `HtmlReport`, and where there is no terminal `ProgressLines`.
+    Checkpoints are written atomically. DDP looks for unused parameters, because each backward pass of a GAN
+    touches one network only.
 
     Args:
         default_root_dir: The run's folder: checkpoints, images, logs, predictions.
@@ -66,7 +67,13 @@ class Trainer(lightning.pytorch.Trainer):
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:
             logger = CSVLogger(root, name="logs") if logger is None or logger is True else logger
-            defaults: list[Callback] = [ImageGrid(), Evaluation(), PredictionWriter(), SmallModel()]
+            defaults: list[Callback] = [
+                ImageGrid(),
+                Evaluation(),
+                PredictionWriter(),
+                SmallModel(),
+                HtmlReport(),
+            ]
             if enable_checkpointing is not False and not any(keeps_last(c) for c in callbacks):
                 defaults.append(LastCheckpoint())
             if enable_progress_bar is not False and not sys.stdout.isatty():

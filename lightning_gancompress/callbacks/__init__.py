@@ -2,6 +2,7 @@
 
 from lightning_gancompress.callbacks.collaborative import CollaborativePruning
 from lightning_gancompress.callbacks.evaluation import Evaluation
+from lightning_gancompress.callbacks.html_report import HtmlReport
 from lightning_gancompress.callbacks.images import ImageGrid
 from lightning_gancompress.callbacks.last_checkpoint import LastCheckpoint
 from lightning_gancompress.callbacks.prediction import PredictionWriter
@@ -20,6 +21,7 @@ __all__ = [
     "BatchNormScale",
     "CollaborativePruning",
     "Evaluation",
+    "HtmlReport",
     "ImageGrid",
     "L1Magnitude",
     "LastCheckpoint",

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from lightning_gancompress.files import write_files
 from lightning_gancompress.metrics import to_uint8
+from lightning_gancompress.report.pictures import GAP, HEADER
 from lightning_gancompress.tasks import suffix
-
-GAP = 2  # pixels between pictures
-HEADER = 14  # pixels: one line of the default font
 
 
 class ImageGrid(Callback):

@@ -1,0 +1,67 @@
+"""The logged curves of a run, which may have been resumed."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+Curve = list[tuple[int, float]]
+Row = dict[str, float]
+
+FINETUNE = re.compile(r"train/(generator|discriminator(_\w+)?_(real|fake))$")
+
+
+def read_curves(logs: Path) -> dict[str, Curve]:
+    """Points (step, value) by name, from `version_*/metrics.csv` of Lightning's CSVLogger.
+
+    Where a resumed run repeats steps, what it logged replaces what had been logged before.
+    """
+    rows: list[Row] = []
+    for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:] or 0)):
+        rows = merge(rows, read_rows(path))
+    curves: dict[str, Curve] = {}
+    for row in sorted(rows, key=lambda row: row["step"]):
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
+                curves.setdefault(name, []).append((int(row["step"]), value))
+    return curves
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The finite numbers of each row that has a step."""
+    with path.open(newline="") as file:
+        rows = [dict(numbers(row)) for row in csv.DictReader(file)]
+    return [row for row in rows if "step" in row]
+
+
+def numbers(row: dict[str, str]) -> Iterable[tuple[str, float]]:
+    """What can be drawn: no empty cells, no NaN."""
+    for name, text in row.items():
+        try:
+            value = float(text)
+        except (TypeError, ValueError):
+            continue
+        if math.isfinite(value):
+            yield name, value
+
+
+def merge(earlier: list[Row], later: list[Row]) -> list[Row]:
+    """Both, but of the earlier only what came before the later's first step of training.
+
+    A log without training, that of a test, adds nothing.
+    """
+    trained = [row for row in later if any(name.startswith("train/") for name in row)]
+    if not trained:
+        return earlier
+    first = min(row["step"] for row in trained)
+    return [row for row in earlier if row["step"] < first] + later
+
+
+def border(curves: dict[str, Curve]) -> float | None:
+    """The step between search and fine-tuning, or None where only one of them was logged."""
+    search = [points[-1][0] for name, points in curves.items() if name.startswith(("cost/", "search/"))]
+    tuned = [points[0][0] for name, points in curves.items() if FINETUNE.match(name)]
+    return (max(search) + min(tuned)) / 2 if search and tuned else None
