@@ -68,7 +68,7 @@ def main(args: ArgsType = None) -> None:
 
 
 class GanCompressCLI(LightningCLI):
-    """LightningCLI for this project's modules, with commands of its own: export, profile and compare.
+    """LightningCLI for this project's modules, with commands of its own: export, profile, compare, report.
 
     What the user writes counts most; what it leaves open comes from the checkpoint in `--ckpt_path`, then
     from the shipped `defaults.yaml`, then from the code.
@@ -100,7 +100,7 @@ class GanCompressCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's and ours, with the arguments that don't come from the command line."""
-        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": set()}
+        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": set(), "report": set()}
         return {**LightningCLI.subcommands(), **own}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -117,7 +117,7 @@ class GanCompressCLI(LightningCLI):
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        if subcommand in ("export", "compare"):  # need no module, so a short help
+        if subcommand in ("export", "compare", "report"):  # need no module, so a short help
             parser = self.init_parser(**kwargs)
             self._subcommand_method_arguments[subcommand] = parser.add_method_arguments(klass, subcommand)
             for action in parser._actions:

@@ -1,4 +1,4 @@
-"""What the command line does besides Lightning's commands: export, profile and compare."""
+"""What the command line does besides Lightning's commands: export, profile, compare and report."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CHECKPOINT_KEY, CompressionModule, GANModule
 from lightning_gancompress.networks import BatchNorm, blank_image, pixels
 from lightning_gancompress.pruning import LayerCost, layer_costs
+from lightning_gancompress.report import write_page
 from lightning_gancompress.tasks import suffix
 
 Size = int | tuple[int, int]
@@ -165,6 +166,15 @@ def compare(
             print_lines(command_line(run.command(command)) for command in commands)
         return
     _run_all(folder, stages, metrics, jobs, threads or max(1, (os.cpu_count() or 1) // jobs))
+
+
+def report(folder: str) -> None:
+    """Draw the page of a compression again, from the files of its run.
+
+    Args:
+        folder: The run's, with `checkpoints/last.ckpt`.
+    """
+    print(f"Wrote {write_page(folder)}")
 
 
 # -- comparing --------------------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ class Trainer(lightning.pytorch.Trainer):
     export = staticmethod(commands.export)
     profile = staticmethod(commands.profile)
     compare = staticmethod(commands.compare)
+    report = staticmethod(commands.report)
 
     def _run(self, model: LightningModule, ckpt_path: Any = None, *args: Any, **kwargs: Any) -> Any:
         # Lightning sets it after the setup hooks, which must already know whether a run is resumed

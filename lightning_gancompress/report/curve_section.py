@@ -16,6 +16,9 @@ from lightning_gancompress.report.curves import Curve, border
 DRAW = math.log(2)  # cross-entropy of a critic that can't tell
 
 
+DRAWS = {"vanilla": DRAW, "lsgan": 0.25}  # by gan_mode, of either loss
+
+
 class Axis(TypedDict):
     """What all charts share: the steps of the run, and the border within."""
 
@@ -31,7 +34,11 @@ def curve_section(curves: Mapping[str, Curve], made: Mapping[str, Any], full: fl
         words = "No curves were logged where this page looks for them: logs/version_*/metrics.csv."
         return f'{head}<p class="soft">{words}</p></section>'
     axis: Axis = {"span": (0, max(steps)), "split": border(curves)}
-    charts = [budget(curves, made, full, axis), *balances(curves, axis), *losses(curves, axis)]
+    charts = [
+        budget(curves, made, full, axis),
+        *balances(curves, DRAWS.get(str(made.get("gan_mode"))), axis),
+        *losses(curves, axis),
+    ]
     return f'{head}<div class="charts">{"".join(charts)}</div></section>'
 
 
@@ -58,7 +65,7 @@ def budget(curves: Mapping[str, Curve], made: Mapping[str, Any], full: float, ax
     return chart(title, "MACs kept by the sampled masks; at the border they are cut to the budget.", drawing)
 
 
-def balances(curves: Mapping[str, Curve], axis: Axis) -> list[str]:
+def balances(curves: Mapping[str, Curve], draw: float | None, axis: Axis) -> list[str]:
     """Who leads: the critic's losses in search and fine-tuning beside those of a draw."""
     found = []
     searched = curves.get("train/discriminator_density")
@@ -68,26 +75,25 @@ def balances(curves: Mapping[str, Curve], axis: Axis) -> list[str]:
         words = "Below the dashed line it tells student from teacher; on it, it is a draw."
         drawing = line_chart(title, drawn, {"draw 0.69": (DRAW, "")}, **axis)
         found.append(chart(title, words, drawing))
-    for side in dict.fromkeys(
-        m[1] for name in curves if (m := re.match(r"train/(discriminator\w*)_real", name))
-    ):
+    levels = {f"draw {draw:.2f}": (draw, "")} if draw else {}
+    matches = [re.match(r"train/(discriminator\w*)_real", name) for name in curves]
+    for side in [match[1] for match in matches if match]:
         pair = {
             end: (curves[f"train/{side}_{end}"], f"discriminator {css}")
             for end, css in (("real", ""), ("fake", "alt"))
             if f"train/{side}_{end}" in curves
         }
         title = f"{side.replace('_', ' ').capitalize()} in the fine-tuning"
-        words = "Its losses on real and generated images; at 0.69 (cross-entropy) it can\u2019t tell."
-        found.append(chart(title, words, line_chart(title, pair, {"draw 0.69": (DRAW, "")}, **axis)))
+        words = "Its losses on real and generated images, which meet at a draw where it can\u2019t tell."
+        found.append(chart(title, words, line_chart(title, pair, levels, **axis)))
     return found
 
 
 def losses(curves: Mapping[str, Curve], axis: Axis) -> list[str]:
     """One small chart for each loss of the generators, which differ in scale."""
     found = []
-    names = [
-        n for n in curves if re.match(r"train/(generator|teacher|task|distill)", n) and "budget" not in n
-    ]
+    drawn = re.compile(r"train/(?!discriminator|lr$|\w*budget)|val/(\w+/)?(teacher_)?l1$")
+    names = [name for name in curves if drawn.match(name)]
     for name in sorted(names):
         where, _, loss = name.partition("/")
         label = loss.replace("_", " ").replace("l1", "L1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 Curve = list[tuple[int, float]]
@@ -60,7 +60,7 @@ def merge(earlier: list[Row], later: list[Row]) -> list[Row]:
     return [row for row in earlier if row["step"] < first] + later
 
 
-def border(curves: dict[str, Curve]) -> float | None:
+def border(curves: Mapping[str, Curve]) -> float | None:
     """The step between search and fine-tuning, or None where only one of them was logged."""
     search = [points[-1][0] for name, points in curves.items() if name.startswith(("cost/", "search/"))]
     tuned = [points[0][0] for name, points in curves.items() if FINETUNE.match(name)]

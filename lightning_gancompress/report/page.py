@@ -49,10 +49,11 @@ def write_page(folder: str | Path, networks: Networks | None = None, phase: str 
     if not roles:
         raise UserError(f"{folder} holds no compression: there is no student's generator in its checkpoint.")
     found = {role: read_role(folder, networks, role) for role in roles}
+    made = settings(found) | {"gan_mode": gan_mode(folder, roles[0])}
     parts = [header(found, networks, phase)]
     parts += [picture_section(folder, found)]
     parts += [channel_section(networks, roles)]
-    parts += [curve_section(read_curves(folder / "logs"), settings(found), full_macs(found))]
+    parts += [curve_section(read_curves(folder / "logs"), made, full_macs(found))]
     parts += [quality_section(folder, found)]
     parts += [making_section(folder, found, networks)]
     title = f"Compression of {type(networks[f'teacher.{roles[0]}']).__name__}"
@@ -116,6 +117,13 @@ def costs(network: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
 def settings(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Where the small generators come from, as saved with them."""
     return dict(next(iter(found.values()))["description"].get("provenance", {}))
+
+
+def gan_mode(folder: Path, role: str) -> str:
+    """The adversarial loss of the fine-tuning: as set, else the task's default."""
+    config = folder / "config.yaml"
+    found = re.search(r"gan_mode: (\w+)", config.read_text()) if config.is_file() else None
+    return found[1] if found else ("vanilla" if role == "generator" else "lsgan")
 
 
 def full_macs(found: Mapping[str, Mapping[str, Any]]) -> float:
