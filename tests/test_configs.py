@@ -113,6 +113,7 @@ def test_recipe_of_fine_tuning(
         torch.save(weights, tmp_path / "vgg16.pth")
         options = [f"--model.distillation.backbone={tmp_path / 'vgg16.pth'}"]
     names = [BASE, "policy_uniform_width.yaml", name]
+    options.append("--trainer.log_every_n_steps=1")
     compress(names, teachers[f"teacher_{BASE}"], pictures, tmp_path, *options)
     rows = (tmp_path / "logs" / "version_0" / "metrics.csv").read_text()
     assert "train/distill_" in rows

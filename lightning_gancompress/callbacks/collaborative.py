@@ -28,6 +28,7 @@ from lightning_gancompress.density import (
 )
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
+from lightning_gancompress.modules.distillation import critic_distances
 from lightning_gancompress.modules.image_cache import ImageCache
 from lightning_gancompress.pruning import Side
 from lightning_gancompress.tasks import Images
@@ -50,6 +51,7 @@ class CollaborativePruning(PruningPolicy):
             0 asks for it from the first step.
         feedback: Whether each agent sees what its peer kept.
         temperature: Of the relaxed masks.
+        settle: Fraction of the search, at its end, in which masks are drawn without noise.
         neighbours: Nearest others that make up a neighbourhood.
         members: Images drawn from a neighbourhood for a step; a batch holds `data.search_batch_size` images.
         adversarial_weight: Weight of the adversarial density objective.
@@ -59,6 +61,8 @@ class CollaborativePruning(PruningPolicy):
         comparison: What the critic compares an image with: its neighbourhood, the whole batch, or nothing.
         kernel_weight: Weight of the kernel density objective; None is 1 where no discriminator can judge,
             else 0.
+        critic_weight: Weight of the L1 distance of feature maps inside the teacher's whole discriminator,
+            which looks at both images: texture counts there more than in pixels.
         teacher_weight: Weight of the L1 distance to the teacher's images.
         task_weight: Weight of the task's own losses against the real targets.
         encoder: Feature space of the neighbourhoods; None is the teacher's discriminator, or without one
@@ -76,6 +80,7 @@ class CollaborativePruning(PruningPolicy):
         budget_ramp: float = 0.6,
         feedback: bool = True,
         temperature: float = 0.4,
+        settle: float = 0.0,
         neighbours: int = 5,
         members: int = 4,
         search_weights: Literal["frozen", "trained"] = "frozen",
@@ -83,6 +88,7 @@ class CollaborativePruning(PruningPolicy):
         adversarial_weight: float = 1.0,
         comparison: Comparison = "local",
         kernel_weight: float | None = None,
+        critic_weight: float = 0.0,
         teacher_weight: float = 10.0,
         task_weight: float = 0.0,
         encoder: Encoder | None = None,
@@ -96,18 +102,21 @@ class CollaborativePruning(PruningPolicy):
                 f"members: {members} images can't be drawn from a neighbourhood of {neighbours + 1}: choose "
                 "at most neighbours + 1."
             )
-        if not any((adversarial_weight, kernel_weight, teacher_weight, task_weight)):
+        if not 0 <= settle <= 1:
+            raise UserError(f"settle: {settle} is no fraction of the search; choose a number from 0 to 1.")
+        if not any((adversarial_weight, kernel_weight, critic_weight, teacher_weight, task_weight)):
             raise UserError(
-                "adversarial_weight, kernel_weight, teacher_weight and task_weight are all 0, so the "
-                "generator's agent would see nothing but its budget: raise one of them."
+                "adversarial_weight, kernel_weight, critic_weight, teacher_weight and task_weight are all 0, "
+                "so the generator's agent would see nothing but its budget: raise one of them."
             )
         self.search_epochs = search_epochs
         self.lr = lr
         self.budget_weight, self.budget_ramp = budget_weight, budget_ramp
-        self.feedback, self.temperature = feedback, temperature
+        self.feedback, self.temperature, self.settle = feedback, temperature, settle
         self.neighbours, self.members = neighbours, members
         self.adversarial_weight, self.comparison = adversarial_weight, comparison
-        self.kernel_weight, self.teacher_weight, self.task_weight = kernel_weight, teacher_weight, task_weight
+        self.kernel_weight, self.critic_weight = kernel_weight, critic_weight
+        self.teacher_weight, self.task_weight = teacher_weight, task_weight
         self.search_weights, self.weights_lr = search_weights, weights_lr
         self.encoder = encoder
         self.cache_dir, self.teacher_cache_gb = cache_dir, teacher_cache_gb
@@ -128,6 +137,10 @@ class CollaborativePruning(PruningPolicy):
             module.agents[role] = PruningAgent(sizes[role], sizes.get(PEER[role]) if self.feedback else None)
             module.bundle(role).requires_grad_(self.search_weights == "trained")
         if not len(module.bundle("discriminator")):
+            if self.critic_weight:
+                raise UserError(
+                    "critic_weight looks through the teacher's discriminator, and there is none: set it to 0."
+                )
             if not (self._kernel_weight(module) or self.teacher_weight or self.task_weight):
                 raise UserError(
                     "adversarial_weight acts through a discriminator, and the teacher has none: raise "
@@ -214,8 +227,9 @@ class CollaborativePruning(PruningPolicy):
         if module is None:
             return
         drawn = {}
+        noisy = self._progress(module, batch_idx) < 1 - self.settle
         for number, (role, side) in enumerate(module.sides.items()):
-            noise = gumbel(side.groups.total, (module.step_seed(batch_idx), number))
+            noise = gumbel(side.groups.total, (module.step_seed(batch_idx), number)) if noisy else None
             soft = relax(self._logits(module, role), noise, self.temperature)
             drawn[role] = binarize(soft, side.groups.sizes, side.min_channels)
         for role, mask in drawn.items():
@@ -223,8 +237,7 @@ class CollaborativePruning(PruningPolicy):
 
     def search_step(self, module: CompressionModule, batch: dict[str, Any], batch_idx: int) -> None:
         """Losses of both sides; each loss reaches only the agent of its own side."""
-        epochs = module.current_epoch + batch_idx / module.trainer.num_training_batches
-        progress = epochs / (self.search_epochs * self.budget_ramp) if self.budget_ramp else 1.0
+        progress = self._progress(module, batch_idx) / self.budget_ramp if self.budget_ramp else 1.0
         task, student = module.task, module.student
         if self.task_weight:
             batch = module.with_targets(batch)
@@ -271,6 +284,9 @@ class CollaborativePruning(PruningPolicy):
                         theirs = self._encoders[role](view["source"], teacher_images[role])
                     distances.append(kernel_density(theirs, ours, self.members))
             terms["generator_kernel"] = kernel_weight, torch.stack(distances).mean()
+        if self.critic_weight:
+            far = critic_distances(task, module.teacher, batch, images, teacher_images)
+            terms["critic"] = self.critic_weight, torch.stack(far).mean()
         if self.teacher_weight:
             terms["teacher_l1"] = self.teacher_weight, task.reconstruction(images, teacher_images)
         if self.task_weight:
@@ -342,6 +358,11 @@ class CollaborativePruning(PruningPolicy):
         if isinstance(pl_module, CompressionModule) and pl_module.policy is self:
             return pl_module if pl_module.phase == "search" else None
         return None
+
+    def _progress(self, module: CompressionModule, batch_idx: int) -> float:
+        """Fraction of the search that lies behind."""
+        epochs: float = module.current_epoch + batch_idx / module.trainer.num_training_batches
+        return epochs / self.search_epochs
 
     @staticmethod
     def _logits(module: CompressionModule, role: str) -> Tensor:
