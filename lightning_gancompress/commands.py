@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json as json_format
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+import torch
 from lightning.pytorch import LightningDataModule
 from rich.console import Console
 from rich.table import Table
@@ -139,7 +139,8 @@ def compare(
         seed_options: Options that get the seed. `--data.seed` means order and augmentation of the images;
             leave it out for data modules that have none, and for generated pictures, which it would change.
         jobs: Runs at once.
-        threads: CPU threads of each; the machine's by the number of jobs unless given.
+        threads: CPU threads of each; the cores this process may use, or OMP_NUM_THREADS, by the number of
+            jobs unless given.
         only_report: Tabulate the runs in `output`, however they were made, and run nothing.
         dry_run: Print the commands, and run nothing.
     """
@@ -165,7 +166,7 @@ def compare(
             commands = {"done": [], "test": ["test"]}.get(stage, [stage, "test"])
             print_lines(command_line(run.command(command)) for command in commands)
         return
-    _run_all(folder, stages, metrics, jobs, threads or max(1, (os.cpu_count() or 1) // jobs))
+    _run_all(folder, stages, metrics, jobs, threads or max(1, torch.get_num_threads() // jobs))
 
 
 def report(folder: str) -> None:

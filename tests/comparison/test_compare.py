@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 import yaml
 
 from lightning_gancompress.cli import main
@@ -170,3 +171,20 @@ def test_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
             main([*shlex.split(line)[3:], "--print_config"])
         assert not stop.value.code
         assert "budget: 0.05" in capsys.readouterr().out
+
+
+def test_runs_share_the_cores_of_the_process(
+    tmp_path: Path, common: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(
+        "lightning_gancompress.commands.execute", lambda runs, jobs, threads, _: found.append(threads) or []
+    )
+    before = torch.get_num_threads()
+    try:
+        for available, jobs in ((6, 2), (1, 4)):
+            torch.set_num_threads(available)
+            main([*write(tmp_path / "all", common, {"random": RANDOM})[:-1], f"--jobs={jobs}"])
+    finally:
+        torch.set_num_threads(before)
+    assert found == [3, 1]
