@@ -125,8 +125,9 @@ def compare(
     Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, with its words in log.txt. What is
     done is not done again: the same command goes on after Ctrl-C or a failure, and works on several machines
     at once where these share a file system with locks. After each run OUTPUT gets results.csv, table.md,
-    plot.png and plot.svg. Arguments of a run are configurations (`*.yaml`) and options (`--key=value`), in
-    which {seed} and {budget} stand for those of the run.
+    plot.png (quality against MACs) and search.png (both sides' losses during the searches).
+    Arguments of a run are configurations (`*.yaml`) and options (`--key=value`), in which {seed} and {budget}
+    stand for those of the run.
 
     Args:
         output: The comparison's folder.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from lightning_gancompress.comparison.plot import plots
+from lightning_gancompress.comparison.plot import plots, search_curves
 from lightning_gancompress.comparison.results import Place, Row, read_rows, size_of
 from lightning_gancompress.comparison.statistics import SIGNIFICANCE, Sample, pooled_std, winner
 from lightning_gancompress.files import write_files
@@ -24,7 +24,10 @@ Group = tuple[str, str, str]
 
 
 def write_comparison(output: Path, places: list[Place], metrics: Sequence[str] = METRICS) -> list[str]:
-    """Write `results.csv`, `table.md`, `plot.png` and `plot.svg` of the runs at `places` into `output`.
+    """Write tables and plots of the runs at `places` into `output`.
+
+    They are `results.csv`, `table.md`, `plot` (quality against MACs) and, where there were searches, `search`
+    (their curves), each as `.png` and `.svg`.
 
     Args:
         output: The comparison's folder.
@@ -48,10 +51,9 @@ def write_comparison(output: Path, places: list[Place], metrics: Sequence[str] =
         output / "results.csv": csv_file(students, means).encode(),
         output / "table.md": markdown(students, means, chosen, warnings).encode(),
     }
-    if students and chosen:
-        files |= {
-            output / name: content for name, content in plots(students, means, chosen, x_axis=COST).items()
-        }
+    drawn = plots(students, means, chosen, x_axis=COST) if students and chosen else {}
+    drawn |= search_curves(output, places)
+    files |= {output / name: content for name, content in drawn.items()}
     write_files(files)
     return warnings
 

@@ -12,6 +12,7 @@ import pytest
 
 from lightning_gancompress import UserError
 from lightning_gancompress.comparison import found_runs, plan, write_comparison
+from lightning_gancompress.comparison.plot import _over_seeds
 from lightning_gancompress.comparison.results import Place
 from lightning_gancompress.comparison.statistics import Sample, pooled_std, student_t, welch, winner
 
@@ -102,6 +103,34 @@ def test_csv_has_every_number(tmp_path: Path) -> None:
     assert float(student["latency_ms.median_ms"]) == 0.1 + 0.2
     assert (teacher["experiment"], teacher["fid_768"]) == ("teacher", "1.5")
     assert "name" not in student
+
+
+def log(output: Path, place: str, losses: dict[int, float]) -> None:
+    """What a search logs."""
+    file = output / place / "logs" / "version_0" / "metrics.csv"
+    file.parent.mkdir(parents=True)
+    lines = [f"{step},{loss}" for step, loss in losses.items()]
+    file.write_text("\n".join(["step,train/discriminator_density", *lines, ""]))
+
+
+def test_curves_of_searches(tmp_path: Path) -> None:
+    for seed in range(2):
+        result(tmp_path, f"a/seed_{seed}", {"fid_768": 1.0 + seed})
+    report(tmp_path)
+    assert (tmp_path / "plot.svg").exists()
+    assert not (tmp_path / "search.svg").exists()
+    log(tmp_path, "a/seed_0", {49: 0.5, 99: 0.25})
+    report(tmp_path)
+    one = (tmp_path / "search.svg").read_bytes()
+    log(tmp_path, "a/seed_1", {49: 0.75, 149: 0.1})
+    report(tmp_path)
+    assert (tmp_path / "search.svg").read_bytes() != one
+    assert (tmp_path / "search.png").stat().st_size > 1000
+
+
+def test_curves_meet_where_all_seeds_have_points() -> None:
+    curves = [[(49, 0.5), (99, 0.25)], [(49, 0.75), (149, 0.1)], [(49, 1.0)]]
+    assert list(_over_seeds(curves)) == [(49, 0.5, 0.75, 1.0)]
 
 
 def test_directions_apart(tmp_path: Path) -> None:
