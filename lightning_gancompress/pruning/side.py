@@ -89,13 +89,15 @@ class Side(nn.Module):
         return mask.to(scores.device)
 
     def penalty(self, mask: Tensor, progress: float) -> Tensor:
-        """Budget penalty of a mask when the budget falls linearly from the whole network.
+        """Budget penalty of a mask when the budget falls by equal factors from the whole network.
+
+        Equal differences would rush through the small networks: from a fifth to a twentieth in 7 % of the fall.
 
         Args:
             mask: `(total,)`, may carry gradients.
             progress: 0 asks for nothing yet, 1 for the whole budget.
         """
-        target = self.cost.full + (self.budget - self.cost.full) * min(progress, 1.0)
+        target = self.cost.full * (self.budget / self.cost.full) ** min(progress, 1.0)
         return budget_penalty(self.cost(mask), target)
 
     def kept_macs(self) -> float:

@@ -63,12 +63,12 @@ def test_a_budget_is_not_above_the_teacher(value):
         parse_budget(value, 6_000_000_000)
 
 
-def test_penalty_is_the_log_of_the_excess():
+def test_penalty_is_the_log_of_what_is_too_much_or_left_unused():
     macs = torch.tensor([50.0, 100.0, 200.0, 1000.0], requires_grad=True)
     penalty = budget_penalty(macs, 100)
-    torch.testing.assert_close(penalty, torch.tensor([0.0, 0.0, math.log(2), math.log(10)]))
+    torch.testing.assert_close(penalty, torch.tensor([math.log(2), 0.0, math.log(2), math.log(10)]))
     penalty.sum().backward()
-    torch.testing.assert_close(macs.grad[[0, 2, 3]], torch.tensor([0.0, 1 / 200, 1 / 1000]))
+    torch.testing.assert_close(macs.grad[[0, 2, 3]], torch.tensor([-1 / 50, 1 / 200, 1 / 1000]))
 
 
 # -- the channels that meet it -------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_the_penalty_falls_due_with_progress(network):
     side = Side("generator", network, inputs(network), 0.5)
     whole = torch.ones(side.groups.total, requires_grad=True)
     assert side.penalty(whole, 0.0).item() == 0
-    assert side.penalty(whole, 0.5).item() == pytest.approx(-math.log(0.75), rel=1e-3)
+    assert side.penalty(whole, 0.5).item() == pytest.approx(-math.log(0.5) / 2, rel=1e-3)
     assert side.penalty(whole, 1.0).item() == pytest.approx(-math.log(0.5), rel=1e-3)
     assert side.penalty(whole, 3.0).item() == side.penalty(whole, 1.0).item()
     side.penalty(whole, 1.0).backward()
