@@ -28,7 +28,6 @@ from lightning_gancompress.density import (
 )
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
-from lightning_gancompress.modules.distillation import critic_distances
 from lightning_gancompress.modules.image_cache import ImageCache
 from lightning_gancompress.pruning import Side
 from lightning_gancompress.tasks import Images
@@ -61,8 +60,6 @@ class CollaborativePruning(PruningPolicy):
         comparison: What the critic compares an image with: its neighbourhood, the whole batch, or nothing.
         kernel_weight: Weight of the kernel density objective; None is 1 where no discriminator can judge,
             else 0.
-        critic_weight: Weight of the L1 distance of feature maps inside the teacher's whole discriminator,
-            which looks at both images: texture counts there more than in pixels.
         teacher_weight: Weight of the L1 distance to the teacher's images.
         task_weight: Weight of the task's own losses against the real targets.
         encoder: Feature space of the neighbourhoods; None is the teacher's discriminator, or without one
@@ -88,7 +85,6 @@ class CollaborativePruning(PruningPolicy):
         adversarial_weight: float = 0.1,
         comparison: Comparison = "local",
         kernel_weight: float | None = None,
-        critic_weight: float = 0.0,
         teacher_weight: float = 10.0,
         task_weight: float = 0.0,
         encoder: Encoder | None = None,
@@ -104,10 +100,10 @@ class CollaborativePruning(PruningPolicy):
             )
         if not 0 <= settle <= 1:
             raise UserError(f"settle: {settle} is no fraction of the search; choose a number from 0 to 1.")
-        if not any((adversarial_weight, kernel_weight, critic_weight, teacher_weight, task_weight)):
+        if not any((adversarial_weight, kernel_weight, teacher_weight, task_weight)):
             raise UserError(
-                "adversarial_weight, kernel_weight, critic_weight, teacher_weight and task_weight are all 0, "
-                "so the generator's agent would see nothing but its budget: raise one of them."
+                "adversarial_weight, kernel_weight, teacher_weight and task_weight are all 0, so the "
+                "generator's agent would see nothing but its budget: raise one of them."
             )
         self.search_epochs = search_epochs
         self.lr = lr
@@ -115,8 +111,7 @@ class CollaborativePruning(PruningPolicy):
         self.feedback, self.temperature, self.settle = feedback, temperature, settle
         self.neighbours, self.members = neighbours, members
         self.adversarial_weight, self.comparison = adversarial_weight, comparison
-        self.kernel_weight, self.critic_weight = kernel_weight, critic_weight
-        self.teacher_weight, self.task_weight = teacher_weight, task_weight
+        self.kernel_weight, self.teacher_weight, self.task_weight = kernel_weight, teacher_weight, task_weight
         self.search_weights, self.weights_lr = search_weights, weights_lr
         self.encoder = encoder
         self.cache_dir, self.teacher_cache_gb = cache_dir, teacher_cache_gb
@@ -137,10 +132,6 @@ class CollaborativePruning(PruningPolicy):
             module.agents[role] = PruningAgent(sizes[role], sizes.get(PEER[role]) if self.feedback else None)
             module.bundle(role).requires_grad_(self.search_weights == "trained")
         if not len(module.bundle("discriminator")):
-            if self.critic_weight:
-                raise UserError(
-                    "critic_weight looks through the teacher's discriminator, and there is none: set it to 0."
-                )
             if not (self._kernel_weight(module) or self.teacher_weight or self.task_weight):
                 raise UserError(
                     "adversarial_weight acts through a discriminator, and the teacher has none: raise "
@@ -284,9 +275,6 @@ class CollaborativePruning(PruningPolicy):
                         theirs = self._encoders[role](view["source"], teacher_images[role])
                     distances.append(kernel_density(theirs, ours, self.members))
             terms["generator_kernel"] = kernel_weight, torch.stack(distances).mean()
-        if self.critic_weight:
-            far = critic_distances(task, module.teacher, batch, images, teacher_images)
-            terms["critic"] = self.critic_weight, torch.stack(far).mean()
         if self.teacher_weight:
             terms["teacher_l1"] = self.teacher_weight, task.reconstruction(images, teacher_images)
         if self.task_weight:

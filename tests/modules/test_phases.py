@@ -196,8 +196,6 @@ def test_an_agent_without_anything_to_learn_from(tmp_path: Path, facades: list[s
     policy = searching(tmp_path, kernel_weight=0.0, teacher_weight=0.0)
     with pytest.raises(UserError, match="acts through a discriminator, and the teacher has none"):
         fit(tmp_path, facades, teacher, policy)
-    with pytest.raises(UserError, match="critic_weight looks through the teacher's discriminator, and there"):
-        fit(tmp_path, facades, teacher, searching(tmp_path, critic_weight=1.0))
 
 
 def test_nothing_to_search(tmp_path: Path, facades: list[str], unet: Path) -> None:
@@ -332,7 +330,6 @@ class Brightness(Encoder):
         {"kernel_weight": 1.0},
         {"teacher_weight": 1.0},
         {"task_weight": 1.0},
-        {"critic_weight": 1.0},
         {"settle": 1.0},
         {"encoder": Brightness()},
     ],
