@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def test_search_and_finetune_in_one_fit(
 ) -> None:
     teacher: Path = request.getfixturevalue(kind)
     witness = Witness()
-    module = fit(tmp_path, facades, teacher, searching(tmp_path), witness)
+    policy = searching(tmp_path, search_weights="frozen")
+    module = fit(tmp_path, facades, teacher, policy, witness)
     assert witness.phases == ["search"] * 8 + ["finetune"] * 8
     assert witness.moved == [False] * 8 + [True] * 8
     assert len({tuple(mask.tolist()) for mask in witness.masks[:8]}) == 8
@@ -111,8 +113,9 @@ def load_state(teacher: Path) -> dict[str, Tensor]:
     return {name.removeprefix("networks."): tensor for name, tensor in state.items()}
 
 
+@pytest.mark.parametrize("weights", ["frozen", "trained"])
 def test_each_loss_reaches_its_own_network_only(
-    tmp_path: Path, facades: list[str], resnet: Path, monkeypatch: pytest.MonkeyPatch
+    weights: str, tmp_path: Path, facades: list[str], resnet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
 
@@ -120,22 +123,17 @@ def test_each_loss_reaches_its_own_network_only(
         module.zero_grad()
         module.optimizer(name).zero_grad()
         module.manual_backward(loss)
-        trained = module.trained_networks()
-        reached = {
-            role
-            for role, net in trained.items()
-            if any(p.grad is not None and p.grad.any() for p in net.parameters())
-        }
-        frozen = [
-            *module.teacher.parameters(),
-            *(module.student.parameters() if module.phase == "search" else ()),
-        ]
-        assert all(parameter.grad is None for parameter in frozen)
-        steps.append((module.phase, name, reached))
+        searching = module.phase == "search"
+        students = set(reached(module.student))
+        if searching:
+            assert students == ({name} if weights == "trained" else set())
+        assert not any(reached(module.teacher))
+        steps.append((module.phase, name, set(reached(module.agents)) if searching else students))
         module.optimizer(name).step()
 
     monkeypatch.setattr(GANModule, "step", step)
-    fit(tmp_path, facades, resnet, searching(tmp_path, kernel_weight=1.0, task_weight=1.0))
+    policy = searching(tmp_path, kernel_weight=1.0, task_weight=1.0, search_weights=weights)
+    fit(tmp_path, facades, resnet, policy)
     expected = [
         (phase, name, {name})
         for phase in ("search", "finetune")
@@ -144,11 +142,19 @@ def test_each_loss_reaches_its_own_network_only(
     assert steps == expected
 
 
+def reached(networks: Mapping[str, nn.Module]) -> Iterator[str]:
+    """Names of networks that a gradient has come to."""
+    for name, network in networks.items():
+        if any(p.grad is not None and p.grad.any() for p in network.parameters()):
+            yield name
+
+
 def test_feedback_changes_the_outcome(tmp_path: Path, facades: list[str], unet: Path) -> None:
     masks = {}
     for feedback in (True, True, False):
         witness = Witness()
-        fit(tmp_path, facades, unet, searching(tmp_path, feedback=feedback), witness, epochs=2)
+        policy = searching(tmp_path, feedback=feedback, search_weights="frozen")
+        fit(tmp_path, facades, unet, policy, witness, epochs=2)
         masks.setdefault(feedback, []).append(torch.stack(witness.masks))
     assert torch.equal(*masks[True])
     assert not torch.equal(masks[True][0], masks[False][0])
@@ -326,7 +332,8 @@ class Brightness(Encoder):
         {"comparison": "standard"},
         {"neighbours": 9},
         {"members": 2},
-        {"adversarial_weight": 0.1},
+        {"adversarial_weight": 1.0},
+        {"search_weights": "frozen"},
         {"kernel_weight": 1.0},
         {"teacher_weight": 1.0},
         {"task_weight": 1.0},
