@@ -266,6 +266,9 @@ class CollaborativePruning(PruningPolicy):
                 real = task.judge(student, batch, teacher_images)
             losses = [adversarial_density(fake[k], real[k], self.members, self.comparison) for k in fake]
             terms["generator_density"] = self.adversarial_weight, torch.stack(losses).mean()
+            if "discriminator" not in module.sides:  # it learns nothing, but who leads is of interest
+                losses = [adversarial_density(real[k], fake[k], self.members, self.comparison) for k in fake]
+                terms["discriminator_density"] = 0.0, torch.stack(losses).mean().detach()
         if kernel_weight := self._kernel_weight(module):
             distances = []
             for role, view in task.views(batch).items():

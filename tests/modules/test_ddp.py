@@ -61,7 +61,6 @@ def test_through_the_border(precision: str, tmp_path: Path, unet: Path, facades:
 def test_weights_of_search_and_distillation(tmp_path: Path, unet: Path, facades: list[str]) -> None:
     args = [
         *tiny.compression(tmp_path / "whole", unet),
-        "--trainer.callbacks.search_weights=trained",
         "--model.distillation=Distillation",
         "--model.distillation.features=1",
         "--model.distillation.critic=1",

@@ -163,7 +163,14 @@ def test_feedback_changes_the_outcome(tmp_path: Path, facades: list[str], unet: 
 @pytest.mark.parametrize("policy", ["CollaborativePruning", "UniformWidth"])
 def test_a_whole_discriminator(policy: str, tmp_path: Path, facades: list[str], unet: Path) -> None:
     chosen: PruningPolicy = searching(tmp_path) if policy == "CollaborativePruning" else UniformWidth()
-    module = fit(tmp_path, facades, unet, chosen, discriminator_budget=1.0)
+    logged: set[str] = set()
+
+    class Terms(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            logged.update(trainer.callback_metrics if pl_module.phase == "search" else ())
+
+    module = fit(tmp_path, facades, unet, chosen, Terms(), discriminator_budget=1.0)
+    assert ("train/discriminator_density" in logged) == (policy == "CollaborativePruning")
     assert module.specs["student.discriminator"] == module.specs["teacher.discriminator"]
     assert counted_macs(module.student["discriminator"]) == counted_macs(module.teacher["discriminator"])
     assert counted_macs(module.student["generator"]) < counted_macs(module.teacher["generator"])

@@ -34,11 +34,10 @@ def arguments(
         if kind == "teacher":
             return [*tiny.teacher(folder, tiny.RESNET), *facades]
         if kind == "compression":
-            return [*tiny.compression(folder, resnet), *facades]
+            return [*tiny.compression(folder, resnet), "--trainer.callbacks.search_weights=frozen", *facades]
         if kind == "all weights":  # those of the search and of the distillation too
-            search = ["--trainer.callbacks.search_weights=trained"]
             terms = ["--model.distillation=Distillation", "--model.distillation.features=1"]
-            return [*tiny.compression(folder, resnet), *search, *terms, *facades]
+            return [*tiny.compression(folder, resnet), *terms, *facades]
         if kind == "cyclegan teacher":
             return [*tiny.cyclegan_teacher(folder), *domains]
         if kind == "cyclegan alone":
