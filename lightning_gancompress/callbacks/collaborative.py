@@ -50,7 +50,8 @@ class CollaborativePruning(PruningPolicy):
             0 asks for it from the first step.
         feedback: Whether each agent sees what its peer kept.
         temperature: Of the relaxed masks.
-        settle: Fraction of the search, at its end, in which masks are drawn without noise.
+        min_width: Fraction of its width under `UniformWidth` that every group keeps at least. Without it a
+            short search now and then closes a layer for good that the fine-tuning would have needed.
         neighbours: Nearest others that make up a neighbourhood.
         members: Images drawn from a neighbourhood for a step; a batch holds `data.search_batch_size` images.
         adversarial_weight: Weight of the adversarial density objective.
@@ -77,7 +78,7 @@ class CollaborativePruning(PruningPolicy):
         budget_ramp: float = 0.6,
         feedback: bool = True,
         temperature: float = 0.4,
-        settle: float = 0.0,
+        min_width: float = 0.75,
         neighbours: int = 5,
         members: int = 4,
         search_weights: Literal["frozen", "trained"] = "trained",
@@ -98,8 +99,8 @@ class CollaborativePruning(PruningPolicy):
                 f"members: {members} images can't be drawn from a neighbourhood of {neighbours + 1}: choose "
                 "at most neighbours + 1."
             )
-        if not 0 <= settle <= 1:
-            raise UserError(f"settle: {settle} is no fraction of the search; choose a number from 0 to 1.")
+        if not 0 <= min_width <= 1:
+            raise UserError(f"min_width: {min_width} is no fraction; choose a number from 0 to 1.")
         if not any((adversarial_weight, kernel_weight, teacher_weight, task_weight)):
             raise UserError(
                 "adversarial_weight, kernel_weight, teacher_weight and task_weight are all 0, so the "
@@ -108,7 +109,7 @@ class CollaborativePruning(PruningPolicy):
         self.search_epochs = search_epochs
         self.lr = lr
         self.budget_weight, self.budget_ramp = budget_weight, budget_ramp
-        self.feedback, self.temperature, self.settle = feedback, temperature, settle
+        self.feedback, self.temperature, self.min_width = feedback, temperature, min_width
         self.neighbours, self.members = neighbours, members
         self.adversarial_weight, self.comparison = adversarial_weight, comparison
         self.kernel_weight, self.teacher_weight, self.task_weight = kernel_weight, teacher_weight, task_weight
@@ -131,6 +132,7 @@ class CollaborativePruning(PruningPolicy):
         for role in sizes:
             module.agents[role] = PruningAgent(sizes[role], sizes.get(PEER[role]) if self.feedback else None)
             module.bundle(role).requires_grad_(self.search_weights == "trained")
+            module.sides[role].keep_at_least(self.min_width)
         if not len(module.bundle("discriminator")):
             if not (self._kernel_weight(module) or self.teacher_weight or self.task_weight):
                 raise UserError(
@@ -218,9 +220,8 @@ class CollaborativePruning(PruningPolicy):
         if module is None:
             return
         drawn = {}
-        noisy = self._progress(module, batch_idx) < 1 - self.settle
         for number, (role, side) in enumerate(module.sides.items()):
-            noise = gumbel(side.groups.total, (module.step_seed(batch_idx), number)) if noisy else None
+            noise = gumbel(side.groups.total, (module.step_seed(batch_idx), number))
             soft = relax(self._logits(module, role), noise, self.temperature)
             drawn[role] = binarize(soft, side.groups.sizes, side.min_channels)
         for role, mask in drawn.items():
@@ -228,7 +229,8 @@ class CollaborativePruning(PruningPolicy):
 
     def search_step(self, module: CompressionModule, batch: dict[str, Any], batch_idx: int) -> None:
         """Losses of both sides; each loss reaches only the agent of its own side."""
-        progress = self._progress(module, batch_idx) / self.budget_ramp if self.budget_ramp else 1.0
+        epochs = module.current_epoch + batch_idx / module.trainer.num_training_batches
+        progress = epochs / (self.search_epochs * self.budget_ramp) if self.budget_ramp else 1.0
         task, student = module.task, module.student
         if self.task_weight:
             batch = module.with_targets(batch)
@@ -349,11 +351,6 @@ class CollaborativePruning(PruningPolicy):
         if isinstance(pl_module, CompressionModule) and pl_module.policy is self:
             return pl_module if pl_module.phase == "search" else None
         return None
-
-    def _progress(self, module: CompressionModule, batch_idx: int) -> float:
-        """Fraction of the search that lies behind."""
-        epochs: float = module.current_epoch + batch_idx / module.trainer.num_training_batches
-        return epochs / self.search_epochs
 
     @staticmethod
     def _logits(module: CompressionModule, role: str) -> Tensor:
