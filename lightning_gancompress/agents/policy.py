@@ -82,10 +82,10 @@ def relax(logits: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
     return (shifted / temperature).sigmoid()
 
 
-def binarize(soft: Tensor, sizes: Sequence[int], min_channels: Sequence[int]) -> Tensor:
-    """Round a soft mask at 0.5, forward only (straight-through), never below each group's `min_channels`."""
+def binarize(soft: Tensor, sizes: Sequence[int], min_channels: int) -> Tensor:
+    """Round a soft mask at 0.5, forward only (straight-through), never below `min_channels` a group."""
     hard = (soft.detach() > 0.5).to(soft)
     parts = torch.split(hard, list(sizes)), torch.split(soft.detach(), list(sizes))
-    for part, values, least in zip(*parts, min_channels, strict=True):
-        part[values.topk(min(least, len(part))).indices] = 1.0
+    for part, values in zip(*parts, strict=True):
+        part[values.topk(min(min_channels, len(part))).indices] = 1.0
     return hard + (soft - soft.detach())  # in this order the value is exactly 0 or 1

@@ -50,8 +50,6 @@ class CollaborativePruning(PruningPolicy):
             0 asks for it from the first step.
         feedback: Whether each agent sees what its peer kept.
         temperature: Of the relaxed masks.
-        min_width: Fraction of its width under `UniformWidth` that every group keeps at least. Without it a
-            short search now and then closes a layer for good that the fine-tuning would have needed.
         neighbours: Nearest others that make up a neighbourhood.
         members: Images drawn from a neighbourhood for a step; a batch holds `data.search_batch_size` images.
         adversarial_weight: Weight of the adversarial density objective.
@@ -78,7 +76,6 @@ class CollaborativePruning(PruningPolicy):
         budget_ramp: float = 0.6,
         feedback: bool = True,
         temperature: float = 0.4,
-        min_width: float = 0.75,
         neighbours: int = 5,
         members: int = 4,
         search_weights: Literal["frozen", "trained"] = "trained",
@@ -99,8 +96,6 @@ class CollaborativePruning(PruningPolicy):
                 f"members: {members} images can't be drawn from a neighbourhood of {neighbours + 1}: choose "
                 "at most neighbours + 1."
             )
-        if not 0 <= min_width <= 1:
-            raise UserError(f"min_width: {min_width} is no fraction; choose a number from 0 to 1.")
         if not any((adversarial_weight, kernel_weight, teacher_weight, task_weight)):
             raise UserError(
                 "adversarial_weight, kernel_weight, teacher_weight and task_weight are all 0, so the "
@@ -109,7 +104,7 @@ class CollaborativePruning(PruningPolicy):
         self.search_epochs = search_epochs
         self.lr = lr
         self.budget_weight, self.budget_ramp = budget_weight, budget_ramp
-        self.feedback, self.temperature, self.min_width = feedback, temperature, min_width
+        self.feedback, self.temperature = feedback, temperature
         self.neighbours, self.members = neighbours, members
         self.adversarial_weight, self.comparison = adversarial_weight, comparison
         self.kernel_weight, self.teacher_weight, self.task_weight = kernel_weight, teacher_weight, task_weight
@@ -132,7 +127,6 @@ class CollaborativePruning(PruningPolicy):
         for role in sizes:
             module.agents[role] = PruningAgent(sizes[role], sizes.get(PEER[role]) if self.feedback else None)
             module.bundle(role).requires_grad_(self.search_weights == "trained")
-            module.sides[role].keep_at_least(self.min_width)
         if not len(module.bundle("discriminator")):
             if not (self._kernel_weight(module) or self.teacher_weight or self.task_weight):
                 raise UserError(

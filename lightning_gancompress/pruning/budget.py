@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def fit_budget(
     groups: ChannelGroups,
     macs: Callable[[Tensor], Tensor],
     budget: int,
-    min_channels: int | Sequence[int] = 1,
+    min_channels: int = 1,
     channel_multiple: int = 1,
     name: str = "budget",
 ) -> Tensor:
@@ -74,7 +74,7 @@ def fit_budget(
         groups: The network's groups.
         macs: MACs under a `(total,)` mask.
         budget: Largest MACs allowed.
-        min_channels: Channels that stay in every group, or in each of them.
+        min_channels: Channels that stay in every group.
         channel_multiple: Widths are multiples of this, or the whole group.
         name: What to call the budget in an error.
 
@@ -119,16 +119,15 @@ def fit_budget(
 
 
 def _bundles(
-    scores: Tensor, groups: ChannelGroups, min_channels: int | Sequence[int], multiple: int
+    scores: Tensor, groups: ChannelGroups, min_channels: int, multiple: int
 ) -> tuple[Tensor, list[tuple[int, Tensor]]]:
     """The channels that always stay, and the others in bundles of `multiple` with their group, best first."""
     mask = torch.zeros_like(scores)
     bundles: list[tuple[float, int, Tensor]] = []
-    floors = [min_channels] * len(groups.sizes) if isinstance(min_channels, int) else min_channels
     offset = 0
-    for group, (part, least) in enumerate(zip(groups.split(scores), floors, strict=True)):
+    for group, part in enumerate(groups.split(scores)):
         order = part.argsort(descending=True, stable=True)
-        floor = min(len(part), multiple * math.ceil(max(least, 1) / multiple))
+        floor = min(len(part), multiple * math.ceil(max(min_channels, 1) / multiple))
         mask[offset + order[:floor]] = 1.0
         score = math.inf
         for bundle in torch.split(order[floor:], multiple):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
@@ -51,9 +49,6 @@ class Side(nn.Module):
         min_channels: Channels that stay in every group.
         channel_multiple: Widths of the small network are multiples of this.
         ignored_layers: Layers that stay whole.
-
-    Attributes:
-        min_channels: Channels that stay, by group.
     """
 
     def __init__(
@@ -73,8 +68,7 @@ class Side(nn.Module):
         check_groups(network, self.groups, sample)
         self.cost = MaskedCost(network, self.groups, sample, convention)
         self.budget = parse_budget(budget, self.cost.full, f"{name} budget")
-        self.min_channels = [min_channels] * len(self.groups.sizes)
-        self.channel_multiple = channel_multiple
+        self.min_channels, self.channel_multiple = min_channels, channel_multiple
         # a budget out of reach fails now, not after the search
         self.fit(self.cost.scale.new_zeros(self.groups.total))
         self.masks = ChannelMasks(self.groups)
@@ -93,14 +87,6 @@ class Side(nn.Module):
         )
         self.cost.to(scores.device)
         return mask.to(scores.device)
-
-    def keep_at_least(self, fraction: float) -> None:
-        """Keep in every group a fraction of what it would have if all were equally wide within the budget."""
-        ranks = torch.cat([1 - (torch.arange(size) + 0.5) / size for size in self.groups.sizes])
-        even = self.groups.kept(self.fit(ranks)).values()
-        self.min_channels = [
-            max(least, math.ceil(fraction * n)) for least, n in zip(self.min_channels, even, strict=True)
-        ]
 
     def penalty(self, mask: Tensor, progress: float) -> Tensor:
         """Budget penalty of a mask when the budget falls by equal factors from the whole network.

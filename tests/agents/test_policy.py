@@ -19,8 +19,8 @@ def test_every_agent_starts_from_the_full_network(peer_sizes):
     for seed in range(5):
         logits = agent(seed, peer_sizes)(torch.ones(8) if peer_sizes else None)
         assert logits.shape == (28,)
-        assert binarize(relax(logits, None, 0.4), SIZES, [1] * len(SIZES)).all()
-        noisy = binarize(relax(logits, gumbel(28, (seed,)), 0.4), SIZES, [1] * len(SIZES))
+        assert binarize(relax(logits, None, 0.4), SIZES, 1).all()
+        noisy = binarize(relax(logits, gumbel(28, (seed,)), 0.4), SIZES, 1)
         assert noisy.mean() > 0.95
 
 
@@ -96,28 +96,27 @@ def test_relax_by_hand():
 
 def test_binary_values_are_exact_and_gradients_go_straight_through():
     soft = torch.rand(200, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
-    hard = binarize(soft, [150, 50], [1, 1])
+    hard = binarize(soft, [150, 50], 1)
     assert torch.equal(hard.detach(), (soft > 0.5).float())
     weights = torch.linspace(-1, 1, 200)
     (hard * weights).sum().backward()
     assert torch.equal(soft.grad, weights)
 
 
-def kept(soft: list[float], sizes: list[int], *min_channels: int) -> list[float]:
+def kept(soft: list[float], sizes: list[int], min_channels: int) -> list[float]:
     mask: Tensor = binarize(torch.tensor(soft), sizes, min_channels)
     return mask.tolist()
 
 
 def test_min_channels_keep_the_best_of_each_group():
     soft = [0.1, 0.4, 0.3, 0.9, 0.2, 0.0]
-    assert kept(soft, [3, 3], 1, 1) == [0, 1, 0, 1, 0, 0]
-    assert kept(soft, [3, 3], 2, 2) == [0, 1, 1, 1, 1, 0]
-    assert kept(soft, [3, 3], 1, 2) == [0, 1, 0, 1, 1, 0]
-    assert kept(soft, [1, 5], 4, 4) == [1, 1, 1, 1, 1, 0]
-    assert kept(soft, [3, 3], 9, 9) == [1] * 6
+    assert kept(soft, [3, 3], 1) == [0, 1, 0, 1, 0, 0]
+    assert kept(soft, [3, 3], 2) == [0, 1, 1, 1, 1, 0]
+    assert kept(soft, [1, 5], 4) == [1, 1, 1, 1, 1, 0]
+    assert kept(soft, [3, 3], 9) == [1] * 6
 
 
 def test_binarize_leaves_its_argument():
     soft = torch.full((4,), 0.2)
-    binarize(soft, [4], [2])
+    binarize(soft, [4], 2)
     assert soft.tolist() == pytest.approx([0.2] * 4)

@@ -299,7 +299,6 @@ def test_the_table_is_kept_for_reruns(
     [
         ({"search_epochs": 0}, "search_epochs: 0 leaves nothing to search"),
         ({"adversarial_weight": 0.0, "teacher_weight": 0.0}, "are all 0, so the generator's agent"),
-        ({"min_width": 1.5}, "min_width: 1.5 is no fraction; choose"),
         ({"members": 7}, "members: 7 images can't be drawn from a neighbourhood of 6"),
     ],
 )

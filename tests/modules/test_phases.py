@@ -344,7 +344,6 @@ class Brightness(Encoder):
         {"kernel_weight": 1.0},
         {"teacher_weight": 1.0},
         {"task_weight": 1.0},
-        {"min_width": 0.0},
         {"encoder": Brightness()},
     ],
     ids=lambda option: "-".join(

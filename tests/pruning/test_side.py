@@ -38,24 +38,6 @@ def test_a_side_masks_prices_and_slims_its_network(network):
     assert torch.equal(network(x)[0], whole)  # its gates are off again
 
 
-def test_groups_keep_a_fraction_of_their_even_width(network):
-    side = Side("generator", network, inputs(network), 0.5, min_channels=2)
-    sizes = side.groups.sizes
-    lopsided = torch.cat([torch.full((size,), float(-n)) for n, size in enumerate(sizes)])
-
-    def widths(scores):
-        return list(side.groups.kept(side.fit(scores)).values())
-
-    even = widths(torch.cat([torch.arange(size).neg() / size for size in sizes]))
-    assert widths(lopsided)[-1] < math.ceil(0.75 * even[-1])
-    side.keep_at_least(0.75)
-    assert side.min_channels == [max(2, math.ceil(0.75 * width)) for width in even]
-    assert all(n >= least for n, least in zip(widths(lopsided), side.min_channels, strict=True))
-    assert side.cost(side.fit(lopsided)) <= side.budget
-    side.keep_at_least(1.0)
-    assert widths(lopsided) == even
-
-
 def test_networks_share_one_mask_and_one_budget(network):
     both = Bundle({"generator_AtoB": network["generator"], "generator_BtoA": FITTING["concatenation"][0]()})
     alone = {
