@@ -283,6 +283,8 @@ class CompressionModule(GANModule):
         for role, made in self._make_missing().items():  # what can't be made is refused now
             fate = "trained afresh in the fine-tuning" if made else "left out, with the losses that need it"
             rank_zero_info(f"{role}: no weights were found; {fate}.")
+        if self.distillation is not None:
+            self.distillation.check(self.task, self.teacher, self.student)
         self._mask_student({name: b for name, b in self.budgets.items() if b not in (1, "1", "1.0")})
         self.policy.prepare(self)
         if self.search_epochs == 0:

@@ -87,8 +87,8 @@ class Distillation(nn.Module):
         if backbone is not None and (perceptual or style):
             self._vgg = (load_vgg(backbone),)
 
-    def prepare(self, task: Task, teacher: Networks, student: Networks) -> None:
-        """Make the 1x1 convolutions, once the student has its widths.
+    def check(self, task: Task, teacher: Networks, student: Networks) -> None:
+        """Whether all that the terms look through is there, to be known before a search.
 
         Raises:
             UserError: A term wants a discriminator or a layer that isn't there.
@@ -98,6 +98,13 @@ class Distillation(nn.Module):
                 "distillation.critic looks through the teacher's discriminator, and there is none: set it to "
                 "0, and perceptual to 10, say."
             )
+        if self.weights["features"] or self.weights["channels"]:
+            for role in task.wanted:
+                self._chosen(teacher[role], student[role])
+
+    def prepare(self, task: Task, teacher: Networks, student: Networks) -> None:
+        """Make the 1x1 convolutions, once the student has its widths."""
+        self.check(task, teacher, student)
         self.adapters, self._pairs = nn.ModuleList(), []
         if not (self.weights["features"] or self.weights["channels"]):
             return

@@ -145,6 +145,8 @@ def test_what_is_not_there_is_named(networks: dict[str, Networks], tmp_path: Pat
     del networks["teacher"]["discriminator"]
     with pytest.raises(UserError, match=r"distillation\.critic looks through the teacher's discriminator"):
         terms(networks, Distillation(critic=1.0))
+    with pytest.raises(UserError, match=r"distillation\.critic looks through the teacher's discriminator"):
+        Distillation(critic=1.0).check(Pix2Pix(), networks["teacher"], networks["student"])
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="isn't torchvision's VGG-16, which has"):
         load_vgg(str(tmp_path / "other.pth"))

@@ -20,6 +20,7 @@ from lightning_gancompress.data import SyntheticFacades
 from lightning_gancompress.density import Encoder
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule, GANModule, TeacherModule
+from lightning_gancompress.modules.distillation import Distillation
 from lightning_gancompress.networks import PatchDiscriminator, UnetGenerator
 from lightning_gancompress.trainer import Trainer
 
@@ -209,6 +210,26 @@ def test_an_agent_without_anything_to_learn_from(tmp_path: Path, facades: list[s
     policy = searching(tmp_path, kernel_weight=0.0, teacher_weight=0.0)
     with pytest.raises(UserError, match="acts through a discriminator, and the teacher has none"):
         fit(tmp_path, facades, teacher, policy)
+
+
+def test_a_distillation_without_its_critic_is_refused_before_the_search(
+    tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    teacher = tmp_path / "latest_net_G.pth"
+    torch.save(load_networks(unet)["networks.generator"][0].state_dict(), teacher)
+    witness = Steps()
+    with pytest.raises(UserError, match=r"distillation\.critic looks through .* set it to 0"):
+        fit(tmp_path, facades, teacher, searching(tmp_path), witness, distillation=Distillation(critic=1.0))
+    assert witness.count == 0
+
+
+class Steps(Callback):
+    """Counts them."""
+
+    count = 0
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.count += 1
 
 
 def test_nothing_to_search(tmp_path: Path, facades: list[str], unet: Path) -> None:
