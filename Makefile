@@ -25,7 +25,7 @@ quickstart: $(READY) ## Train a small teacher, compress, evaluate and export it:
 	@echo "Look into runs/quickstart/: test/grid.png, test/table.md, generator.pth and generator.onnx."
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

@@ -182,7 +182,7 @@ class Evaluation(Callback):
                     self._inception.update(f"{role}/{name}", images[name])
                 if self.density_encoder is not None:
                     with torch.no_grad():
-                        points = self.density_encoder(images["source"], images[name]).cpu()
+                        points = self.density_encoder(images["source"].float(), images[name].float()).cpu()
                     self._encoded.setdefault(f"{role}/{name}", []).append(points)
         self._see_real(trainer, pl_module, batch)
 

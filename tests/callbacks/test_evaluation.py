@@ -265,6 +265,28 @@ class Flat(Encoder):
         return image.mean((2, 3))
 
 
+class Convolved(Encoder):
+    """Has weights, of full precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def features(self, source, image):
+        return self.layer(torch.cat([source, image])).mean((2, 3))[len(source) :]
+
+
+def test_encoders_read_images_of_a_mixed_precision(tmp_path):
+    module = TinyModule().bfloat16()
+    module.test_step = lambda batch, *args: {
+        role: {name: image.bfloat16() for name, image in images.items()}
+        for role, images in TinyModule().test_step(batch, 0).items()
+    }
+    evaluation = Evaluation(latency=False, density_encoder=Convolved())
+    make_trainer(tmp_path, evaluation).test(module, loader(n=9), verbose=False)
+    assert "teacher_density" in json.loads((tmp_path / "test" / "results.json").read_text())
+
+
 class Found(Measure):
     def findings(self, trainer, pl_module, role):
         return {"networks": {"student": {"stripes": 0.25}}, "stripes": {"role": role}}
