@@ -49,8 +49,8 @@ def parse_budget(value: float | str, full: int, name: str = "budget") -> int:
 def budget_penalty(macs: Tensor, budget: float) -> Tensor:
     """`R = |log(T / B)|`: zero on the budget `B`, growing with the excess and with what is left unused.
 
-    The paper's authors use `log(max(T, B) / B)`. It leaves a search that has overshot a falling budget with
-    fewer channels than it may have, and what the final cut adds was not chosen by anybody.
+    Other code of the paper's authors has `log(max(T, B) / B)`. It leaves a search that has overshot a falling
+    budget with fewer channels than it may have, and what the final cut adds was not chosen by anybody.
     """
     return (macs / budget).log().abs()
 
