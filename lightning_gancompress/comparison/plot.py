@@ -10,11 +10,11 @@ from typing import Any
 
 from lightning_gancompress.comparison.results import Place, Row
 from lightning_gancompress.comparison.statistics import Sample
+from lightning_gancompress.report.curve_section import DRAW
 from lightning_gancompress.report.curves import Curve, read_curves
 
 MARKERS = "osD^vPX*<>"
 SHIFT = 1.015  # between experiments, whose bars would hide each other at equal MACs
-DRAW = math.log(2)  # cross-entropy of a critic that can't tell
 SEARCH = {  # what a search logs, and what to write beside it
     "train/discriminator_density": "critic's loss",
     "train/generator_density": "generator's loss against it",
@@ -75,8 +75,8 @@ def search_curves(output: Path, places: list[Place]) -> dict[str, bytes]:
                     for p, c in found.items()
                     if (p.budget, p.name) == (budget, name) and metric in c
                 ]
-                if own:
-                    steps, low, mean, high = zip(*_over_seeds(own), strict=True)
+                if points := list(_over_seeds(own)):
+                    steps, low, mean, high = zip(*points, strict=True)
                     axes.plot(steps, mean, color=f"C{number % 10}", linewidth=1.2, label=name)
                     axes.fill_between(steps, low, high, color=f"C{number % 10}", alpha=0.15, linewidth=0)
             if metric == "train/discriminator_density":
@@ -89,7 +89,7 @@ def search_curves(output: Path, places: list[Place]) -> dict[str, bytes]:
 def _over_seeds(curves: list[Curve]) -> Iterator[tuple[int, float, float, float]]:
     """Step, lowest, mean and highest value of curves, where all of them have a point."""
     series = [dict(curve) for curve in curves]
-    for step in sorted(set.intersection(*map(set, series))):
+    for step in sorted(set.intersection(*map(set, series))) if series else ():
         values = [points[step] for points in series]
         yield step, min(values), sum(values) / len(values), max(values)
 

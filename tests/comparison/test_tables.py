@@ -131,6 +131,15 @@ def test_curves_of_searches(tmp_path: Path) -> None:
 def test_curves_meet_where_all_seeds_have_points() -> None:
     curves = [[(49, 0.5), (99, 0.25)], [(49, 0.75), (149, 0.1)], [(49, 1.0)]]
     assert list(_over_seeds(curves)) == [(49, 0.5, 0.75, 1.0)]
+    assert list(_over_seeds([])) == []
+
+
+def test_curves_that_never_meet_cost_no_table(tmp_path: Path) -> None:
+    for seed, step in enumerate((49, 24)):
+        result(tmp_path, f"a/seed_{seed}", {"fid_768": 1.0 + seed})
+        log(tmp_path, f"a/seed_{seed}", {step: 0.5})
+    _, lines = report(tmp_path)
+    assert any(line.startswith("| a |") for line in lines)
 
 
 def test_directions_apart(tmp_path: Path) -> None:

@@ -128,7 +128,11 @@ def test_each_loss_reaches_its_own_network_only(
         students = set(reached(module.student))
         if searching:
             assert students == ({name} if weights == "trained" else set())
-        assert not any(reached(module.teacher))
+        frozen = [
+            *module.teacher.parameters(),
+            *(module.student.parameters() if searching and weights == "frozen" else ()),
+        ]
+        assert all(parameter.grad is None for parameter in frozen)
         steps.append((module.phase, name, set(reached(module.agents)) if searching else students))
         module.optimizer(name).step()
 
