@@ -71,7 +71,7 @@ class CollaborativePruning(PruningPolicy):
     def __init__(
         self,
         search_epochs: int = 40,
-        lr: float = 5e-3,
+        lr: float = 1e-3,
         budget_weight: float = 20.0,
         budget_ramp: float = 0.6,
         feedback: bool = True,

@@ -159,9 +159,12 @@ def test_interrupted(tmp_path: Path, common: list[str], capsys: pytest.CaptureFi
     assert "long/seed_3: another comparison is at work on it" in capsys.readouterr().out
 
 
-def test_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("config", ["compare_facades_128.yaml", "compare_horse2zebra_128.yaml"])
+def test_shipped(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    args = ["compare", "--config", "compare_facades_128.yaml", "--seeds=[1]", "--budgets=[0.05]", "--dry_run"]
+    args = ["compare", "--config", config, "--seeds=[1]", "--budgets=[0.05]", "--dry_run"]
     main(args)
     lines = [line for line in capsys.readouterr().out.splitlines() if " fit " in line]
     assert len(lines) > 10
