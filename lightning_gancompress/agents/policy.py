@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 _INPUT, _HIDDEN = 64, 128
 _OFFSET = 3.0  # every agent starts from the full network
+_MEDIAN = -math.log(math.log(2))  # of Gumbel noise
 
 
 class PeerEncoder(nn.Module):
@@ -75,11 +77,14 @@ def gumbel(size: int, seed: Sequence[int]) -> Tensor:
 
 
 def relax(logits: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
-    """Soft mask `sigmoid((logits + noise + 3) / temperature)`."""
-    shifted = logits + _OFFSET
-    if noise is not None:
-        shifted = shifted + noise.to(logits, non_blocking=True)  # else it would wait for the step before
-    return (shifted / temperature).sigmoid()
+    """Soft mask `sigmoid((logits + noise + 3) / temperature)`.
+
+    Without noise its median stands in, so that the channels above 0.5 are those drawn more often than not. At
+    zero, the authors' choice, the mask would be smaller than those drawn, on which the budget is held.
+    """
+    # without waiting for the step before
+    shift = _MEDIAN if noise is None else noise.to(logits, non_blocking=True)
+    return ((logits + shift + _OFFSET) / temperature).sigmoid()
 
 
 def binarize(soft: Tensor, sizes: Sequence[int], min_channels: int) -> Tensor:

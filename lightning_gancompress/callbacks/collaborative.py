@@ -293,7 +293,7 @@ class CollaborativePruning(PruningPolicy):
             module.log(f"cost/{role}_macs", side.cost(side.masks.mask).float() / side.cost.full)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what the agents mean, without noise."""
+        """Look at what the agents mean: the channels drawn more often than not."""
         module = self._searching(pl_module)
         if module is None:
             return
@@ -301,7 +301,7 @@ class CollaborativePruning(PruningPolicy):
             module.sides[role].masks.set(mask)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the agents mean, without noise: MACs and the channels kept per group."""
+        """Log what the agents mean (see validation): MACs and the channels kept per group."""
         module = self._searching(pl_module)
         if module is None:
             return
@@ -354,7 +354,7 @@ class CollaborativePruning(PruningPolicy):
 
     @torch.no_grad()
     def _decided(self, module: CompressionModule) -> dict[str, Tensor]:
-        """Masks without noise, rounded."""
+        """Masks of the channels drawn more often than not."""
         decided = {}
         for role, side in module.sides.items():
             soft = relax(self._logits(module, role), None, self.temperature)

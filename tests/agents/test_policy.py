@@ -89,9 +89,18 @@ def test_noise_is_gumbel():
 
 def test_relax_by_hand():
     logits, noise = torch.tensor([-3.0, 0.0, -5.0]), torch.tensor([0.0, 1.0, 2.0])
-    expected = torch.tensor([0.5, 1 / (1 + math.exp(-3 / 0.4)), 1 / (1 + math.exp(2 / 0.4))])
-    torch.testing.assert_close(relax(logits, None, 0.4), expected)
     torch.testing.assert_close(relax(logits, noise, 2.0), torch.tensor([0.0, 4.0, 0.0]).div(2).sigmoid())
+
+
+def test_without_noise_stays_what_is_drawn_more_often_than_not():
+    median = 0.366513
+    logits = torch.tensor([-3.0 - median, -2.9 - median, -3.1 - median])
+    expected = torch.tensor([0.5, 1 / (1 + math.exp(-0.1 / 0.4)), 1 / (1 + math.exp(0.1 / 0.4))])
+    torch.testing.assert_close(relax(logits, None, 0.4), expected)
+    draws = torch.stack([relax(logits, gumbel(3, (n,)), 0.4) for n in range(20_000)])
+    torch.testing.assert_close(
+        (draws > 0.5).float().mean(0), torch.tensor([0.5, 0.535, 0.466]), atol=0.015, rtol=0
+    )
 
 
 def test_binary_values_are_exact_and_gradients_go_straight_through():
