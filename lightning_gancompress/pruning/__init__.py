@@ -2,6 +2,7 @@
 
 from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget
 from lightning_gancompress.pruning.channels import ChannelGroups
+from lightning_gancompress.pruning.check import check_groups
 from lightning_gancompress.pruning.cost import (
     Convention,
     LayerCost,
@@ -10,10 +11,10 @@ from lightning_gancompress.pruning.cost import (
     count_params,
     layer_costs,
 )
-from lightning_gancompress.pruning.groups import find_groups
+from lightning_gancompress.pruning.groups import find_groups, matching, slim_by_mask
 from lightning_gancompress.pruning.masks import ChannelMasks
 from lightning_gancompress.pruning.side import Bundle, Side
-from lightning_gancompress.pruning.slim import check_groups, slim, slim_by_mask
+from lightning_gancompress.pruning.slim import slim
 
 __all__ = [
     "Bundle",
@@ -30,6 +31,7 @@ __all__ = [
     "find_groups",
     "fit_budget",
     "layer_costs",
+    "matching",
     "parse_budget",
     "slim",
     "slim_by_mask",

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-CONSUMERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+CONSUMERS = (_ConvNd, nn.Linear)
 # Layers that hand on as many channels as they read, each made of itself or of a few around it.
 CHANNELWISE = (
     nn.modules.batchnorm._BatchNorm,
@@ -24,10 +25,35 @@ class LayerChannels:
     Attributes:
         inputs: (C_in,) int64. The last position of the mask stands for "always kept".
         outputs: (C_out,) int64, likewise. For a norm or an activation both are the same.
+        grouped: Whether each filter of a convolution reads some of the channels only.
     """
 
     inputs: Tensor
     outputs: Tensor
+    grouped: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """A convolution or matrix product that no layer of torch does.
+
+    Attributes:
+        module: Whose forward calls it.
+        weight: Name of the parameter with the filters; None for a product of features.
+        axes: Axes of the weight that have the output and the input channels.
+        inputs: Positions of the channels it reads, `(C_in,)`.
+        outputs: Positions of what it makes, all of equal cost; of features, one or several for each channel.
+        macs: MACs of the whole call: exact, and as the literature counts.
+        grouped: Whether each filter reads some of the channels only.
+    """
+
+    module: str
+    weight: str | None
+    axes: tuple[int, int]
+    inputs: Tensor
+    outputs: Tensor
+    macs: tuple[int, int]
+    grouped: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,14 +69,17 @@ class ChannelGroups:
             ways (some meet one layer, some another) each part is a group, and the later ones are numbered.
         sizes: Positions per group; their sum is the length of the mask.
         layers: Convolutions, linear layers, norms and activations by name, with their channels' positions.
-        tensors: Parameters and buffers outside such layers by name, with the positions along their only
-            dimension above one.
+        tensors: Parameters and buffers outside such layers by name, with the positions along their axes.
+        calls: Convolutions and products that functions do, with the positions of their channels.
+        whole: Why a layer, or the filters of a function, writes all of its channels, by name.
     """
 
     names: list[str]
     sizes: list[int]
     layers: dict[str, LayerChannels]
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    whole: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -66,28 +95,9 @@ class ChannelGroups:
         return {n: int((m > 0.5).sum()) for n, m in zip(self.names, self.split(mask), strict=True)}
 
 
-def widths(layer: nn.Module) -> tuple[int, int]:
-    """Channels that a layer of `CONSUMERS` or `CHANNELWISE` reads and writes."""
-    if isinstance(layer, nn.Linear):
-        return layer.in_features, layer.out_features
-    if isinstance(layer, nn.GroupNorm):
-        return layer.num_channels, layer.num_channels
-    if isinstance(layer, nn.PReLU):
-        return layer.num_parameters, layer.num_parameters
-    if isinstance(layer, CHANNELWISE):
-        return layer.num_features, layer.num_features  # type: ignore[return-value]
-    assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
-    return layer.in_channels, layer.out_channels
-
-
-def is_grouped(layer: nn.Module) -> bool:
-    """Whether each filter of a convolution reads some of its channels only."""
-    return isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.groups > 1
-
-
-def is_channelwise(layer: nn.Module) -> bool:
-    """Whether the channels that a layer writes are those that it reads."""
-    return isinstance(layer, CHANNELWISE) or (is_grouped(layer) and {*widths(layer)} == {layer.groups})
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is torch's own, or of a kind whose channels are cut as a whole."""
+    return type(module).__module__.startswith("torch.") or isinstance(module, (*CONSUMERS, *CHANNELWISE))
 
 
 def can_be_cut(module: nn.Module, name: str) -> bool:

@@ -11,7 +11,7 @@ from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, par
 from lightning_gancompress.pruning.cost import Convention, MaskedCost
 from lightning_gancompress.pruning.groups import find_groups
 from lightning_gancompress.pruning.masks import ChannelMasks
-from lightning_gancompress.pruning.slim import check_groups, slim
+from lightning_gancompress.pruning.slim import slim
 
 
 class Bundle(nn.ModuleDict):
@@ -65,7 +65,6 @@ class Side(nn.Module):
         super().__init__()
         self.name = name
         self.groups = find_groups(network, sample, ignored_layers)
-        check_groups(network, self.groups, sample)
         self.cost = MaskedCost(network, self.groups, sample, convention)
         self.budget = parse_budget(budget, self.cost.full, f"{name} budget")
         self.min_channels, self.channel_multiple = min_channels, channel_multiple

@@ -18,7 +18,7 @@ from lightning_gancompress.pruning import (
     slim,
     slim_by_mask,
 )
-from lightning_gancompress.pruning.probes import flatten
+from lightning_gancompress.pruning.graph import flatten
 
 NORMS = ("instance", "batch")
 SHIPPED = {
