@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import write_files
+from lightning_gancompress.networks import copy_network
 
 
 def export_torch(
@@ -50,7 +50,7 @@ def export_torch(
 
 def inference_copy(network: nn.Module) -> nn.Module:
     """A frozen float32 copy on the CPU, in eval mode."""
-    return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    return copy_network(network).cpu().float().eval().requires_grad_(False)
 
 
 def trace(network: nn.Module, sample: Tensor, dynamic_size: bool = False) -> ExportedProgram:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -25,35 +26,44 @@ class LayerChannels:
     Attributes:
         inputs: (C_in,) int64. The last position of the mask stands for "always kept".
         outputs: (C_out,) int64, likewise. For a norm or an activation both are the same.
-        grouped: Whether each filter of a convolution reads some of the channels only.
     """
 
     inputs: Tensor
     outputs: Tensor
-    grouped: bool = False
 
 
 @dataclass(frozen=True)
-class Call:
-    """A convolution or matrix product that no layer of torch does.
+class Filters:
+    """A parameter of the user's own that a function convolves or multiplies with.
 
     Attributes:
-        module: Whose forward calls it.
-        weight: Name of the parameter with the filters; None for a product of features.
-        axes: Axes of the weight that have the output and the input channels.
-        inputs: Positions of the channels it reads, `(C_in,)`.
-        outputs: Positions of what it makes, all of equal cost; of features, one or several for each channel.
-        macs: MACs of the whole call: exact, and as the literature counts.
-        grouped: Whether each filter reads some of the channels only.
+        inputs: Positions of the channels that it reads, `(C_in,)`.
+        outputs: Positions of those that it makes, `(C_out,)`.
+        module: Whose forward calls the function.
+        axes: Axes of the parameter that have the output and the input channels.
     """
 
-    module: str
-    weight: str | None
-    axes: tuple[int, int]
     inputs: Tensor
     outputs: Tensor
+    module: str
+    axes: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Product:
+    """What one convolution, linear layer or matrix product multiplies.
+
+    Attributes:
+        inputs: Positions that it reads.
+        outputs: Positions that it makes; each pair of the two costs as much as any other.
+        module: Whose forward does it.
+        macs: MACs of all, exact, and as the literature counts.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    module: str
     macs: tuple[int, int]
-    grouped: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,8 @@ class ChannelGroups:
         sizes: Positions per group; their sum is the length of the mask.
         layers: Convolutions, linear layers, norms and activations by name, with their channels' positions.
         tensors: Parameters and buffers outside such layers by name, with the positions along their axes.
-        calls: Convolutions and products that functions do, with the positions of their channels.
+        filters: Parameters outside such layers that functions convolve with, by name.
+        products: All that is multiplied.
         whole: Why a layer, or the filters of a function, writes all of its channels, by name.
     """
 
@@ -78,7 +89,8 @@ class ChannelGroups:
     sizes: list[int]
     layers: dict[str, LayerChannels]
     tensors: dict[str, dict[int, Tensor]] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
+    filters: dict[str, Filters] = field(default_factory=dict)
+    products: list[Product] = field(default_factory=list)
     whole: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -90,9 +102,28 @@ class ChannelGroups:
         """Cut a flat `(total,)` vector into one vector per group."""
         return list(torch.split(flat, self.sizes))
 
+    def names_of(self, positions: Tensor) -> list[str]:
+        """Names of the groups that the positions are of."""
+        ends = torch.tensor(self.sizes).cumsum(0)
+        numbers = torch.bucketize(positions[positions < self.total], ends, right=True)
+        return [self.names[number] for number in sorted({*numbers.tolist()})]
+
     def kept(self, mask: Tensor) -> dict[str, int]:
         """Positions kept per group under a `(total,)` mask."""
         return {n: int((m > 0.5).sum()) for n, m in zip(self.names, self.split(mask), strict=True)}
+
+
+def weights_of(network: nn.Module, groups: ChannelGroups) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
+    """All filters of a network, each with the positions of its channels by axis."""
+    for name, channels in groups.layers.items():
+        layer = network.get_submodule(name)
+        if isinstance(layer, CONSUMERS):
+            transposed = getattr(layer, "transposed", False)
+            axes = (channels.inputs, channels.outputs) if transposed else (channels.outputs, channels.inputs)
+            yield layer.weight, dict(enumerate(axes))
+    for name in groups.filters.keys() & groups.tensors.keys():
+        module, _, key = name.rpartition(".")
+        yield getattr(network.get_submodule(module), key), groups.tensors[name]
 
 
 def is_layer(module: nn.Module) -> bool:

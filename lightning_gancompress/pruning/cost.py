@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups
+from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Product
 from lightning_gancompress.pruning.graph import flatten
 
 Convention = Literal["exact", "literature"]
@@ -79,11 +79,11 @@ def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]
     return list(costs.values())
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the multiplications of each module, without those of the modules that it calls."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._open: list[tuple[int, int]] = []  # exact and literature MACs of the modules that are at work
 
     def begin(self) -> None:
@@ -138,7 +138,8 @@ class MaskedCost(nn.Module):
         super().__init__()
         costs = [cost for cost in layer_costs(network, inputs) if cost.macs_exact]
         self.full: int = sum(getattr(cost, f"macs_{convention}") for cost in costs)
-        rows = [row for cost in costs for row in _rows(cost, groups, convention)]
+        products = {cost.name: [p for p in groups.products if p.module == cost.name] for cost in costs}
+        rows = [row for c in costs for row in _rows(c, products[c.name], convention, groups.total)]
         rows_in = torch.stack([torch.bincount(r, minlength=groups.total + 1) for r, _, _ in rows]).double()
         rows_out = torch.stack([torch.bincount(w, minlength=groups.total + 1) for _, w, _ in rows]).double()
         macs = torch.tensor([macs for _, _, macs in rows], dtype=torch.float64)
@@ -155,17 +156,12 @@ class MaskedCost(nn.Module):
 
 
 def _rows(
-    cost: LayerCost, groups: ChannelGroups, convention: Convention
+    cost: LayerCost, products: Sequence[Product], convention: Convention, always: int
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Positions read and written, and MACs, of all that a module multiplies."""
-    macs, always = getattr(cost, f"macs_{convention}"), torch.tensor([groups.total])
-    known = groups.layers.get(cost.name)
-    calls = [call for call in groups.calls if call.module == cost.name]
-    if known is not None:
-        # a filter of a grouped convolution reads the inputs of its group, whatever else is kept
-        yield always if known.grouped else known.inputs, known.outputs, macs
-    elif not calls:
-        yield always, always, macs
-    total = sum(call.macs[convention == "literature"] for call in calls)
-    for call in calls if known is None else ():  # counted at another size, perhaps
-        yield always if call.grouped else call.inputs, call.outputs, macs * (call.macs[convention == "literature"] / total)
+    macs, whole = getattr(cost, f"macs_{convention}"), torch.tensor([always])
+    counts = [product.macs[convention == "literature"] for product in products]
+    if not products:
+        yield whole, whole, macs
+    for product, count in zip(products, counts, strict=True):  # which were counted at another size, perhaps
+        yield product.inputs, product.outputs, macs * count / sum(counts)

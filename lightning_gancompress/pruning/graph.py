@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import DisableTorchFunction
 from torch.fx import Node
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lightning_gancompress.errors import UserError
@@ -60,8 +62,8 @@ class Deadline:
         """Raise a `UserError` if the time is up."""
         if time.monotonic() > self._end:
             raise UserError(
-                f"{self._name}: its channels could not be read within {SECONDS:.0f} s; the reading got as far "
-                f"as {where()}. Give smaller images, or keep what is slow whole with ignored_layers."
+                f"{self._name}: its channels could not be read within {SECONDS:.0f} s; the reading got as "
+                f"far as {where()}. Give smaller images, or keep what is slow whole with ignored_layers."
             )
 
 
@@ -99,7 +101,9 @@ def read_graph(network: nn.Module, name: str, inputs: Sequence[Tensor], deadline
 def operation(node: Node) -> str:
     """Name of the operation of a node, such as `conv2d`."""
     schema = getattr(node.target, "_schema", None)
-    name: str = schema.name.rpartition("::")[2] if schema else getattr(node.target, "__name__", str(node.target))
+    name: str = (
+        schema.name.rpartition("::")[2] if schema else getattr(node.target, "__name__", str(node.target))
+    )
     return name
 
 
@@ -116,7 +120,7 @@ def place_of(node: Node) -> str:
 
 
 def places_in(error: Exception) -> list[str]:
-    """Where the network's own code was at work as it raised an error, in the words of `place_of`; innermost last."""
+    """Where the network's own code was at work as it raised an error, innermost last; see `place_of`."""
     trace = [(step.tb_frame.f_code.co_filename, step.tb_lineno) for step in _steps(error.__traceback__)]
     return [f"{file}, line {line}" for file, line in trace if _is_own(file)]
 
@@ -161,7 +165,9 @@ class _Traced(nn.Module):
     def forward(self, *inputs: Tensor) -> list[Tensor]:
         buffers = dict(self.network.named_buffers())
         known = [(buffers[key], value) for key, value in self._values.items()]
-        hooks = [module.register_forward_pre_hook(self._counted(n)) for n, module in self.network.named_modules()]
+        hooks = [
+            module.register_forward_pre_hook(self._counted(n)) for n, module in self.network.named_modules()
+        ]
         self.calls.clear()
         try:
             with _Watch(self._name, known, self._deadline):
@@ -206,7 +212,8 @@ class _Watch(TorchFunctionMode):
             )
         if not known:
             return func(*args, **kwargs)
-        value = func(*self._with_values(args), **self._with_values(kwargs))
+        with _disable_current_modes(), DisableTorchFunction():  # else the tracer would note it down
+            value = func(*self._with_values(args), **self._with_values(kwargs))
         if getattr(func, "__name__", "") in _READS:
             return value
         output = func(*args, **kwargs)
@@ -235,17 +242,18 @@ def _refusal(network: nn.Module, name: str, inputs: Sequence[Tensor], error: Exc
     except UserError as own:
         return own
     except Exception as failure:  # whatever a user's forward raises
-        if re.search("cuda|same device", str(failure), re.IGNORECASE):
+        if re.search("cuda|nvidia|same device", str(failure), re.IGNORECASE):
+            place = ", ".join(places_in(failure)[-1:])
             return UserError(
-                f"{name} can't be traced for pruning, which reads it on the CPU: its forward moves tensors to a "
-                f"device of its own ({', '.join(places_in(failure)[-1:])}: {first_line(failure)}). Take the device from its input."
+                f"{name} can't be traced for pruning, which reads it on the CPU: it moves tensors to "
+                f"a device of its own ({place}: {first_line(failure)}). Take the device from its input."
             )
         said = f"{type(failure).__name__}: {first_line(failure)}"
         return UserError(
-            f"{name} can't be traced for pruning, since its forward fails on {shapes} ({said}). Give images of the "
-            "channels and the size that it was made for."
+            f"{name} can't be traced for pruning, since its forward fails on {shapes} ({said}). Give images "
+            "of the channels and the size that it was made for."
         )
     return UserError(
-        f"{name} can't be traced for pruning ({type(error).__name__}: {first_line(error)}). Its forward must work "
-        "on torch tensors alone: no NumPy, no compiled or scripted parts."
+        f"{name} can't be traced for pruning ({type(error).__name__}: {first_line(error)}). Its forward "
+        "must work on torch tensors alone: no NumPy, no compiled or scripted parts."
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -24,6 +24,23 @@ _SMALLEST = 64  # pixels: channels go together in the same way at any size that 
 def find_groups(
     network: nn.Module, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
 ) -> ChannelGroups:
+    """Do `read_groups` for a network that shall be pruned.
+
+    Raises:
+        UserError: The network can't be traced, or nothing is left to drop.
+    """
+    groups = read_groups(network, inputs, ignored_layers)
+    if not groups.total:
+        layers = [f"{name!r}: {reason}" for name, reason in groups.whole.items()]
+        more = [f"and {len(layers) - 3} more"] if len(layers) > 3 else []
+        found = "; ".join([*layers[:3], *more]) or "it has no layers"
+        raise UserError(f"{_name(network)} has no channels that can be dropped ({found}).")
+    return groups
+
+
+def read_groups(
+    network: nn.Module, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
+) -> ChannelGroups:
     """Read which channels of a network can be dropped, and make sure of it in numbers.
 
     Whatever can't be followed stays whole; `ChannelGroups.whole` says why.
@@ -35,19 +52,19 @@ def find_groups(
             stay whole, and with them every group that they touch.
 
     Raises:
-        UserError: The network can't be traced, or nothing is left to drop.
+        UserError: The network can't be traced.
     """
     ignored = matching(network, ignored_layers)
-    bundle = isinstance(network, nn.ModuleDict) and len(network) == len(inputs)  # one input for each
-    networks = list(network.children()) if bundle else [network]
-    name = " and ".join(dict.fromkeys(type(one).__name__ for one in networks))
+    name, networks = _name(network), _networks(network)
     for one in networks:
         _check_arguments(one, len(inputs) // len(networks))
     with torch.random.fork_rng(devices=[]):
         copied = bake_parametrizations(copy_network(network)).cpu().float().eval().requires_grad_(False)
-        inputs = _smaller(copied, [x.detach().cpu().float() if x.is_floating_point() else x.cpu() for x in inputs])
+        inputs = _smaller(
+            copied, [x.detach().cpu().float() if x.is_floating_point() else x.cpu() for x in inputs]
+        )
         reading = _read(copied, name, inputs)
-        reading.keep(ignored, "is in ignored_layers")
+        reading.keep(ignored, "ignored_layers names it")
         return _checked(reading, Check(copied, name, inputs), name)
 
 
@@ -90,6 +107,16 @@ def matching(network: nn.Module, patterns: Iterable[str]) -> set[str]:
     return found
 
 
+def _networks(network: nn.Module) -> list[nn.Module]:
+    """The networks of a side, which run next to each other; or the one network."""
+    return list(network.children()) if isinstance(network, nn.ModuleDict) else [network]
+
+
+def _name(network: nn.Module) -> str:
+    """What to call a network in an error."""
+    return " and ".join(dict.fromkeys(type(one).__name__ for one in _networks(network)))
+
+
 def _check_arguments(network: nn.Module, given: int) -> None:
     try:
         inspect.signature(network.forward).bind(*range(given))
@@ -104,12 +131,13 @@ def _check_arguments(network: nn.Module, given: int) -> None:
 def _smaller(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
     """The inputs at a quarter or half of their size, if the network takes them: reading them is faster."""
     for factor in (4, 2):
-        sizes = [[n // factor for n in x.shape[2:]] for x in inputs if x.ndim == 4]
-        if sizes and min(map(min, sizes)) >= _SMALLEST:
-            small = [x[..., : x.shape[2] // factor, : x.shape[3] // factor] if x.ndim == 4 else x for x in inputs]
+        if all(x.ndim == 4 and min(x.shape[2:]) // factor >= _SMALLEST for x in inputs):
+            small = [
+                x[..., : x.shape[2] // factor, : x.shape[3] // factor] if x.ndim == 4 else x for x in inputs
+            ]
             try:
                 copy_network(network)(*[x.clone() for x in small])
-            except Exception:  # noqa: S112  # whatever a forward raises on a size that it doesn't take
+            except Exception:  # whatever a forward raises on a size that it doesn't take
                 continue
             return small
     return inputs
@@ -119,14 +147,12 @@ def _read(network: nn.Module, name: str, inputs: Sequence[Tensor]) -> Reading:
     """Read the network as it runs in use; and as it trains, if that alone reaches some layers."""
     deadline = Deadline(name)
     reading = Reading(network, deadline)
-    reading.walk(read_graph(network, name, inputs, deadline))
+    reading.walk(read_graph(copy_network(network), name, inputs, deadline))
     met = reading.record.layers
     unused = [n for n, m in network.named_modules() if is_layer(m) and n not in met and m._parameters]
     if unused:
-        try:
+        with contextlib.suppress(UserError):  # a trial in training mode says what is wrong with it
             reading.walk(read_graph(copy_network(network).train(), name, inputs, deadline))
-        except UserError:
-            pass  # a trial in training mode says what is wrong with that
     return reading
 
 
@@ -134,10 +160,7 @@ def _checked(reading: Reading, check: Check, name: str) -> ChannelGroups:
     """Keep whole what masking and slimming don't agree about, until they do."""
     while True:
         groups = reading.groups()
-        if not groups.total:
-            causes = "; ".join(f"{n} layers: {why}" for why, n in Counter(groups.whole.values()).most_common(3))
-            raise UserError(f"{name} has no channels that can be dropped ({causes or 'it has no layers'}).")
-        fault = check.fault(groups)
+        fault = check.fault(groups) if groups.total else None
         if fault is None:
             return groups
         if not reading.blame(fault.calls, fault.places, fault.reason):

@@ -38,7 +38,7 @@ class Labels:
 
     def join(self, first: Tensor, second: Tensor) -> None:
         """Make one class of each pair; the two have shapes that broadcast."""
-        first, second = torch.broadcast_tensors(core(first), core(second))
+        first, second = torch.broadcast_tensors(core(first), core(second))  # type: ignore[no-untyped-call]
         pairs = torch.stack([first.flatten(), second.flatten()])
         pairs = torch.unique(pairs[:, (pairs[0] != pairs[1]) & (pairs != NONE).all(0)], dim=1)
         while pairs.numel():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gancompress.pruning.channels import CONSUMERS, Call, ChannelGroups
+from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Filters
 
 
 class ChannelMasks(nn.Module):
@@ -26,9 +26,9 @@ class ChannelMasks(nn.Module):
         super().__init__()
         self.groups = groups
         self.register_buffer("mask", torch.ones(groups.total))
-        calls = {call.weight: call for call in groups.calls if call.weight is not None}
-        self._calls = {key: call for key, call in calls.items() if call.axes[1] in groups.tensors.get(key, ())}
-        read = {name: channels.inputs for name, channels in (groups.layers | self._calls).items()}
+        self._filters = {n: f for n, f in groups.filters.items() if f.axes[1] in groups.tensors.get(n, ())}
+        read = {name: channels.inputs for name, channels in groups.layers.items()}
+        read |= {name: filters.inputs for name, filters in self._filters.items()}
         read = {name: inputs for name, inputs in read.items() if (inputs < groups.total).any()}
         self._gated, self._lengths = list(read), [len(inputs) for inputs in read.values()]
         self.register_buffer("index", torch.cat(list(read.values())), persistent=False)
@@ -40,22 +40,22 @@ class ChannelMasks(nn.Module):
     def attach(self, network: nn.Module) -> None:
         """Put a gate before every layer of `network` that reads droppable channels."""
         for name in self._gated:
-            if name in self._calls:
-                self._attach_to_weight(network, name, self._calls[name])
+            if name in self._filters:
+                self._attach_to_weight(network, name, self._filters[name])
             elif isinstance(layer := network.get_submodule(name), CONSUMERS):
                 self._hooks.append(layer.register_forward_pre_hook(partial(self._gate, name)))
 
-    def _attach_to_weight(self, network: nn.Module, name: str, call: Call) -> None:
-        """Filters of a function have no layer whose inputs could be gated: they themselves are, while it runs."""
+    def _attach_to_weight(self, network: nn.Module, name: str, filters: Filters) -> None:
+        """Gate the filters themselves while their function runs: there is no layer that reads its inputs."""
         owner, key = network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
         tensors = owner._parameters if key in owner._parameters else owner._buffers
-        caller, whole = network.get_submodule(call.module), []
+        caller, whole = network.get_submodule(filters.module), []
 
         def gate(*_: Any) -> None:
             weight = tensors[key]
             if self._slices is not None and weight is not None:
                 whole.append(weight)
-                shape = [-1 if axis == call.axes[1] else 1 for axis in range(weight.ndim)]
+                shape = [-1 if axis == filters.axes[1] else 1 for axis in range(weight.ndim)]
                 tensors[key] = weight * self._slices[name].to(weight.dtype).view(shape)  # type: ignore[assignment]
 
         def restore(*_: Any) -> None:

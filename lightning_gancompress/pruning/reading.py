@@ -6,18 +6,20 @@ import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups
+from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Filters, LayerChannels, Product
 from lightning_gancompress.pruning.graph import Deadline, Graph, operation, place_of
 from lightning_gancompress.pruning.labels import NONE, core, settled
 from lightning_gancompress.pruning.record import Record, Weight
 from lightning_gancompress.pruning.rules import Operation, rule_for
+
+_Channels = TypeVar("_Channels", LayerChannels, Filters, Product)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Reading:
     def walk(self, graph: Graph) -> None:
         """Run the operations of a graph on labels in place of values."""
         values: dict[Node, Any] = {}
-        uses = dict(self.record.uses)
+        uses, self.record.called = dict(self.record.uses), graph.calls
         for number, node in enumerate(graph.nodes):
             self._deadline.check(lambda n=number: f"operation {n} of {len(graph.nodes)}")  # type: ignore[misc]
             if node.op == "placeholder":
@@ -66,7 +68,9 @@ class Reading:
                 del values[other]  # nobody reads it any more
         for layer, count in self.record.uses.items():
             if count - uses.get(layer, 0) > graph.calls[layer]:
-                self.record.keep(self.record.layers[layer].inputs, f"{layer!r} has a weight that is used without it")
+                self.record.keep(
+                    self.record.layers[layer].inputs, f"{layer!r} has a weight that is used without it"
+                )
 
     def _placeholder(self, graph: Graph, node: Node) -> Any:
         value = node.meta["val"]
@@ -85,11 +89,9 @@ class Reading:
             return made
         args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
         schema = getattr(node.target, "_schema", None)
-        if schema is None:
-            named = {**dict(enumerate(args)), **kwargs}
-        else:
-            named = {a.name: a.default_value for a in schema.arguments}
-            named |= dict(zip(named, args, strict=False)) | kwargs
+        named: dict[str, Any] = {a.name: a.default_value for a in schema.arguments} if schema else {}
+        places = list(named) if schema else [str(place) for place in range(len(args))]
+        named |= dict(zip(places, args, strict=False)) | kwargs
         op = Operation(self.record, node, operation(node), named, shapes)
         self.traces.append(Trace(self.record.name_of(op.caller), place_of(node), _labels_in(named)))
         result = rule_for(op)(op)
@@ -105,10 +107,9 @@ class Reading:
         for name, labels in record.tensors.items():
             if name.rpartition(".")[0] in names:
                 record.keep(labels, reason)
-        for call in record.calls:
-            if call.module in names:
-                record.keep(call.inputs, reason)
-                record.keep(call.outputs, reason)
+        for name, filters in record.filters.items():
+            if name.rpartition(".")[0] in names:
+                record.keep(torch.cat([filters.inputs, filters.outputs]), reason)
 
     def blame(self, calls: list[str], places: list[str], reason: str) -> bool:
         """Keep whole what is read after the first calls of layers, where masking and slimming part ways.
@@ -141,7 +142,10 @@ class Reading:
         """Operations after the calls, up to the next that a layer does."""
         start = 0
         for name in calls:
-            start = next((n for n in range(start, len(self.traces)) if self.traces[n].layer == name), start - 1) + 1
+            start = (
+                next((n for n in range(start, len(self.traces)) if self.traces[n].layer == name), start - 1)
+                + 1
+            )
         following = (n for n in range(start, len(self.traces)) if self.traces[n].layer in self.record.layers)
         return start, next(following, len(self.traces) - 1) + 1
 
@@ -185,33 +189,31 @@ class Reading:
             classes = record.labels.classes(labels)
             return torch.tensor([positions.get(c, total) for c in classes.tolist()], dtype=torch.int64)
 
-        layers = {n: replace(c, inputs=place(c.inputs), outputs=place(c.outputs)) for n, c in record.layers.items()}
-        calls = [replace(c, inputs=place(c.inputs), outputs=place(c.outputs)) for c in record.calls]
+        def placed(known: _Channels) -> _Channels:
+            return replace(known, inputs=place(known.inputs), outputs=place(known.outputs))
+
+        layers = {name: placed(channels) for name, channels in record.layers.items()}
+        filters = {name: placed(channels) for name, channels in record.filters.items()}
         tensors = {}
         for name, labels in record.tensors.items():
             if (axis := self._axis(labels)) is not None:
                 tensors[name] = {axis: place(labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0])}
-        for call in calls:
-            if call.weight is not None:
-                shape = record.shape_of(call.weight)
-                both = dict(zip(call.axes, (call.outputs, call.inputs), strict=True))
-                tensors[call.weight] = {axis: p for axis, p in both.items() if len(p) == shape[axis]}
+        for name, one in filters.items():
+            shape, both = record.shape_of(name), zip(one.axes, (one.outputs, one.inputs), strict=True)
+            tensors[name] = {axis: index for axis, index in both if len(index) == shape[axis]}
         tensors = {n: axes for n, axes in tensors.items() if any((p < total).any() for p in axes.values())}
-        return ChannelGroups(names, sizes, layers, tensors, calls, self._whole(positions))
+        products = [placed(product) for product in record.products]
+        return ChannelGroups(names, sizes, layers, tensors, filters, products, self._whole(positions))
 
     def _settle(self) -> None:
         """Keep whole what is used in two ways, or has channels along two axes."""
         record = self.record
         for name in record.held.keys() & record.layers.keys():
             record.keep_layer(name, record.held[name])
-        callers: dict[str | None, set[str]] = {}
-        for call in record.calls:
-            callers.setdefault(call.weight, set()).add(call.module)
-            if call.weight and (len(callers[call.weight]) > 1 or not call.weight.startswith(call.module)):
-                record.keep(call.inputs, f"{call.weight!r} is used outside of its own module")
-            if call.weight in record.tensors:
-                for labels in (call.inputs, call.outputs, record.tensors[call.weight]):
-                    record.keep(labels, f"{call.weight!r} is used in several ways")
+        for name, filters in record.filters.items():
+            if name in record.tensors:
+                for labels in (filters.inputs, filters.outputs, record.tensors[name]):
+                    record.keep(labels, f"{name!r} is used in several ways")
         for name, labels in record.tensors.items():
             if self._axis(labels) is None:
                 record.keep(labels, f"{name!r} has their values along several axes")
@@ -232,10 +234,10 @@ class Reading:
             if name in record.layers:
                 yield name, isinstance(module, CONSUMERS), record.layers[name].outputs
                 yield name, False, record.layers[name].inputs
-            for call in record.calls:
-                if call.weight is not None and call.weight.rpartition(".")[0] == name:
-                    yield call.weight, True, call.outputs
-                    yield call.weight, False, call.inputs
+            for key, filters in record.filters.items():
+                if key.rpartition(".")[0] == name:
+                    yield key, True, filters.outputs
+                    yield key, False, filters.inputs
             for tensor, labels in record.tensors.items():
                 if tensor.rpartition(".")[0] == name:
                     yield tensor, False, labels.flatten()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gancompress.pruning.channels import Call, LayerChannels, can_be_cut, is_layer
+from lightning_gancompress.pruning.channels import Filters, LayerChannels, Product, can_be_cut, is_layer
 from lightning_gancompress.pruning.labels import NONE, Labels, core
 
 _LARGEST = 2**20  # elements of a tensor that are labelled one by one
@@ -31,8 +32,10 @@ class Record:
         labels: The labels, and which go together.
         layers: What the layers of torch read and write, by name; labels in place of positions.
         tensors: Labels of parameters and buffers outside such layers, in their own shapes, by name.
-        calls: Convolutions and products outside such layers; likewise.
+        filters: Parameters outside such layers that functions convolve with, likewise.
+        products: All that is multiplied, likewise.
         uses: How often the weight of each layer was used.
+        called: How often the forward of each module was called.
         held: Layers whose tensors something else uses as well, and what.
         kept: Labels that stay, and why.
         bonds: Labels that go together because of one operation, and why.
@@ -42,13 +45,15 @@ class Record:
         self.labels = Labels()
         self.layers: dict[str, LayerChannels] = {}
         self.tensors: dict[str, Tensor] = {}
-        self.calls: list[Call] = []
+        self.filters: dict[str, Filters] = {}
+        self.products: list[Product] = []
         self.uses: dict[str, int] = {}
         self.kept: list[tuple[Tensor, str]] = []
         self.bonds: list[tuple[Tensor, str]] = []
         self.network = network
+        self.called = Counter[str]()
         self.held: dict[str, str] = {}
-        self._names = {id(module): name for name, module in network.named_modules()}
+        self._names: dict[int, str] = {id(module): name for name, module in network.named_modules()}
         self._owners: dict[int, list[tuple[str, str]]] = {}  # modules and attributes by tensor
         for name, module in network.named_modules():
             for key, tensor in (*module._parameters.items(), *module._buffers.items()):
@@ -125,22 +130,32 @@ class Record:
         modules = [(self.network.get_submodule(name), key) for name, key in owners]
         return all(not is_layer(module) and can_be_cut(module, key) for module, key in modules)
 
-    def call(self, call: Call) -> Call:
-        """Remember a call; return the first of this weight, whose channels are the same."""
-        first = next((c for c in self.calls if c.weight and c.weight == call.weight), call)
-        self.labels.join(first.inputs, call.inputs)
-        self.labels.join(first.outputs, call.outputs)
-        self.calls.append(call)
-        return first
+    def filter(self, name: str, filters: Filters) -> tuple[Tensor, Tensor]:
+        """Remember what a function reads and writes; with the same parameter it is the same channels."""
+        first = self.filters.setdefault(name, filters)
+        self.labels.join(first.inputs, filters.inputs)
+        self.labels.join(first.outputs, filters.outputs)
+        owner = name.rpartition(".")[0]
+        if not (filters.module == first.module and f"{owner}.".startswith(f"{first.module}.".lstrip("."))):
+            # where nothing can mask it
+            self.keep(first.inputs, f"{name!r} is used outside of its own module")
+        return first.inputs, first.outputs
+
+    def multiply(self, inputs: Tensor | None, outputs: Tensor, module: str, macs: tuple[int, int]) -> None:
+        """Remember a product, of each of the inputs if they are given, that makes a tensor of labels."""
+        one = self.fixed(torch.Size([1]), "")
+        found = core(outputs).flatten()
+        found = torch.where(found == NONE, one, found)
+        self.products.append(Product(one if inputs is None else inputs, found, module, macs))
 
     def keep_layer(self, name: str, reason: str) -> None:
         """A layer stays whole on both sides."""
         self.keep(self.layers[name].inputs, reason)
         self.keep(self.layers[name].outputs, reason)
 
-    def meet(self, name: str, inputs: Tensor, outputs: Tensor, grouped: bool = False) -> tuple[Tensor, Tensor]:
+    def meet(self, name: str, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Remember what a layer reads and writes; another time it is the same channels, which come back."""
-        first = self.layers.setdefault(name, LayerChannels(inputs, outputs, grouped))
+        first = self.layers.setdefault(name, LayerChannels(inputs, outputs))
         self.labels.join(first.inputs, inputs)
         self.labels.join(first.outputs, outputs)
         self.uses[name] = self.uses.get(name, 0) + 1

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
-from lightning_gancompress.pruning.channels import CHANNELWISE, CONSUMERS
-from lightning_gancompress.pruning.graph import module_of, operation, place_of
+from lightning_gancompress.pruning.channels import CHANNELWISE, CONSUMERS, Filters
+from lightning_gancompress.pruning.graph import module_of, place_of
 from lightning_gancompress.pruning.labels import NONE, core, varies
-from lightning_gancompress.pruning.record import Call, Record, Weight
+from lightning_gancompress.pruning.record import Record, Weight
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -44,13 +45,17 @@ class Operation:
 
     @property
     def caller(self) -> str:
-        """Module whose forward calls it."""
-        return module_of(self.node)
+        """Module whose forward calls it, by its first name."""
+        return self.record.name_of(module_of(self.node))
 
     def why(self, verb: str) -> str:
         """Say in words what the operation does, and where."""
         name, place = self.caller, place_of(self.node)
-        return f"{self.name} {verb}" + (f" in {name!r}" if name else "") + (f" ({Path(place).name})" if place else "")
+        return (
+            f"{self.name} {verb}"
+            + (f" in {name!r}" if name else "")
+            + (f" ({Path(place).name})" if place else "")
+        )
 
     def labels(self, key: str | int) -> Tensor:
         """Labels of an argument, by name or place."""
@@ -177,12 +182,13 @@ def parts(op: Operation) -> Any:
     x, dim = op.labels(0), op.args.get("dim", 0)
     if varies(x, [dim]):
         size = x.shape[dim]
-        part = _part(op, size)
-        if part is None:
+        part, rows = _part(op, size), core(x.movedim(dim, -1))
+        if part is None or (part == 1 and rows[..., 0].numel() == 1):
             op.record.keep(x, op.why("takes channels by fixed numbers"))
         else:
-            rows = core(x.movedim(dim, -1))
-            rows = rows.unflatten(-1, (size // part, part)).transpose(-1, -2).reshape(-1, size // part)
+            rows = (
+                rows.reshape(*rows.shape[:-1], size // part, part).transpose(-1, -2).reshape(-1, size // part)
+            )
             op.record.bond(rows, op.why("needs equal parts"))
     return move(op)
 
@@ -193,9 +199,9 @@ def _part(op: Operation, size: int) -> int | None:
         start, end, _ = slice(op.args["start"], op.args["end"]).indices(size)
         part = end - start
         return part if op.args["step"] == 1 and part and not size % part and not start % part else None
-    if op.name == "select":
-        return None
-    lengths = {shape[op.args["dim"]] for shape in op.shapes} if op.name != "unbind" else {1}
+    if op.name in ("select", "unbind"):
+        return 1
+    lengths = {shape[op.args["dim"]] for shape in op.shapes}
     return lengths.pop() if len(lengths) == 1 else None
 
 
@@ -214,7 +220,11 @@ def pad(op: Operation) -> Any:
     dims = [x.ndim - 1 - place // 2 for place, width in enumerate(widths) if width]
     if not varies(x, dims):
         return _over(x, dims, op.shape)
-    if op.name not in ("pad", "constant_pad_nd") or op.args.get("mode", "constant") != "constant" or min(widths) < 0:
+    if (
+        op.name not in ("pad", "constant_pad_nd")
+        or op.args.get("mode", "constant") != "constant"
+        or min(widths) < 0
+    ):
         return op.fixed("mixes channels")
     outside = op.record.fixed(torch.Size([1]), op.why("adds channels"))
     return F.pad(x, list(widths), value=int(outside))
@@ -316,7 +326,9 @@ def _reduced(op: Operation, keep_shape: bool) -> Any:
     for other in op.tensors()[1:]:  # weights of a layer norm
         op.record.keep(other, op.why("is one for all channels"))
     if len(op.shape) < x.ndim:
-        x = _over(x, dims, torch.Size(1 if d in dims else n for d, n in enumerate(x.shape))).squeeze(tuple(dims))
+        x = _over(x, dims, torch.Size(1 if d in dims else n for d, n in enumerate(x.shape))).squeeze(
+            tuple(dims)
+        )
         dims = []
     results = tuple(_over(x, dims, shape) if len(shape) == x.ndim else _none(shape) for shape in op.shapes)
     return results if op.returns_several else results[0]
@@ -355,65 +367,62 @@ def _weighted(op: Operation, x: Tensor, axis: int, axes: tuple[int, int], macs: 
     """Read the channels of `x` along an axis, and write new ones."""
     record, groups = op.record, op.args.get("groups", 1)
     others = [d for d in range(x.ndim) if d != axis]
-    whole = ""
-    if varies(x, range(axis + 1, x.ndim)):
-        whole = op.why("mixes positions that hold channels")
-        record.keep(x, whole)
-    elif not varies(x, [axis]) and varies(x, others):
-        whole = op.why("applies the same filters to every channel")
-    if whole:
-        read = record.fixed(torch.Size([x.shape[axis]]), whole)
-        made = record.fixed(torch.Size([op.shape[axis]]), whole)
+    every = not varies(x, range(axis, x.ndim)) and varies(x, others)
+    if every:
+        why = op.why("applies the same filters to every channel")
+        read, made = (record.fixed(torch.Size([n]), why) for n in (x.shape[axis], op.shape[axis]))
     else:
         read, made = channels_of(op, x, axis), record.labels.new(op.shape[axis])
-    made = _met(op, read, made, Call(op.caller, None, axes, read, made, macs, groups > 1))
-    if whole and not varies(x, range(axis, x.ndim)):
-        return _over(x, range(axis, x.ndim), op.shape)
-    return _laid(made, axis, op.shape)
+    read, made, module = _met(op, read, made, axes)
+    if groups > 1:
+        rows = torch.cat([read.view(groups, -1), made.view(groups, -1)], 1)
+        record.bond(rows, op.why(f"has {groups} groups"))
+    result = _over(x, range(axis, x.ndim), op.shape) if every else _laid(made, axis, op.shape)
+    # a filter of a grouped convolution reads the inputs of its group, whatever else is kept
+    record.multiply(read if groups == 1 else None, result, module, macs)
+    return result
 
 
-def _met(op: Operation, read: Tensor, made: Tensor, call: Call) -> Tensor:
-    """Write down who reads and writes these labels; return those of what is written."""
-    record, weight, groups = op.record, op.args["weight"], op.args.get("groups", 1)
+def _met(op: Operation, read: Tensor, made: Tensor, axes: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
+    """Write down who reads and writes these labels; return what it knows them by, and whose forward it is."""
+    record, weight = op.record, op.args["weight"]
     if not isinstance(weight, Weight):
-        return _computed(op, read, made, call)
+        _compute(op, read, made)
+        return read, made, op.caller
     layer = record.layer_of(weight, op.caller, CONSUMERS)
     if layer is not None:
-        read, made = record.meet(layer, read, made, groups > 1)
-    elif record.is_own(record.owners_of(weight)):
-        call = record.call(replace(call, weight=weight.name))
-        read, made = call.inputs, call.outputs
+        # inside of torch.no_grad() the tracer forgets who calls
+        forgotten = op.caller == "" and record.called[layer] > 0
+        return *record.meet(layer, read, made), layer if forgotten else op.caller
+    if record.is_own(record.owners_of(weight)):
+        read, made = record.filter(weight.name, Filters(read, made, op.caller, axes))
     else:
-        reason = op.why("has no weight that could be cut")
-        record.call(call)
         for labels in (read, made):
-            record.keep(labels, reason)
-    if groups > 1:
-        record.bond(torch.cat([read.view(groups, -1), made.view(groups, -1)], 1), op.why(f"has {groups} groups"))
-    if layer is None and op.args["bias"] is not None:
+            record.keep(labels, op.why("has no weight that could be cut"))
+    if op.args["bias"] is not None:
         record.labels.join(op.labels("bias"), made)
-    return made
+    return read, made, op.caller
 
 
-def _computed(op: Operation, read: Tensor, made: Tensor, call: Call) -> Tensor:
+def _compute(op: Operation, read: Tensor, made: Tensor) -> None:
     """A convolution with filters that the forward makes: only one for each channel can be followed."""
     record, weight = op.record, op.labels("weight")
-    record.call(call)
     if op.args.get("groups", 1) == len(weight) == len(read) > 1 and op.args["bias"] is None:
-        rows = torch.cat([read[:, None], made[:, None]], 1)
-        record.bond(rows, op.why("has a filter for each channel"))
-        record.labels.join(core(weight).flatten(1), read[:, None])
-    else:
-        for labels in (read, made, weight):
-            record.keep(labels, op.why("has filters that the forward computes"))
-    return made
+        record.labels.join(read, made)
+        if varies(weight, [0]):
+            record.labels.join(core(weight).flatten(1), read[:, None])
+        return
+    for labels in (read, made, weight):
+        record.keep(labels, op.why("has filters that the forward computes"))
+    if isinstance(record.network.get_submodule(op.caller), CONSUMERS):
+        record.meet(op.caller, read, made)
 
 
 def norm(op: Operation) -> Any:
     """A norm within each channel, or a PReLU."""
     x = op.labels(0)
-    if varies(x, range(2, x.ndim)) or x.ndim < 2:
-        return op.fixed("mixes positions that hold channels")
+    if x.ndim < 2:
+        return op.fixed("mixes all channels")
     weights = [w for w in op.args.values() if isinstance(w, Weight)]
     if op.name == "prelu" and weights and weights[0].shape.numel() == 1:
         return x
@@ -436,7 +445,7 @@ def _layer_of_norm(op: Operation, weights: Sequence[Weight]) -> str | None:
         if (layer := op.record.layer_of(weight, op.caller, CHANNELWISE)) is not None:
             return layer
     caller = op.record.network.get_submodule(op.caller)
-    return op.record.name_of(op.caller) if isinstance(caller, CHANNELWISE) else None
+    return op.caller if isinstance(caller, CHANNELWISE) else None
 
 
 # -- products of features ------------------------------------------------------------------------------
@@ -455,15 +464,9 @@ def _product(op: Operation, first: Tensor, second: Tensor, shape: torch.Size) ->
         if varies(x, [dim]):
             op.record.keep(x, op.why("sums over channels"))
     made = combine(op, [first[..., :1], second[..., :1, :]], shape)
-    _count(op, made, math.prod(shape) * first.shape[-1])
+    macs = math.prod(shape) * first.shape[-1]
+    op.record.multiply(None, made, op.caller, (macs, macs))
     return made
-
-
-def _count(op: Operation, made: Tensor, macs: int) -> None:
-    """Write down what a product of features costs."""
-    one = op.record.fixed(torch.Size([1]), op.why("multiplies features"))
-    outputs = core(made).flatten()
-    op.record.call(Call(op.caller, None, (0, 0), one, torch.where(outputs == NONE, one, outputs), (macs, macs)))
 
 
 def attention(op: Operation) -> Any:
@@ -492,7 +495,8 @@ def einsum(op: Operation) -> Any:
         aligned.append(_aligned(x, letters, result))
         sizes.update(zip(letters, x.shape, strict=True))
     made = combine(op, aligned)
-    _count(op, made, math.prod(sizes.values()))
+    macs = math.prod(sizes.values())
+    op.record.multiply(None, made, op.caller, (macs, macs))
     return made
 
 
@@ -517,7 +521,9 @@ def channels_of(op: Operation, x: Tensor, axis: int) -> Tensor:
     rows = rows.expand(*rows.shape[:-1], x.shape[axis]).movedim(-1, 0).reshape(x.shape[axis], -1)
     vector = op.record.bond(rows, op.why("reads them as one channel"))
     if (vector == NONE).any():
-        vector = torch.where(vector == NONE, op.record.fixed(vector.shape, op.why("reads what is no feature")), vector)
+        vector = torch.where(
+            vector == NONE, op.record.fixed(vector.shape, op.why("reads what is no feature")), vector
+        )
     return vector
 
 
@@ -538,8 +544,8 @@ def _none(shape: torch.Size) -> Tensor:
 
 # Patterns of names; what none fits goes by what torch itself says of the operation.
 _RULES: dict[str, Rule] = {
-    r"(feature_|alpha_|feature_alpha_|native_)?dropout|clone|to|_to_copy|copy|contiguous|lift_fresh_copy": elementwise,
-    r"real|imag|complex|_?conj|resolve_conj|relu6|hardtanh|rrelu|log_sigmoid|lerp|masked_fill": elementwise,
+    r"\w*dropout|clone|to|_to_copy|copy|contiguous|lift_fresh_copy|relu6|hardtanh|rrelu": elementwise,
+    r"log_sigmoid|lerp|masked_fill|real|imag|complex|_?conj|resolve_conj": elementwise,
     r"\w+_like|new_\w+": new,
     r"conv\dd|conv_transpose\dd|_?convolution": convolution,
     r"linear": linear,
@@ -548,7 +554,8 @@ _RULES: dict[str, Rule] = {
     r"scaled_dot_product_attention": attention,
     r"einsum": einsum,
     r"_?(adaptive_)?(avg|max)_pool\dd\w*|_?upsample_\w+\dd\w*|grid_sampler\w*": over_positions,
-    r"mean|sum|amax|amin|max|min|var|std|prod|norm|linalg_vector_norm|var_mean|std_mean|any|all|argmax": reduction,
+    r"mean|sum|amax|amin|max|min|var|std|prod|norm|linalg_vector_norm": reduction,
+    r"var_mean|std_mean|any|all|argmax": reduction,
     r"_?(log_)?softmax|cumsum|cumprod|(native_)?layer_norm|sort|_?fft_\w+": along,
     r"pad|constant_pad_nd|(reflection|replication)_pad\dd": pad,
     r"slice|select|(unsafe_)?split\w*|(unsafe_)?chunk|unbind|tensor_split": parts,
