@@ -160,6 +160,7 @@ def _checked(reading: Reading, check: Check, name: str) -> ChannelGroups:
     """Keep whole what masking and slimming don't agree about, until they do."""
     while True:
         groups = reading.groups()
+        reading.deadline.check(lambda: f"the check in numbers, with {len(groups.whole)} layers whole")  # noqa: B023
         fault = check.fault(groups) if groups.total else None
         if fault is None:
             return groups

@@ -40,13 +40,15 @@ class Labels:
         """Make one class of each pair; the two have shapes that broadcast."""
         first, second = torch.broadcast_tensors(core(first), core(second))  # type: ignore[no-untyped-call]
         pairs = torch.stack([first.flatten(), second.flatten()])
-        pairs = torch.unique(pairs[:, (pairs[0] != pairs[1]) & (pairs != NONE).all(0)], dim=1)
-        while pairs.numel():
-            pairs = self.classes(pairs)
-            low, high = pairs.amin(0), pairs.amax(0)
-            self._parent.scatter_reduce_(0, high, low, "amin")
-            pairs = torch.unique(pairs[:, low != high], dim=1)
-        self._parent = self.classes(self._parent)
+        pairs = pairs[:, (pairs[0] != pairs[1]) & (pairs != NONE).all(0)]
+        while (pairs := self._apart(pairs)).numel():
+            self._parent.scatter_reduce_(0, pairs.amax(0), pairs.amin(0), "amin")
+
+    def _apart(self, pairs: Tensor) -> Tensor:
+        """Classes of the pairs that are not of one, each pair once."""
+        pairs = self.classes(pairs)
+        apart: Tensor = torch.unique(pairs[:, pairs[0] != pairs[1]], dim=1)
+        return apart
 
 
 def core(labels: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Fil
 from lightning_gancompress.pruning.graph import Deadline, Graph, operation, place_of
 from lightning_gancompress.pruning.labels import NONE, core, settled
 from lightning_gancompress.pruning.record import Record, Weight
-from lightning_gancompress.pruning.rules import Operation, rule_for
+from lightning_gancompress.pruning.rules import Operation, apply
 
 _Channels = TypeVar("_Channels", LayerChannels, Filters, Product)
 
@@ -39,6 +39,7 @@ class Reading:
         deadline: Of the whole reading.
 
     Attributes:
+        deadline: Of the whole reading.
         traces: One per operation, in the order of the pass.
     """
 
@@ -46,14 +47,14 @@ class Reading:
         self.record = Record(network)
         self.traces: list[Trace] = []
         self._blamed: set[str] = set()
-        self._network, self._deadline = network, deadline
+        self._network, self.deadline = network, deadline
 
     def walk(self, graph: Graph) -> None:
         """Run the operations of a graph on labels in place of values."""
         values: dict[Node, Any] = {}
         uses, self.record.called = dict(self.record.uses), graph.calls
         for number, node in enumerate(graph.nodes):
-            self._deadline.check(lambda n=number: f"operation {n} of {len(graph.nodes)}")  # type: ignore[misc]
+            self.deadline.check(lambda n=number: f"operation {n} of {len(graph.nodes)}")  # type: ignore[misc]
             if node.op == "placeholder":
                 values[node] = self._placeholder(graph, node)
             elif node.op == "output":
@@ -94,7 +95,7 @@ class Reading:
         named |= dict(zip(places, args, strict=False)) | kwargs
         op = Operation(self.record, node, operation(node), named, shapes)
         self.traces.append(Trace(self.record.name_of(op.caller), place_of(node), _labels_in(named)))
-        result = rule_for(op)(op)
+        result = apply(op)
         if isinstance(result, (tuple, list)):
             return tuple(map(settled, result))
         return settled(result) if isinstance(result, Tensor) else result

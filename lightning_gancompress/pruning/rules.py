@@ -50,12 +50,9 @@ class Operation:
 
     def why(self, verb: str) -> str:
         """Say in words what the operation does, and where."""
-        name, place = self.caller, place_of(self.node)
-        return (
-            f"{self.name} {verb}"
-            + (f" in {name!r}" if name else "")
-            + (f" ({Path(place).name})" if place else "")
-        )
+        module = f" in {self.caller!r}" if self.caller else ""
+        place = f" ({Path(place_of(self.node)).name})" if place_of(self.node) else ""
+        return f"{self.name} {verb}{module}{place}"
 
     def labels(self, key: str | int) -> Tensor:
         """Labels of an argument, by name or place."""
@@ -92,6 +89,19 @@ class Operation:
 
 
 Rule = Callable[[Operation], Any]
+
+
+def apply(op: Operation) -> Any:
+    """Labels of what an operation makes.
+
+    If it is used in a way that its rule is not made for, everything stays whole.
+    """
+    try:
+        made = rule_for(op)(op)
+        shapes = [x.shape for x in (made if isinstance(made, (tuple, list)) else [made])]
+    except (RuntimeError, IndexError, KeyError, TypeError, ValueError):
+        shapes = []
+    return made if shapes == list(op.shapes) else op.fixed("is used in a way that can't be followed")
 
 
 def rule_for(op: Operation) -> Rule:
@@ -186,10 +196,8 @@ def parts(op: Operation) -> Any:
         if part is None or (part == 1 and rows[..., 0].numel() == 1):
             op.record.keep(x, op.why("takes channels by fixed numbers"))
         else:
-            rows = (
-                rows.reshape(*rows.shape[:-1], size // part, part).transpose(-1, -2).reshape(-1, size // part)
-            )
-            op.record.bond(rows, op.why("needs equal parts"))
+            rows = rows.reshape(*rows.shape[:-1], size // part, part).transpose(-1, -2)
+            op.record.bond(rows.reshape(-1, size // part), op.why("needs equal parts"))
     return move(op)
 
 
@@ -220,11 +228,8 @@ def pad(op: Operation) -> Any:
     dims = [x.ndim - 1 - place // 2 for place, width in enumerate(widths) if width]
     if not varies(x, dims):
         return _over(x, dims, op.shape)
-    if (
-        op.name not in ("pad", "constant_pad_nd")
-        or op.args.get("mode", "constant") != "constant"
-        or min(widths) < 0
-    ):
+    zeros = op.name in ("pad", "constant_pad_nd") and op.args.get("mode", "constant") == "constant"
+    if not zeros or min(widths) < 0:
         return op.fixed("mixes channels")
     outside = op.record.fixed(torch.Size([1]), op.why("adds channels"))
     return F.pad(x, list(widths), value=int(outside))
@@ -326,9 +331,9 @@ def _reduced(op: Operation, keep_shape: bool) -> Any:
     for other in op.tensors()[1:]:  # weights of a layer norm
         op.record.keep(other, op.why("is one for all channels"))
     if len(op.shape) < x.ndim:
-        x = _over(x, dims, torch.Size(1 if d in dims else n for d, n in enumerate(x.shape))).squeeze(
-            tuple(dims)
-        )
+        for dim in dims:
+            x = x.narrow(dim, 0, 1)
+        x = x.squeeze(tuple(dims))
         dims = []
     results = tuple(_over(x, dims, shape) if len(shape) == x.ndim else _none(shape) for shape in op.shapes)
     return results if op.returns_several else results[0]
