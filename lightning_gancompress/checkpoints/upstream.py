@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.networks import BatchNorm, NetworkSpec, blank_image, channel_widths
+from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
 
 Role = Literal["generator", "discriminator"]
 
@@ -231,7 +231,7 @@ def _with_widths_of(tensors: dict[str, Tensor], spec: NetworkSpec) -> NetworkSpe
         slim = replace(spec, widths=widths)
         try:
             network = slim.build().eval()
-            network(blank_image(network, 1024))
+            network(torch.zeros(1, (spec.init_args or {})["in_channels"], 1024, 1024))
         except RuntimeError:
             return spec  # whose building says what doesn't fit
     return spec if widths == channel_widths(usual) else slim

@@ -24,7 +24,6 @@ from lightning_gancompress.modules.trial import try_networks
 from lightning_gancompress.networks import (
     BatchNorm,
     NetworkSpec,
-    blank_image,
     channel_widths,
     copy_network,
     renew,
@@ -152,7 +151,6 @@ class CompressionModule(GANModule):
         self.policy: Policy | None = None
         self.teacher, self.student = nn.ModuleDict(), nn.ModuleDict()
         self.sides, self.agents = Sides(), nn.ModuleDict()
-        self._size = 256  # pixels, where neither data nor checkpoint say
 
     # -- networks --------------------------------------------------------------------------------------
 
@@ -211,15 +209,21 @@ class CompressionModule(GANModule):
                 ) from error
 
     def _samples(self, bundle: Bundle) -> list[Tensor]:
-        """Blank inputs at the size of the data: MACs are counted for them."""
-        return [blank_image(network, self._pixels) for network in bundle.values()]
+        """Blank inputs like those of the data: MACs are counted for them."""
+        judged = {self.task.discriminator_of(role): role for role in self.task.wanted}
+        return [
+            self.inputs.judged(judged[role], self.teacher[judged[role]])
+            if role in judged
+            else self.inputs.source(role, network)
+            for role, network in bundle.items()
+        ]
 
-    @property
-    def _pixels(self) -> int | tuple[int, int]:
-        """Image size of the data, else of the checkpoint."""
+    def _ask_data(self) -> None:
+        """Prefer what the data says of its images to what a checkpoint recorded."""
         datamodule: Any = getattr(self._trainer, "datamodule", None)
-        size: int | tuple[int, int] = getattr(datamodule, "crop_size", self._size)
-        return size
+        if hasattr(datamodule, "crop_size"):
+            self.inputs.recorded["crop_size"] = datamodule.crop_size
+        self.inputs.recorded |= getattr(datamodule, "preprocessing", {})
 
     def generators(self, role: str) -> dict[str, nn.Module]:
         """Teacher and student."""
@@ -277,10 +281,14 @@ class CompressionModule(GANModule):
     def _begin_search(self) -> None:
         """Masks and agents; a policy that needs no search cuts at once."""
         assert self.policy is not None
+        self._ask_data()
         datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if hasattr(datamodule, "first_batch"):
-            try_networks(self.task, self.teacher, datamodule.first_batch())
-        for role, made in self._make_missing().items():  # what can't be made is refused now
+        batch = datamodule.first_batch() if hasattr(datamodule, "first_batch") else None
+        if batch is not None:
+            self.inputs.see(batch)
+            try_networks(self.task, self.teacher, batch)
+        missing = self._make_missing()  # what can't be made is refused now
+        for role, made in missing.items():
             fate = "trained afresh in the fine-tuning" if made else "left out, with the losses that need it"
             rank_zero_info(f"{role}: no weights were found; {fate}.")
         if self.distillation is not None:
@@ -381,7 +389,7 @@ class CompressionModule(GANModule):
     def _make_missing(self) -> dict[str, Made | None]:
         """Networks that the fine-tuning wants and the teacher has not."""
         here = {role: (network, self.specs[f"teacher.{role}"]) for role, network in self.teacher.items()}
-        return self.cast.make_missing(here, self._pixels)
+        return self.cast.make_missing(here, self.inputs)
 
     def _frozen(self) -> list[str]:
         """Generators of the student that stay as they are."""
@@ -418,7 +426,7 @@ class CompressionModule(GANModule):
         """Become what the checkpoint describes, before its weights load: its teacher, phase and widths."""
         header = self.require_kind(checkpoint, "compression", "a teacher goes into model.teacher instead")
         path = Path(str(self._trainer.ckpt_path if self._trainer is not None else "the checkpoint"))
-        self._size = header["preprocessing"].get("crop_size", self._size)
+        self.inputs.recorded = dict(header["preprocessing"])
         for prefix in header["networks"]:
             part, role = prefix.split(".")
             if part == "teacher":
@@ -437,6 +445,7 @@ class CompressionModule(GANModule):
         elif self._fitting:
             self._resume_search()
         else:
+            self._ask_data()
             self.phase, masked = "search", {key.split(".")[1] for key in state if key.startswith("sides.")}
             self._mask_student({name: 1.0 for name in self.budgets if name in masked})  # any budget will do
             for key in [key for key in state if key.startswith("agents.")]:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lightning_gancompress.errors import UserError
-from lightning_gancompress.export.program import first_line
-from lightning_gancompress.networks import blank_image
+from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.networks import dry_run, require_image_alone
 from lightning_gancompress.tasks import Images, Task
 
 
-@torch.no_grad()
 def try_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -> None:
-    """Let the wanted generators translate a batch, and the discriminators judge what they make.
+    """Let the wanted generators translate a batch in eval mode, and the discriminators judge what they make.
+
+    On shapes alone where that can be; the networks stay as they are.
 
     Args:
         task: Says who reads what.
-        networks: By role, in eval mode.
+        networks: By role.
         batch: The first of the data.
 
     Raises:
@@ -33,24 +32,25 @@ def try_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -> 
 
 
 def _translate(generator: nn.Module, source: Tensor) -> Tensor:
+    """A blank image of the shape that the generator makes."""
     name, shape = type(generator).__name__, _shape(source)
-    blank_image(generator, 1)  # says so if the forward wants more than an image
+    require_image_alone(generator)
     try:
-        image = generator(source)
+        image = dry_run(generator, lambda: generator.eval()(source))
     except UserError:
         raise
     except Exception as error:  # whatever a user's forward raises
         raise UserError(
-            f"{name} fails on a source of the data, {shape} ({first_line(error)}): give data of the channels "
-            "and the size that it was made for."
+            f"{name} fails on a source of the data, {shape} ({first_line(error)}): give data of "
+            "the channels and the size that it was made for."
         ) from error
     if not isinstance(image, Tensor) or image.ndim != 4 or len(image) != len(source):
         made = _shape(image) if isinstance(image, Tensor) else f"a {type(image).__name__}"
         raise UserError(
-            f"{name} returns {made} for a source {shape}, not an image (channels, height, width) for each: "
-            "wrap it in a module that returns the image alone."
+            f"{name} returns {made} for a source {shape}, not an image (channels, height, width) for "
+            "each: wrap it in a module that returns the image alone."
         )
-    return image
+    return source.new_zeros(image.shape)
 
 
 def _require_target_shape(generator: nn.Module, image: Tensor, target: Tensor | None) -> None:
@@ -63,10 +63,10 @@ def _require_target_shape(generator: nn.Module, image: Tensor, target: Tensor | 
 
 
 def _judge(task: Task, networks: nn.ModuleDict, batch: dict[str, Any], images: Images) -> None:
+    (role,) = images
     try:
-        judged = task.judge(networks, batch, images)
+        judged = dry_run(networks, lambda: task.judge(networks.eval(), batch, images))
     except Exception as error:
-        (role,) = images
         name = type(networks[task.discriminator_of(role)]).__name__
         raise UserError(
             f"{name} fails on an image of the {role} ({first_line(error)}): the discriminator of "
@@ -76,8 +76,8 @@ def _judge(task: Task, networks: nn.ModuleDict, batch: dict[str, Any], images: I
     for role, logits in judged.items():
         if not isinstance(logits, Tensor):
             raise UserError(
-                f"{type(networks[role]).__name__} returns a {type(logits).__name__}, not one tensor: "
-                "wrap it in a module that returns its logits alone."
+                f"{type(networks[role]).__name__} returns a {type(logits).__name__}, not one "
+                "tensor: wrap it in a module that returns its logits alone."
             )
 
 
