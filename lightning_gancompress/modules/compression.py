@@ -20,7 +20,7 @@ from lightning_gancompress.modules.cast import Cast, Made, Missing, Partner
 from lightning_gancompress.modules.distillation import Distillation
 from lightning_gancompress.modules.gan_step import gan_step, linear_decay
 from lightning_gancompress.modules.teacher import by_kind
-from lightning_gancompress.modules.trial import try_networks
+from lightning_gancompress.modules.trial import try_networks, try_training
 from lightning_gancompress.networks import (
     BatchNorm,
     NetworkSpec,
@@ -291,12 +291,25 @@ class CompressionModule(GANModule):
         for role, made in missing.items():
             fate = "trained afresh in the fine-tuning" if made else "left out, with the losses that need it"
             rank_zero_info(f"{role}: no weights were found; {fate}.")
+        if batch is not None:
+            self._try_training(missing, batch)
         if self.distillation is not None:
             self.distillation.check(self.task, self.teacher, self.student)
         self._mask_student({name: b for name, b in self.budgets.items() if b not in (1, "1", "1.0")})
         self.policy.prepare(self)
         if self.search_epochs == 0:
             self.cut()
+
+    def _try_training(self, missing: Mapping[str, Made | None], batch: dict[str, Any]) -> None:
+        """What only training would meet is told before the search."""
+        frozen = self._frozen()
+        trained = {role: network for role, network in self.student.items() if role not in frozen}
+        trained |= {role: made[0] for role, made in missing.items() if made is not None}
+        names = ["batch_size", "search_batch_size"] if self.search_epochs else ["batch_size"]
+        data, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
+        name = min(names, key=lambda name: getattr(data, name, 2))
+        devices = self.trainer.world_size if getattr(strategy, "_layer_sync", None) else 1  # of a batch norm
+        try_training(self.task, nn.ModuleDict(trained), batch, name, getattr(data, name, 2) * devices)
 
     def on_fit_start(self) -> None:
         """Put every network into the mode of its phase."""
