@@ -43,7 +43,7 @@ class Inputs:
     def judged(self, role: str, generator: nn.Module) -> Tensor:
         """What a generator's discriminator reads, likewise."""
         source = self.source(role, generator)
-        image = dry_run(generator, lambda: generator.eval()(source))
+        image = dry_run(generator, lambda x: generator.eval()(x), source)
         channels = self.task.judged_channels(source.shape[1], image.shape[1])
         return source.new_zeros(1, channels, *image.shape[2:])
 

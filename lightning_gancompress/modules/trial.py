@@ -72,7 +72,7 @@ def _translate(generator: nn.Module, source: Tensor, training: bool = False) -> 
     name, shape, how = type(generator).__name__, _shape(source), _how(training)
     require_image_alone(generator)
     try:
-        image = dry_run(generator, lambda: _set_mode(generator, training)(source))
+        image = dry_run(generator, lambda x: _set_mode(generator, training)(x), source)
     except UserError:
         raise
     except Exception as error:  # whatever a user's forward raises
@@ -110,9 +110,13 @@ def _require_same(generator: nn.Module, image: Tensor, trained: Tensor) -> None:
 def _judge(
     task: Task, networks: nn.ModuleDict, batch: dict[str, Any], images: Images, training: bool = False
 ) -> None:
-    (role,) = images
+    ((role, image),) = images.items()
+
+    def judge(image: Tensor) -> Images:
+        return task.judge(_set_mode(networks, training), batch, {role: image})
+
     try:
-        judged = dry_run(networks, lambda: task.judge(_set_mode(networks, training), batch, images))
+        judged = dry_run(networks, judge, image)
     except Exception as error:
         if training and isinstance(error, UserError):
             raise

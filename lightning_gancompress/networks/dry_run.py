@@ -3,18 +3,18 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
 
 Result = TypeVar("Result")
 
 
-def dry_run(network: nn.Module, run: Callable[[], Result]) -> Result:
-    """Return what `run` does with `network`, of whose tensors the shapes alone may be meant.
+def dry_run(network: nn.Module, run: Callable[[Tensor], Result], x: Tensor) -> Result:
+    """Return what `run` makes of `x`, of which it may be given the shape alone: tensors without values.
 
     The network is afterwards as it was, and so are the random numbers. A forward that needs values, to decide
     by them for instance, is computed as usual, without gradients.
@@ -22,33 +22,32 @@ def dry_run(network: nn.Module, run: Callable[[], Result]) -> Result:
     Args:
         network: What `run` calls, sets into a mode, and so on.
         run: Called once, or twice if shapes are not enough for it.
+        x: Of which only the shape matters.
     """
     try:
-        with unchanged(network), shapes_alone():
-            return run()
+        with unchanged(network):
+            return run(without_values(x))
     except UserError:
         raise
     except Exception:  # a fault, or a forward that shapes tell too little: now it shows which
         with unchanged(network):
-            return run()
+            return run(x)
 
 
-@contextmanager
-def shapes_alone() -> Iterator[None]:
-    """Compute shapes, and no values: a ResNet of nine blocks takes a twentieth of a second."""
+def without_values(x: Tensor) -> Tensor:
+    """Return a tensor of the shape of `x` that makes all that is computed with it likewise.
+
+    Nothing else is: a grid that a network makes by itself, and may keep, has its values.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+    return x if x.is_meta else FakeTensorMode(allow_non_fake_inputs=True).from_tensor(x)
 
 
 @contextmanager
 def unchanged(network: nn.Module) -> Iterator[None]:
     """Undo what forward passes change in `network` (modes, attributes, buffers), and in the random state."""
-    before = [
-        [(entries, dict(entries)) for entries in (module._parameters, module._buffers, vars(module))]
-        for module in network.modules()
-    ]
+    before = [(kept, kept.copy()) for module in network.modules() for kept in _containers(module)]
     values = [(buffer, buffer.clone()) for buffer in network.buffers()]
     state = random.getstate()
     try:
@@ -56,10 +55,15 @@ def unchanged(network: nn.Module) -> Iterator[None]:
             yield
     finally:
         random.setstate(state)
-        for module in before:
-            for entries, found in module:
-                entries.clear()
-                entries.update(found)
+        for kept, content in before:
+            kept.clear()
+            (kept.update if isinstance(kept, dict) else kept.extend)(content)
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
+
+
+def _containers(module: nn.Module) -> list[Any]:
+    """The attributes of a module, and those of them, such as its buffers, that hold others."""
+    attributes = vars(module)
+    return [*(value for value in attributes.values() if isinstance(value, dict | list)), attributes]

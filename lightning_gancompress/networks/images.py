@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from lightning_gancompress.errors import UserError, first_line
-from lightning_gancompress.networks.dry_run import shapes_alone, unchanged
+from lightning_gancompress.networks.dry_run import unchanged, without_values
 
 Shape = tuple[int, int, int, int]
 
@@ -96,10 +95,10 @@ def _first_read(
     """The first blank image that `network` reads; how far it came with those before, and what stopped it."""
     failures: dict[Shape, tuple[int, Exception]] = {}
     for shape in shapes:
-        steps = _Steps()
+        steps, image = _Steps(), like.new_zeros((1, 1, 1, 1)).expand(shape)
         try:
-            with unchanged(network), nullcontext() if values else shapes_alone(), steps:
-                network.eval()(like.new_zeros(shape))
+            with unchanged(network), steps:
+                network.eval()(image.contiguous() if values else torch.empty_like(without_values(image)))
         except Exception as error:  # whatever a user's forward raises
             failures[shape] = steps.done, error
         else:

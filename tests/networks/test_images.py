@@ -182,13 +182,41 @@ def test_trying_leaves_no_trace(decides):
     modes = [module.training for module in network.modules()]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     states = torch.get_rng_state(), random.getstate()
-    assert dry_run(network, lambda: network.train()(torch.ones(2, 3, 5, 7))).shape == (2, 4, 5, 7)
+    assert dry_run(network, lambda x: network.train()(x), torch.ones(2, 3, 5, 7)).shape == (2, 4, 5, 7)
     assert blank_image(network, 8).shape[1] == 3
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert all(type(buffer) is torch.Tensor for buffer in network.buffers())
     assert network.last is None
     assert (torch.equal(states[0], torch.get_rng_state()), random.getstate()) == (True, states[1])
+
+
+GRIDS = {}
+
+
+class Keeping(Coordinates):
+    """Keeps what it has computed once, for itself and for others of its kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.masks = {}
+
+    def forward(self, image):
+        size = tuple(image.shape[-2:])
+        if size not in GRIDS:
+            GRIDS[size] = torch.linspace(-1, 1, size[0])[:, None] * torch.linspace(-1, 1, size[1])
+        if size not in self.masks:
+            self.masks[size] = image.new_ones(size)
+        places = torch.stack([GRIDS[size], self.masks[size]]).expand(len(image), 2, *size)
+        return LastFirst.forward(self, torch.cat([image, places], 1))
+
+
+def test_what_a_network_keeps_has_values():
+    network = Keeping()
+    image = blank_image(network, (6, 7))
+    assert torch.equal(GRIDS[6, 7], torch.linspace(-1, 1, 6)[:, None] * torch.linspace(-1, 1, 7))
+    assert not network.masks
+    assert float(network(image).square().sum()) > 0
 
 
 @pytest.mark.parametrize(
