@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_gancompress import compress, load_generator
@@ -183,6 +183,18 @@ def test_pictures_that_keep_their_size(tmp_path: Path) -> None:
     main(["profile", f"--ckpt_path={file}", f"--json={tmp_path}/macs.json"])
     macs = json.loads((tmp_path / "macs.json").read_text())["student"]["macs_exact"]
     assert macs == counted_macs(load_generator(file), *shape) <= 0.5 * counted_macs(whole, *shape)
+
+
+class Loaders(LightningDataModule):
+    """Of the user's own: says nothing of its images."""
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        return DataLoader(Noise(6, 256, 256), batch_size=8)
+
+
+def test_data_that_says_nothing_of_its_images(tmp_path: Path) -> None:
+    small = quick(tmp_path, Coordinates(6, 4), Loaders(), policy=UniformWidth())
+    assert small(torch.zeros(1, 6, 16, 24)).shape == (1, 6, 16, 24)
 
 
 class Stop(Callback):

@@ -218,6 +218,10 @@ class CompressionModule(GANModule):
             for role, network in bundle.items()
         ]
 
+    def _sources(self) -> Images:
+        """What each wanted generator reads, blank."""
+        return {role: self.inputs.source(role, self.teacher[role]) for role in self.task.wanted}
+
     def _ask_data(self) -> None:
         """Prefer what the data says of its images to what a checkpoint recorded."""
         datamodule: Any = getattr(self._trainer, "datamodule", None)
@@ -294,7 +298,7 @@ class CompressionModule(GANModule):
         if batch is not None:
             self._try_training(missing, batch)
         if self.distillation is not None:
-            self.distillation.check(self.task, self.teacher, self.student)
+            self.distillation.check(self.task, self.teacher, self.student, self._sources())
         self._mask_student({name: b for name, b in self.budgets.items() if b not in (1, "1", "1.0")})
         self.policy.prepare(self)
         if self.search_epochs == 0:
@@ -417,7 +421,7 @@ class CompressionModule(GANModule):
             self.student[role].requires_grad_(False)
         self.phase = "finetune"
         if self.distillation is not None:
-            self.distillation.prepare(self.task, self.teacher, self.student)
+            self.distillation.prepare(self.task, self.teacher, self.student, self._sources())
             self.distillation.to(self.device)
         self._set_modes()
         datamodule = getattr(self._trainer, "datamodule", None)
