@@ -20,6 +20,7 @@ from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import FolderDataModule
 from lightning_gancompress.networks import ResnetGenerator
+from lightning_gancompress.report.page import read_role
 
 
 class LastFirst(nn.Module):
@@ -212,5 +213,9 @@ def test_a_search_that_was_stopped(tmp_path: Path) -> None:
     last = tmp_path / "checkpoints" / "last.ckpt"
     small = load_generator(last, architecture=Coordinates(6))
     assert small(torch.zeros(1, 6, 16, 24)).shape == (1, 6, 16, 24)
+    networks, recorded = {"teacher.generator": Coordinates(6), "student.generator": small}, tiny.read(last)
+    shown = read_role(tmp_path, networks, "generator", recorded["gancompress"]["preprocessing"])
+    assert shown["size"] == [16, 24]
+    assert shown["costs"]["student"]["macs_exact"] == counted_macs(small, 6, 16, 24)
     resumed = quick(tmp_path, Coordinates(6), Noise(6, 16, 24), search_epochs=2, resume=True)
     assert counted_macs(resumed, 6, 16, 24) <= 0.5 * counted_macs(Coordinates(6), 6, 16, 24)
