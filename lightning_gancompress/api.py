@@ -73,7 +73,8 @@ def compress(
         task: Networks and losses; None is Pix2Pix.
         policy: What chooses the channels; None is `CollaborativePruning` for `search_epochs`.
         discriminator_budget: Likewise for the discriminator in the search; 1.0 keeps it whole.
-        ignored_layers: Layers of the generator that stay whole.
+        ignored_layers: Layers that stay whole, or modules that hold them, by name or pattern (`encoder.*`);
+            those of the discriminator with `discriminator.` before it.
         missing: What becomes of networks without weights, such as the discriminator: `leave_out`, or `train`
             to make them afresh for the fine-tuning.
         search_epochs: Length of the search; aim at 2000 steps or more.

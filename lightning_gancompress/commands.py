@@ -6,7 +6,7 @@ import json as json_format
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -25,7 +25,16 @@ from lightning_gancompress.export import export_onnx, export_torch
 from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CHECKPOINT_KEY, CompressionModule, GANModule
 from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
-from lightning_gancompress.pruning import LayerCost, layer_costs
+from lightning_gancompress.pruning import (
+    Bundle,
+    ChannelGroups,
+    Convention,
+    LayerCost,
+    MaskedCost,
+    layer_costs,
+    read_groups,
+    smallest_mask,
+)
 from lightning_gancompress.report import write_page
 from lightning_gancompress.tasks import suffix
 
@@ -79,7 +88,7 @@ def profile(
     size: Size | None = None,
     json: str | None = None,
 ) -> None:
-    """Show what every layer of teacher and student costs: MACs in both conventions and parameters.
+    """Show what every layer of teacher and student costs, and which channels go together or stay, and why.
 
     Args:
         model: Whose teacher is profiled where there is no `ckpt_path`.
@@ -98,9 +107,12 @@ def profile(
         raise UserError("`profile` needs something to look at: give --config, --ckpt_path, or both.")
     costs = {name: costs_of(network, size) for name, network in networks.items()}
     console = Console()
-    console.width = max(console.width, 120)  # a file has no width
+    console.width = max(console.width, 140)  # a file has no width
+    ignored_layers = model.ignored_layers if isinstance(model, CompressionModule) else []
     for name, layers in costs.items():
-        console.print(cost_table(name, layers))
+        groups = channel_groups(networks[name], size, ignored_layers)
+        console.print(cost_table(name, layers, groups if isinstance(groups, ChannelGroups) else None))
+        console.print(groups if isinstance(groups, str) else smallest_network(networks[name], groups, size))
     if json:
         with replacing(json) as draft:
             draft.write_text(json_format.dumps({n: totals(c) for n, c in costs.items()}, indent=2) + "\n")
@@ -292,7 +304,32 @@ def totals(layers: list[LayerCost]) -> dict[str, int]:
     }
 
 
-def cost_table(name: str, layers: list[LayerCost]) -> Table:
+def channel_groups(network: nn.Module, size: Size, ignored_layers: list[str]) -> ChannelGroups | str:
+    """The channels that go together, or in words why they can't be read."""
+    bundle = Bundle({"generator": network})
+    patterns = [p.removeprefix("generator.") for p in bundle.qualified(ignored_layers)]
+    try:
+        return read_groups(network, [blank_image(network, size)], patterns)
+    except UserError as error:
+        return str(error)
+
+
+def smallest_network(network: nn.Module, groups: ChannelGroups, size: Size) -> str:
+    """What can be dropped at most, in words."""
+    if not groups.total:
+        return "No channels can be dropped: every layer stays whole, for the reasons above."
+    image, parts = blank_image(network, size), []
+    for convention in get_args(Convention):
+        cost = MaskedCost(network, groups, [image], convention)
+        smallest = float(cost(smallest_mask(groups)))
+        parts.append(f"{smallest / 1e9:.4g} of {cost.full / 1e9:.4g} GMACs ({convention})")
+    return (
+        f"{groups.total} channels in {len(groups.sizes)} groups can be dropped. With one left of each group "
+        f"the network has {', '.join(parts)}."
+    )
+
+
+def cost_table(name: str, layers: list[LayerCost], groups: ChannelGroups | None) -> Table:
     """One row per layer, and the totals."""
     table = Table(title=name, title_justify="left", show_footer=True)
     table.add_column("layer", "total", overflow="fold")
@@ -301,7 +338,21 @@ def cost_table(name: str, layers: list[LayerCost]) -> Table:
     for key, total in totals(layers).items():
         title = {"macs_exact": "MACs (exact)", "macs_literature": "MACs (literature)"}.get(key, "parameters")
         table.add_column(title, f"{total:,}", justify="right")
+    table.add_column("channels go with", overflow="fold")
     for layer in layers:
         costs = (f"{n:,}" for n in (layer.macs_exact, layer.macs_literature, layer.params))
-        table.add_row(layer.name, layer.kind, "x".join(map(str, layer.output_shape)), *costs)
+        shape = "x".join(map(str, layer.output_shape))
+        table.add_row(layer.name, layer.kind, shape, *costs, _channels_of(layer.name, groups))
     return table
+
+
+def _channels_of(layer: str, groups: ChannelGroups | None) -> str:
+    """Groups of what a layer writes, or why it writes all."""
+    if groups is None:
+        return ""
+    whole = [
+        reason for name, reason in groups.whole.items() if name == layer or name.rpartition(".")[0] == layer
+    ]
+    if whole:
+        return f"stays whole: {whole[0]}"
+    return ", ".join(groups.names_of(groups.layers[layer].outputs)) if layer in groups.layers else ""

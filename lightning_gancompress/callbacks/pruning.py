@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
+from lightning_gancompress.pruning import weights_of
 from lightning_gancompress.pruning.channels import LayerChannels
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
@@ -65,12 +66,9 @@ class PruningPolicy(Callback, ABC):
 def magnitudes(module: CompressionModule, role: str) -> Tensor:
     """Mean absolute weight `(total,)` of all filters that write or read each channel."""
     found = []
-    for layer, channels in layers_of(module, role):
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            weight = layer.weight.detach().abs().float().cpu()
-            outputs, inputs = (1, 0) if isinstance(layer, nn.ConvTranspose2d) else (0, 1)
-            for dim, index in ((outputs, channels.outputs), (inputs, channels.inputs)):
-                found.append((index, weight.transpose(0, dim).flatten(1).mean(1)))
+    for tensor, axes in weights_of(module.bundle(role), module.sides[role].groups):
+        weight = tensor.detach().abs().float().cpu()
+        found += [(index, weight.transpose(0, axis).flatten(1).mean(1)) for axis, index in axes.items()]
     return mean_per_channel(module, role, found).nan_to_num()
 
 

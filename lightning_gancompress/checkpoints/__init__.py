@@ -1,14 +1,14 @@
 """Networks from files: what users already have, and what this project writes. No Lightning."""
 
 from pathlib import Path
-from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
+from lightning_gancompress.checkpoints.contents import Role, network_tensors, role_in
+from lightning_gancompress.checkpoints.dialects import under_own_names
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.small import load_small, save_small
 from lightning_gancompress.checkpoints.training import (
-    KEY,
     is_training_checkpoint,
     load_networks,
     network_from_checkpoint,
@@ -32,6 +32,7 @@ __all__ = [
     "load_upstream",
     "save_small",
     "sibling",
+    "tensors_for",
     "upstream_preprocessing",
 ]
 
@@ -49,15 +50,16 @@ def load_generator(
 
     Args:
         path: A small model (`.pth` with its `.json` beside it), a training checkpoint of this project
-            (`.ckpt`), a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix, or the state dict of an
-            `architecture`.
+            (`.ckpt`), a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix, the same under other names where
+            these show its layout, or the tensors of an `architecture`. A state dict may lie beside others.
         batch_norm: How batch norms work: "running" with the statistics of the training, "image" with those of
             each single image, as upstream's test script has it. None is as recorded, and "running" for
             upstream files.
         network: Which network of a training checkpoint; "teacher.generator" is the uncompressed one, and
-            CycleGAN's are "generator_AtoB" and "generator_BtoA".
+            CycleGAN's are "generator_AtoB" and "generator_BtoA". In other files the name that it has there.
         architecture: A network of your own class, whole, that the one in the file was cut from: needed where
-            the file doesn't say how to construct it. It stays as it is.
+            the file doesn't say how to construct it. One of `lightning_gancompress.networks` may have other
+            names in the file, in the same order. It stays as it is.
 
     Raises:
         UserError: When the file is missing, damaged, or holds something else.
@@ -82,10 +84,26 @@ def load_network(
         return _small(path, network, batch_norm, architecture)
     content = read_torch(path)
     if is_training_checkpoint(content):
-        if KEY in content or architecture is None:
-            return network_from_checkpoint(content, path, network, batch_norm, architecture)
-        content = content["state_dict"]
-    return network_from_tensors(content, path, batch_norm or "running", _role(network), architecture)
+        return network_from_checkpoint(content, path, network, batch_norm, architecture)
+    return network_from_tensors(content, path, batch_norm or "running", network, architecture)
+
+
+def tensors_for(network: nn.Module, path: str | Path, role: str) -> dict[str, Tensor]:
+    """Return the tensors in a file under the names that `network` has for them.
+
+    Args:
+        network: As constructed, batch norms included.
+        path: A state dict, or a file of more in which it lies; one of our own networks may have other names.
+        role: Which network of several in the file.
+
+    Raises:
+        UserError: When the file can't be read or holds no such network.
+    """
+    try:
+        tensors = network_tensors(read_torch(Path(path)), role, network.state_dict())
+        return under_own_names(network, tensors)
+    except UserError as error:
+        raise UserError(f"{path} can't be loaded: {error}") from error
 
 
 def _small(
@@ -99,8 +117,8 @@ def _small(
     return small, spec
 
 
-def _role(network: str) -> Literal["generator", "discriminator"]:
-    return "discriminator" if "discriminator" in network else "generator"
+def _role(network: str) -> Role:
+    return role_in(network) or "generator"
 
 
 def _require_direction(path: Path, network: str) -> None:

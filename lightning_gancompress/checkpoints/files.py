@@ -3,6 +3,8 @@
 import pickle
 import pickletools
 import warnings
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +34,10 @@ def read_torch(path: Path) -> Any:
         if _holds_objects(path, error):
             raise UserError(
                 f"{path} contains more than tensors (Python objects, which could run code), so it was not "
-                "loaded. If you trust it, load it with torch.load(path, weights_only=False) and save only "
-                "the network's state_dict() with torch.save."
+                "loaded. If you trust it, load it with torch.load(path, 'cpu', weights_only=False) and save "
+                "only the network's state_dict() with torch.save."
             ) from error
-        raise UserError(
-            f"{path} is truncated or was not written by torch.save: copy or download it again."
-        ) from error
+        raise UserError(f"{path} {_what_else(path)}") from error
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -54,6 +54,28 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise UserError(f"{path} holds no state dict: save the network's state_dict().")
     return tensors
+
+
+def _what_else(path: Path) -> str:
+    """Say what a file is that torch.load can't read, and what to do."""
+    with suppress(Exception), zipfile.ZipFile(path) as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+        if "constants.pkl" in names:
+            return (
+                "is a TorchScript program: save the tensors in it, "
+                "torch.save(torch.jit.load(path, 'cpu').state_dict(), ...)."
+            )
+        if "archive_format" in names:
+            return (
+                "is a torch.export program: save the tensors in it, "
+                "torch.save(dict(torch.export.load(path).state_dict), ...)."
+            )
+    if path.suffix == ".safetensors":
+        return (
+            "is a safetensors file: write it anew, torch.save(safetensors.torch.load_file(path), ...), where "
+            "the path of the new one ends in .pth."
+        )
+    return "is truncated or was not written by torch.save: copy or download it again."
 
 
 def _holds_objects(path: Path, error: Exception) -> bool:

@@ -127,12 +127,12 @@ def _prefix(description: dict[str, Any], path: Path, name: str) -> str:
 
 
 def is_training_checkpoint(content: Any) -> bool:
-    """Tell a Lightning checkpoint, of any project, from other files."""
-    return isinstance(content, Mapping) and "state_dict" in content
+    """Tell a training checkpoint of this project from other files."""
+    return isinstance(content, Mapping) and "state_dict" in content and KEY in content
 
 
 def _description(content: Any, path: str | Path) -> dict[str, Any]:
-    if not is_training_checkpoint(content) or KEY not in content:
+    if not is_training_checkpoint(content):
         raise UserError(f"{path} is no training checkpoint of this project: it has no entry {KEY!r}.")
     description: dict[str, Any] = content[KEY]
     version = description.get("version")

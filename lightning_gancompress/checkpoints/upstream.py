@@ -1,24 +1,26 @@
 """Networks that pytorch-CycleGAN-and-pix2pix, or a fork of it, has trained: `latest_net_G.pth` and its kind.
 
 The files are plain state dicts. The architecture is read off the tensors' names and shapes; a `train_opt.txt`
-beside the file adds what tensors can't tell.
+beside the file adds what tensors can't tell. Files with other names are left to `dialects`.
 """
 
+import logging
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_gancompress.checkpoints.contents import Role, network_tensors, role_in
+from lightning_gancompress.checkpoints.dialects import evident_fit, under_own_names
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
 
-Role = Literal["generator", "discriminator"]
-
+_log = logging.getLogger(__name__)
+_NETWORKS = "lightning_gancompress.networks"
 # what upstream calls the networks in its files
 _LETTERS = {
     "generator": "G",
@@ -52,33 +54,63 @@ def load_upstream(
     Raises:
         UserError: When the file is unreadable, or not of an architecture known here, or of the other role.
     """
-    return network_from_tensors(read_torch(Path(path)), Path(path), batch_norm, role)
+    return network_from_tensors(read_torch(Path(path)), Path(path), batch_norm, role or "")
 
 
 def network_from_tensors(
     content: Any,
     path: Path,
     batch_norm: BatchNorm = "running",
-    role: Role | None = None,
+    network: str = "",
     architecture: nn.Module | None = None,
 ) -> tuple[nn.Module, NetworkSpec]:
-    """Do `load_upstream` with the `content` that `path` had, or make it the tensors of `architecture`."""
+    """Do `load_upstream` with the `content` that `path` had, or make it the tensors of `architecture`.
+
+    Args:
+        content: What the file holds.
+        path: Named in messages.
+        batch_norm: See `load_upstream`.
+        network: Role of the network, or its name in the file if there are several; "" accepts either role.
+        architecture: Such a network, whole.
+    """
     try:
-        tensors = _clean(content)
+        own = () if architecture is None else architecture.state_dict()
+        tensors = network_tensors(content, network, own)
         if architecture is not None:
             spec = NetworkSpec.of(architecture).reading(batch_norm)
-            return spec.build(tensors, architecture).eval(), spec
-        kind, init_args = _architecture(tensors)
-        require_role(kind, role)
-        if "dropout" in init_args:
-            init_args["dropout"] &= _trained_with_dropout(path, kind)
-            # a mobile ResNet has the layer even where it drops nothing
-            tensors = _renumbered(tensors, kind == "MobileResnetGenerator" or init_args["dropout"])
-        spec = NetworkSpec(f"lightning_gancompress.networks.{kind}", init_args, batch_norm)
-        spec = _with_widths_of(tensors, spec)
-        return spec.build(tensors).eval(), spec
+            return spec.build(under_own_names(architecture, tensors), architecture).eval(), spec
+        try:
+            built, spec, note = *_upstream(tensors, path, batch_norm), ""
+        except UserError as error:
+            built, spec, note = _dialect(tensors, path, batch_norm, error)
+        require_role(spec.class_path, role_in(network))
     except UserError as error:
         raise UserError(f"{path} can't be loaded: {error}") from error
+    if note:
+        _log.warning("%s %s", path, note)
+    return built.eval(), spec
+
+
+def _upstream(tensors: dict[str, Tensor], path: Path, batch_norm: BatchNorm) -> tuple[nn.Module, NetworkSpec]:
+    kind, init_args = _architecture(tensors)
+    if "dropout" in init_args:
+        init_args["dropout"] &= _trained_with_dropout(path, kind)
+        # a mobile ResNet has the layer even where it drops nothing
+        tensors = _renumbered(tensors, kind == "MobileResnetGenerator" or init_args["dropout"])
+    spec = NetworkSpec(f"{_NETWORKS}.{kind}", init_args, batch_norm)
+    spec = _with_widths_of(tensors, spec)
+    return spec.build(tensors), spec
+
+
+def _dialect(
+    tensors: dict[str, Tensor], path: Path, batch_norm: BatchNorm, error: UserError
+) -> tuple[nn.Module, NetworkSpec, str]:
+    """Do the same with a file of other names, as far as they leave no doubt, and return what was assumed."""
+    fit = evident_fit(tensors, error)
+    if fit.kind == "UnetGenerator":  # a ResNet's names show its dropout
+        fit.init_args["dropout"] = _trained_with_dropout(path, fit.kind)
+    spec = NetworkSpec(f"{_NETWORKS}.{fit.kind}", fit.init_args, batch_norm)
+    return spec.build(fit.tensors), spec, f"is read as {fit.note}"
 
 
 def require_role(class_path: str, role: Role | None) -> None:
@@ -122,21 +154,6 @@ def upstream_preprocessing(path: str | Path) -> dict[str, str | int]:
     return {name: int(value) if value.isdigit() else value for name, value in found.items()}
 
 
-def _clean(content: Any) -> dict[str, Tensor]:
-    """Check that `content` is a state dict; drop the wrapper's prefix and what profilers left in it."""
-    if not isinstance(content, Mapping) or not content:
-        raise UserError("it is empty or no state dict. Save the network's state_dict().")
-    strange = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise UserError(
-            f"{', '.join(strange[:3])} in it is no tensor, so it is no state dict. "
-            "Save the state_dict() of one network."
-        )
-    names = {key: re.sub(r"^(module\.)+", "", str(key)) for key in content}
-    profiler = ("total_ops", "total_params")
-    return {name: content[key] for key, name in names.items() if name.rpartition(".")[2] not in profiler}
-
-
 def _architecture(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
     """Return the class and its arguments, with dropout wherever the keys allow for it."""
     blocks = {int(n) for n in _matches(r"model\.(\d+)\.conv_block\..*", tensors)}
@@ -177,8 +194,8 @@ def _architecture(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
     raise UserError(
         f"its keys ({', '.join(list(tensors)[:3])}, ...) are of no architecture known here. Known are the "
         "ResNet, mobile ResNet and U-Net generators and the patch and pixel discriminators of "
-        "pytorch-CycleGAN-and-pix2pix and its forks. For any other, give generator.class_path in a "
-        "configuration, or a network as architecture=... in Python."
+        "pytorch-CycleGAN-and-pix2pix and its forks. For any other, give its class, as "
+        "model.generator.class_path in a configuration or as architecture=... in Python."
     )
 
 

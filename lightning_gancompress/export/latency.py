@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.export.onnx import load_onnx
+from lightning_gancompress.networks import copy_network
 
 Run = Callable[[], object]
 
@@ -103,7 +103,7 @@ def onnx_latency(
 
 def torch_run(network: nn.Module, sample: Tensor) -> Run:
     """A call to be timed: one forward pass of a copy of `network` in eval mode, its work done on return."""
-    network = copy.deepcopy(network).eval()
+    network = copy_network(network).eval()
 
     def run() -> None:
         with torch.inference_mode():

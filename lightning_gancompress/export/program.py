@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 from collections.abc import Callable, Iterator
@@ -14,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.errors import first_line as first_line
 from lightning_gancompress.files import write_files
+from lightning_gancompress.networks import copy_network
 
 
 def export_torch(
@@ -50,7 +51,7 @@ def export_torch(
 
 def inference_copy(network: nn.Module) -> nn.Module:
     """A frozen float32 copy on the CPU, in eval mode."""
-    return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    return copy_network(network).cpu().float().eval().requires_grad_(False)
 
 
 def trace(network: nn.Module, sample: Tensor, dynamic_size: bool = False) -> ExportedProgram:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from lightning_gancompress.checkpoints import load_network, sibling
-from lightning_gancompress.checkpoints.files import read_state_dict, read_torch
+from lightning_gancompress.checkpoints import load_network, sibling, tensors_for
+from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.training import KEY, is_training_checkpoint, network_from_checkpoint
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.inputs import Inputs
@@ -123,7 +123,7 @@ class Cast:
             UserError: It is wanted, and the checkpoint is of another task.
         """
         content = read_torch(path)
-        if not is_training_checkpoint(content) or KEY not in content:
+        if not is_training_checkpoint(content):
             return role == self.task.wanted[0]  # to be refused where it is read
         held = sorted({prefix.partition(".")[2] for prefix in content[KEY]["networks"]})
         if role in self.task.wanted and role not in held:
@@ -137,7 +137,8 @@ class Cast:
         kind = "generator" if role in self.task.generators else "discriminator"
         batch_norm = self.batch_norm if kind == "generator" else None
         own = self.objects.get(role) or self.classes.get(kind)
-        if own is None or (path is not None and path.suffix == ".ckpt"):
+        ours = path is not None and path.suffix == ".ckpt" and is_training_checkpoint(read_torch(path))
+        if own is None or ours:
             return load_network(path, role, batch_norm) if path else None
         # without a file a generator's class may have brought its weights; a discriminator's would be a guess
         if path is None and role not in self.objects and role != self.task.wanted[0]:
@@ -149,7 +150,7 @@ class Cast:
             use_image_statistics(network)
             spec = spec.reading("image")
         if path is not None:
-            load_tensors(network, read_state_dict(path))
+            load_tensors(network, tensors_for(own[0], path, role))
         return network, spec
 
     def read(self, checkpoint: dict[str, Any], path: Path, prefix: str) -> Made:

@@ -87,7 +87,8 @@ class CompressionModule(GANModule):
         channel_multiple: Widths of the small networks are multiples of this (8 suits many devices).
         student_weights: Whether the small networks start with the weights of the channels that stay
             (`inherited`), or from scratch (`fresh`).
-        ignored_layers: Layers of the generators that stay whole.
+        ignored_layers: Layers that stay whole, or modules that hold them, by name or pattern (`encoder.*`);
+            those of discriminators with the network's name before it (`discriminator.model.0`).
         epochs: Fine-tuning epochs at the full learning rate.
         decay_epochs: Further epochs in which it falls linearly towards zero.
         lr: Adam's learning rate in fine-tuning.
@@ -187,9 +188,7 @@ class CompressionModule(GANModule):
         self.sides, self.agents = Sides(), nn.ModuleDict()
         for name, budget in budgets.items():
             bundle = self.bundle(name)
-            if not len(bundle):
-                continue
-            try:
+            if len(bundle):
                 self.sides[name] = Side(
                     name,
                     bundle,
@@ -198,15 +197,22 @@ class CompressionModule(GANModule):
                     self.convention,
                     self.min_channels,
                     self.channel_multiple,
-                    bundle.qualified(self.ignored_layers) if name == "generator" else (),
+                    self._ignored()[name],
                 )
-            except UserError as error:
-                if name == "generator" or "ignored_layers" not in str(error):
-                    raise
-                raise UserError(
-                    f"{error} (ignored_layers is for the generators; model.discriminator_budget: 1.0 keeps "
-                    "the discriminators whole.)"
-                ) from error
+
+    def _ignored(self) -> dict[str, list[str]]:
+        """The ignored layers of each side; a name without its network's is of the generators.
+
+        Raises:
+            UserError: There is no such layer on either side.
+        """
+        generators, discriminators = self.bundle("generator"), self.bundle("discriminator")
+        own = [p for p in self.ignored_layers if p.startswith("discriminator") and discriminators.has(p)]
+        for pattern in self.ignored_layers:
+            if pattern not in own and not generators.qualified([pattern]):
+                roles = " and ".join([*generators, *discriminators])
+                raise UserError(f"model.ignored_layers: {roles} have no layer named {pattern!r}.")
+        return {"generator": generators.qualified(self.ignored_layers), "discriminator": own}
 
     def _samples(self, bundle: Bundle) -> list[Tensor]:
         """Blank inputs like those of the data: MACs are counted for them."""
@@ -300,6 +306,8 @@ class CompressionModule(GANModule):
         if self.distillation is not None:
             self.distillation.check(self.task, self.teacher, self.student, self._sources())
         self._mask_student({name: b for name, b in self.budgets.items() if b not in (1, "1", "1.0")})
+        for _, side in self.sides.items():
+            rank_zero_info(side.summary())
         self.policy.prepare(self)
         if self.search_epochs == 0:
             self.cut()
@@ -436,7 +444,7 @@ class CompressionModule(GANModule):
         checkpoint[CHECKPOINT_KEY] |= {
             "partner": self.cast.partner,
             "sides": {name: list(self.bundle(name)) for name in self.sides},
-            "ignored_layers": {"generator": self.bundle("generator").qualified(self.ignored_layers)},
+            "ignored_layers": self._ignored(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
 
-Norm = Literal["instance", "batch", "none"]
+Norm = Literal["instance", "instance_affine", "batch", "none"]
 
 
 class Network(nn.Module):
@@ -33,10 +33,17 @@ class Network(nn.Module):
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """Return an instance norm without parameters, an affine batch norm, or a layer that does nothing."""
+    """Return an instance norm, affine or without parameters, an affine batch norm, or what does nothing."""
     if norm == "none":
         return nn.Identity()
-    return nn.InstanceNorm2d(channels) if norm == "instance" else nn.BatchNorm2d(channels)
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.InstanceNorm2d(channels, affine=norm == "instance_affine")
+
+
+def has_bias(norm: Norm) -> bool:
+    """Whether a convolution before such a norm has a bias, as upstream has it."""
+    return norm in ("instance", "instance_affine")
 
 
 def check_image(

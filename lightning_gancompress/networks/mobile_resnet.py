@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lightning_gancompress.networks.init import Init, init_weights
-from lightning_gancompress.networks.layers import Network, Norm, check_image, make_norm
+from lightning_gancompress.networks.layers import Network, Norm, check_image, has_bias, make_norm
 from lightning_gancompress.networks.resnet import resnet_layers
 
 
@@ -28,7 +28,7 @@ class MobileResnetBlock(nn.Module):
 
     def __init__(self, channels: int, norm: Norm, dropout: bool) -> None:
         super().__init__()
-        bias = norm == "instance"  # a batch norm brings its own
+        bias = has_bias(norm)  # a batch norm brings its own
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
             SeparableConv(channels, bias),
@@ -57,7 +57,7 @@ class MobileResnetGenerator(Network):
         out_channels: Channels of the translated image.
         ngf: Channels of the stem; the residual stream has four times as many.
         n_blocks: Residual blocks; 6 for images of 128 pixels and 9 for 256 are usual.
-        norm: Instance norm without parameters, or batch norm.
+        norm: Instance norm without parameters or affine, batch norm, or none.
         dropout: Drop half of the features within each residual block while training.
         init: Distribution of the fresh weights.
         init_gain: Its width.

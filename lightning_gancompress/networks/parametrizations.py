@@ -3,7 +3,7 @@
 import copy
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
@@ -12,11 +12,14 @@ NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
 
 def copy_network(network: NetworkType) -> NetworkType:
-    """Return a deep copy; weights that hooks left behind with their graph, which can't be copied, lose it."""
+    """Return a deep copy; tensors that a forward left with their graph, which can't be copied, lose it.
+
+    These are the weights that hooks compute, and features that a network keeps as attributes.
+    """
     for module in network.modules():
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, WeightNorm | SpectralNorm):
-                setattr(module, hook.name, getattr(module, hook.name).detach())
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                setattr(module, name, value.detach())
     return copy.deepcopy(network)
 
 

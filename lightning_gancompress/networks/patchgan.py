@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks.init import Init, init_weights
-from lightning_gancompress.networks.layers import Network, Norm, check_image, make_norm
+from lightning_gancompress.networks.layers import Network, Norm, check_image, has_bias, make_norm
 
 
 class PatchDiscriminator(Network):
@@ -19,7 +19,7 @@ class PatchDiscriminator(Network):
         in_channels: Channels of what it sees; for Pix2Pix, source and target together.
         ndf: Channels of the first layer; the deeper ones have up to eight times as many.
         n_layers: Layers that halve the resolution; each nearly doubles the patch.
-        norm: Instance norm without parameters, batch norm, or none.
+        norm: Instance norm without parameters or affine, batch norm, or none.
         init: Distribution of the fresh weights.
         init_gain: Its width.
     """
@@ -36,7 +36,7 @@ class PatchDiscriminator(Network):
         super().__init__()
         if n_layers < 1:
             raise UserError(f"n_layers is {n_layers}, but a patch discriminator has 1 or more: 3 is usual.")
-        bias = norm == "instance"  # a batch norm brings its own
+        bias = has_bias(norm)  # a batch norm brings its own
         layers: list[nn.Module] = [nn.Conv2d(in_channels, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         widths = [ndf * min(2**level, 8) for level in range(n_layers + 1)]
         for level, (width, wider) in enumerate(pairwise(widths), start=1):
@@ -63,7 +63,7 @@ class PixelDiscriminator(Network):
     Args:
         in_channels: Channels of what it sees; for Pix2Pix, source and target together.
         ndf: Channels of the first layer; the second has twice as many.
-        norm: Instance norm without parameters, batch norm, or none.
+        norm: Instance norm without parameters or affine, batch norm, or none.
         init: Distribution of the fresh weights.
         init_gain: Its width.
     """
@@ -77,7 +77,7 @@ class PixelDiscriminator(Network):
         init_gain: float = 0.02,
     ) -> None:
         super().__init__()
-        bias = norm == "instance"
+        bias = has_bias(norm)
         self.in_channels = in_channels
         self.net = nn.Sequential(
             nn.Conv2d(in_channels, ndf, 1),

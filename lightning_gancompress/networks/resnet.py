@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lightning_gancompress.networks.init import Init, init_weights
-from lightning_gancompress.networks.layers import Network, Norm, check_image, make_norm
+from lightning_gancompress.networks.layers import Network, Norm, check_image, has_bias, make_norm
 
 
 class ResnetBlock(nn.Module):
@@ -11,7 +11,7 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, channels: int, norm: Norm, dropout: bool) -> None:
         super().__init__()
-        bias = norm == "instance"  # a batch norm brings its own
+        bias = has_bias(norm)  # a batch norm brings its own
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3, bias=bias),
@@ -40,7 +40,7 @@ class ResnetGenerator(Network):
         out_channels: Channels of the translated image.
         ngf: Channels of the stem; the residual stream has four times as many.
         n_blocks: Residual blocks; 6 for images of 128 pixels and 9 for 256 are usual.
-        norm: Instance norm without parameters, batch norm, or none.
+        norm: Instance norm without parameters or affine, batch norm, or none.
         dropout: Drop half of the features within each residual block while training.
         init: Distribution of the fresh weights.
         init_gain: Its width.
@@ -75,7 +75,7 @@ def resnet_layers(
     in_channels: int, out_channels: int, ngf: int, norm: Norm, blocks: list[nn.Module]
 ) -> nn.Sequential:
     """Return a stem, two layers down, the residual `blocks` of 4 x `ngf` channels, two up, and the image."""
-    bias = norm == "instance"
+    bias = has_bias(norm)
     layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(in_channels, ngf, 7, bias=bias)]
     layers += [make_norm(norm, ngf), nn.ReLU()]
     for width in (ngf, 2 * ngf):

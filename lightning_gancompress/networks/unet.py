@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks.init import Init, init_weights
-from lightning_gancompress.networks.layers import Network, Norm, check_image, make_norm
+from lightning_gancompress.networks.layers import Network, Norm, check_image, has_bias, make_norm
 
 
 class UnetBlock(nn.Module):
@@ -18,7 +18,7 @@ class UnetBlock(nn.Module):
         self, outer: int, inner: int, within: nn.Module | None, norm: Norm, dropout: bool = False
     ) -> None:
         super().__init__()
-        bias = norm == "instance"  # a batch norm brings its own
+        bias = has_bias(norm)  # a batch norm brings its own
         down: list[nn.Module] = [
             nn.LeakyReLU(0.2),
             nn.Conv2d(outer, inner, 4, stride=2, padding=1, bias=bias),
@@ -46,7 +46,7 @@ class OuterUnetBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.model = nn.Sequential(
-            nn.Conv2d(in_channels, inner, 4, stride=2, padding=1, bias=norm == "instance"),
+            nn.Conv2d(in_channels, inner, 4, stride=2, padding=1, bias=has_bias(norm)),
             within,
             nn.ReLU(),
             nn.ConvTranspose2d(2 * inner, out_channels, 4, stride=2, padding=1),
@@ -69,7 +69,7 @@ class UnetGenerator(Network):
         out_channels: Channels of the translated image.
         ngf: Channels of the outermost level; the inner ones have up to eight times as many.
         n_downs: Halvings: 6 for images of 64 pixels, 7 for 128, 8 for 256, 9 for 512.
-        norm: Instance norm without parameters, batch norm, or none.
+        norm: Instance norm without parameters or affine, batch norm, or none.
         dropout: Drop half of the features in the innermost levels (all but five) while training.
         init: Distribution of the fresh weights.
         init_gain: Its width.

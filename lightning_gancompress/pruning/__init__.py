@@ -1,7 +1,8 @@
 """Structured pruning: groups of channels, masks, their cost, budgets, and the small network they leave."""
 
-from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget
-from lightning_gancompress.pruning.channels import ChannelGroups
+from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget, smallest_mask
+from lightning_gancompress.pruning.channels import ChannelGroups, weights_of
+from lightning_gancompress.pruning.check import check_groups
 from lightning_gancompress.pruning.cost import (
     Convention,
     LayerCost,
@@ -10,10 +11,10 @@ from lightning_gancompress.pruning.cost import (
     count_params,
     layer_costs,
 )
-from lightning_gancompress.pruning.groups import find_groups
+from lightning_gancompress.pruning.groups import find_groups, read_groups, slim_by_mask
 from lightning_gancompress.pruning.masks import ChannelMasks
 from lightning_gancompress.pruning.side import Bundle, Side
-from lightning_gancompress.pruning.slim import check_groups, slim, slim_by_mask
+from lightning_gancompress.pruning.slim import slim
 
 __all__ = [
     "Bundle",
@@ -31,6 +32,9 @@ __all__ = [
     "fit_budget",
     "layer_costs",
     "parse_budget",
+    "read_groups",
     "slim",
     "slim_by_mask",
+    "smallest_mask",
+    "weights_of",
 ]

@@ -55,6 +55,11 @@ def budget_penalty(macs: Tensor, budget: float) -> Tensor:
     return (macs / budget).log().abs()
 
 
+def smallest_mask(groups: ChannelGroups, min_channels: int = 1, channel_multiple: int = 1) -> Tensor:
+    """The `(total,)` mask of the smallest network that there can be."""
+    return _bundles(torch.zeros(groups.total), groups, min_channels, channel_multiple)[0].float()
+
+
 def fit_budget(
     scores: Tensor,
     groups: ChannelGroups,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-CONSUMERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+CONSUMERS = (_ConvNd, nn.Linear)
 # Layers that hand on as many channels as they read, each made of itself or of a few around it.
 CHANNELWISE = (
     nn.modules.batchnorm._BatchNorm,
@@ -31,6 +33,40 @@ class LayerChannels:
 
 
 @dataclass(frozen=True)
+class Filters:
+    """A parameter of the user's own that a function convolves or multiplies with.
+
+    Attributes:
+        inputs: Positions of the channels that it reads, `(C_in,)`.
+        outputs: Positions of those that it makes, `(C_out,)`.
+        module: Whose forward calls the function.
+        axes: Axes of the parameter that have the output and the input channels.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    module: str
+    axes: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Product:
+    """What one convolution, linear layer or matrix product multiplies.
+
+    Attributes:
+        inputs: Positions that it reads.
+        outputs: Positions that it makes; each pair of the two costs as much as any other.
+        module: Whose forward does it.
+        macs: MACs of all, exact, and as the literature counts.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    module: str
+    macs: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class ChannelGroups:
     """All groups of a network, laid side by side in one flat mask of `total` positions.
 
@@ -43,14 +79,19 @@ class ChannelGroups:
             ways (some meet one layer, some another) each part is a group, and the later ones are numbered.
         sizes: Positions per group; their sum is the length of the mask.
         layers: Convolutions, linear layers, norms and activations by name, with their channels' positions.
-        tensors: Parameters and buffers outside such layers by name, with the positions along their only
-            dimension above one.
+        tensors: Parameters and buffers outside such layers by name, with the positions along their axes.
+        filters: Parameters outside such layers that functions convolve with, by name.
+        products: All that is multiplied.
+        whole: Why a layer, or the filters of a function, writes all of its channels, by name.
     """
 
     names: list[str]
     sizes: list[int]
     layers: dict[str, LayerChannels]
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    filters: dict[str, Filters] = field(default_factory=dict)
+    products: list[Product] = field(default_factory=list)
+    whole: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -61,33 +102,33 @@ class ChannelGroups:
         """Cut a flat `(total,)` vector into one vector per group."""
         return list(torch.split(flat, self.sizes))
 
+    def names_of(self, positions: Tensor) -> list[str]:
+        """Names of the groups that the positions are of."""
+        ends = torch.tensor(self.sizes).cumsum(0)
+        numbers = torch.bucketize(positions[positions < self.total], ends, right=True)
+        return [self.names[number] for number in sorted({*numbers.tolist()})]
+
     def kept(self, mask: Tensor) -> dict[str, int]:
         """Positions kept per group under a `(total,)` mask."""
         return {n: int((m > 0.5).sum()) for n, m in zip(self.names, self.split(mask), strict=True)}
 
 
-def widths(layer: nn.Module) -> tuple[int, int]:
-    """Channels that a layer of `CONSUMERS` or `CHANNELWISE` reads and writes."""
-    if isinstance(layer, nn.Linear):
-        return layer.in_features, layer.out_features
-    if isinstance(layer, nn.GroupNorm):
-        return layer.num_channels, layer.num_channels
-    if isinstance(layer, nn.PReLU):
-        return layer.num_parameters, layer.num_parameters
-    if isinstance(layer, CHANNELWISE):
-        return layer.num_features, layer.num_features  # type: ignore[return-value]
-    assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
-    return layer.in_channels, layer.out_channels
+def weights_of(network: nn.Module, groups: ChannelGroups) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
+    """All filters of a network, each with the positions of its channels by axis."""
+    for name, channels in groups.layers.items():
+        layer = network.get_submodule(name)
+        if isinstance(layer, CONSUMERS):
+            transposed = getattr(layer, "transposed", False)
+            axes = (channels.inputs, channels.outputs) if transposed else (channels.outputs, channels.inputs)
+            yield layer.weight, dict(enumerate(axes))
+    for name in groups.filters.keys() & groups.tensors.keys():
+        module, _, key = name.rpartition(".")
+        yield getattr(network.get_submodule(module), key), groups.tensors[name]
 
 
-def is_grouped(layer: nn.Module) -> bool:
-    """Whether each filter of a convolution reads some of its channels only."""
-    return isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.groups > 1
-
-
-def is_channelwise(layer: nn.Module) -> bool:
-    """Whether the channels that a layer writes are those that it reads."""
-    return isinstance(layer, CHANNELWISE) or (is_grouped(layer) and {*widths(layer)} == {layer.groups})
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is torch's own, or of a kind whose channels are cut as a whole."""
+    return type(module).__module__.startswith("torch.") or isinstance(module, (*CONSUMERS, *CHANNELWISE))
 
 
 def can_be_cut(module: nn.Module, name: str) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from lightning_gancompress.pruning.channels import ChannelGroups, LayerChannels, is_grouped
-from lightning_gancompress.pruning.probes import flatten
+from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Product
+from lightning_gancompress.pruning.graph import flatten
 
 Convention = Literal["exact", "literature"]
 
@@ -36,36 +38,40 @@ class LayerCost:
 
 @torch.no_grad()
 def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]:
-    """Cost of every layer that owns parameters, in order of first use.
+    """Cost of every module that owns parameters or multiplies itself, in the order in which they end.
 
-    Convolutions and linear layers count; products of feature maps and functions called outside layers don't.
+    Counts convolutions, linear layers and matrix products, attention's too, whether a layer does them or a
+    function; what a function does counts for the module whose forward calls it.
 
     Args:
         network: Any network; it runs once, in eval mode, and is left in the mode it was in.
         inputs: Example inputs, `(1, C, H, W)` each, on the network's device.
     """
     costs: dict[str, LayerCost] = {}
+    counter = _Counter()
     handles = []
 
-    def record(name: str, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        previous = costs.get(name)
-        exact, literature = _macs(layer, args, output)
-        costs[name] = LayerCost(
-            name,
-            type(layer).__name__,
-            exact + (previous.macs_exact if previous else 0),
-            literature + (previous.macs_literature if previous else 0),
-            sum(p.numel() for p in layer.parameters(recurse=False)),
-            tuple(flatten(output)[0].shape),
-        )
+    def end(name: str, module: nn.Module, output: Any) -> None:
+        exact, literature = counter.end()
+        params = sum(p.numel() for p in module.parameters(recurse=False))
+        if not (params or exact or isinstance(module, CONSUMERS)):
+            return
+        if (previous := costs.get(name)) is not None:
+            exact, literature = exact + previous.macs_exact, literature + previous.macs_literature
+        shape = tuple(flatten(output)[0].shape)
+        costs[name] = LayerCost(name, type(module).__name__, exact, literature, params, shape)
 
-    for name, layer in network.named_modules():
-        if isinstance(layer, (_ConvNd, nn.Linear)) or any(True for _ in layer.parameters(recurse=False)):
-            handles.append(layer.register_forward_hook(lambda m, a, o, name=name: record(name, m, a, o)))
+    for name, module in network.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda *_: counter.begin()))
+        handles.append(module.register_forward_hook(lambda m, a, o, name=name: end(name, m, o)))
     training = {m: m.training for m in network.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it multiplies where nobody sees it
     try:
-        network.eval()(*inputs)
+        with counter:
+            network.eval()(*[x.clone() for x in inputs])
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
             handle.remove()
         for module, mode in training.items():
@@ -73,17 +79,34 @@ def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]
     return list(costs.values())
 
 
-def _macs(layer: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> tuple[int, int]:
-    if isinstance(layer, nn.Linear):
-        macs = y.numel() * layer.in_features
-        return macs, macs
-    if not isinstance(layer, _ConvNd):
-        return 0, 0
-    kernel = layer.weight.numel()
-    at_output = kernel * (y.numel() // y.shape[1])
-    if isinstance(layer, _ConvTransposeNd):
-        return kernel * (args[0].numel() // args[0].shape[1]), at_output
-    return at_output, at_output
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the multiplications of each module, without those of the modules that it calls."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._open: list[tuple[int, int]] = []  # exact and literature MACs of the modules that are at work
+
+    def begin(self) -> None:
+        """A module begins."""
+        self._open.append((0, 0))
+
+    def end(self) -> tuple[int, int]:
+        """The last that began ends: return its MACs."""
+        return self._open.pop()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None and self._open:
+            exact = formula(*args, **(kwargs or {}), out_val=output) // 2
+            literature = exact
+            if func is torch.ops.aten.convolution.default and args[6]:  # transposed
+                literature = exact // math.prod(args[0].shape[2:]) * math.prod(output.shape[2:])
+            before = self._open[-1]
+            self._open[-1] = (before[0] + exact, before[1] + literature)
+        return output
 
 
 def count_macs(network: nn.Module, inputs: Sequence[Tensor], convention: Convention = "exact") -> int:
@@ -115,18 +138,12 @@ class MaskedCost(nn.Module):
         super().__init__()
         costs = [cost for cost in layer_costs(network, inputs) if cost.macs_exact]
         self.full: int = sum(getattr(cost, f"macs_{convention}") for cost in costs)
-        rows_in = torch.zeros(len(costs), groups.total + 1, dtype=torch.float64)
-        rows_out = torch.zeros_like(rows_in)
-        scale = torch.zeros(len(costs), dtype=torch.float64)
-        for row, cost in enumerate(costs):
-            layer = network.get_submodule(cost.name)
-            one = torch.tensor([groups.total])
-            known = groups.layers.get(cost.name, LayerChannels(one, one))  # any other kind is always whole
-            # a filter of a grouped convolution reads the inputs of its group, whatever else is kept
-            inputs_read = one if is_grouped(layer) else known.inputs
-            rows_in[row] += torch.bincount(inputs_read, minlength=groups.total + 1)
-            rows_out[row] += torch.bincount(known.outputs, minlength=groups.total + 1)
-            scale[row] = getattr(cost, f"macs_{convention}") / (rows_in[row].sum() * rows_out[row].sum())
+        products = {cost.name: [p for p in groups.products if p.module == cost.name] for cost in costs}
+        rows = [row for c in costs for row in _rows(c, products[c.name], convention, groups.total)]
+        rows_in = torch.stack([torch.bincount(r, minlength=groups.total + 1) for r, _, _ in rows]).double()
+        rows_out = torch.stack([torch.bincount(w, minlength=groups.total + 1) for _, w, _ in rows]).double()
+        macs = torch.tensor([macs for _, _, macs in rows], dtype=torch.float64)
+        scale = macs / (rows_in.sum(1) * rows_out.sum(1))
         self.register_buffer("inputs", rows_in, persistent=False)
         self.register_buffer("outputs", rows_out, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
@@ -136,3 +153,15 @@ class MaskedCost(nn.Module):
         whole = torch.cat([mask, mask.new_ones(1)]).to(self.scale)
         macs: Tensor = ((self.inputs @ whole) * (self.outputs @ whole) * self.scale).sum()
         return macs
+
+
+def _rows(
+    cost: LayerCost, products: Sequence[Product], convention: Convention, always: int
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Positions read and written, and MACs, of all that a module multiplies."""
+    macs, whole = getattr(cost, f"macs_{convention}"), torch.tensor([always])
+    counts = [product.macs[convention == "literature"] for product in products]
+    if not products:
+        yield whole, whole, macs
+    for product, count in zip(products, counts, strict=True):  # which were counted at another size, perhaps
+        yield product.inputs, product.outputs, macs * count / sum(counts)

@@ -2,69 +2,119 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import bake_parametrizations, copy_network
-from lightning_gancompress.pruning.channels import CHANNELWISE, CONSUMERS, ChannelGroups, can_be_cut
-from lightning_gancompress.pruning.probes import Probed, flatten
-from lightning_gancompress.pruning.reading import Part, Reading
-from lightning_gancompress.pruning.stand_ins import Watch
+from lightning_gancompress.pruning.channels import ChannelGroups, is_layer
+from lightning_gancompress.pruning.check import Check
+from lightning_gancompress.pruning.graph import Deadline, read_graph
+from lightning_gancompress.pruning.reading import Reading
+from lightning_gancompress.pruning.slim import slim
 
-# Layers without tensors that mix channels: the graph would take them for activations.
-_MIXERS = (nn.LocalResponseNorm,)
+_SMALLEST = 64  # pixels: channels go together in the same way at any size that a network takes
 
 
 def find_groups(
     network: nn.Module, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
 ) -> ChannelGroups:
-    """Trace a network and find the groups of channels that can be dropped.
-
-    Args:
-        network: Any traceable convolutional network; it is copied, never changed.
-        inputs: Example inputs, each `(1, C, H, W)`.
-        ignored_layers: Names of layers, or of modules that hold them, that stay whole, and with them every
-            group they touch.
+    """Do `read_groups` for a network that shall be pruned.
 
     Raises:
-        UserError: The network can't be traced, holds a layer that can't be grouped, or nothing is left to
-            drop.
+        UserError: The network can't be traced, or nothing is left to drop.
     """
-    unknown = [name for name in ignored_layers if name not in dict(network.named_modules())]
-    if unknown:
-        raise UserError(f"ignored_layers: the network has no layer named {', '.join(map(repr, unknown))}.")
-    bundle = isinstance(network, nn.ModuleDict) and len(network) == len(inputs)  # one input for each
-    networks = list(network.children()) if bundle else [network]
-    name = " and ".join(dict.fromkeys(type(one).__name__ for one in networks))
+    groups = read_groups(network, inputs, ignored_layers)
+    if not groups.total:
+        layers = [f"{name!r}: {reason}" for name, reason in groups.whole.items()]
+        more = [f"and {len(layers) - 3} more"] if len(layers) > 3 else []
+        found = "; ".join([*layers[:3], *more]) or "it has no layers"
+        raise UserError(f"{_name(network)} has no channels that can be dropped ({found}).")
+    return groups
+
+
+def read_groups(
+    network: nn.Module, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
+) -> ChannelGroups:
+    """Read which channels of a network can be dropped, and make sure of it in numbers.
+
+    Whatever can't be followed stays whole; `ChannelGroups.whole` says why.
+
+    Args:
+        network: Any network that `torch.export` can trace; it is copied, never changed.
+        inputs: Example inputs, each `(1, C, H, W)`; whole numbers have no channels.
+        ignored_layers: Names of layers, or of modules that hold them, or patterns such as `encoder.*`; they
+            stay whole, and with them every group that they touch.
+
+    Raises:
+        UserError: The network can't be traced.
+    """
+    ignored = matching(network, ignored_layers)
+    name, networks = _name(network), _networks(network)
     for one in networks:
         _check_arguments(one, len(inputs) // len(networks))
-    inputs = [x.detach().cpu().float() if x.is_floating_point() else x.cpu() for x in inputs]
-    try:
-        copied = _traceable(network)
-        with torch.random.fork_rng(devices=[]):
-            probed = _probe(copied, name, inputs)
-            graph = _trace(probed, inputs)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{name} can't be traced for pruning ({type(error).__name__}: {error}). Its forward must work on "
-            "tensors alone, without control flow that depends on their values."
-        ) from error
-    whole = {x for ignored in ignored_layers for x in _parts(copied.get_submodule(ignored))}
-    _refuse_unseen(copied, whole.union(graph.module2node))
-    groups = Reading(graph, probed, whole).groups()
-    if not groups.total:
-        raise UserError(
-            f"{name} has no channels that can be dropped: every layer writes its output, reads its image, or "
-            "is in ignored_layers."
+    with torch.random.fork_rng(devices=[]):
+        copied = bake_parametrizations(copy_network(network)).cpu().float().eval().requires_grad_(False)
+        inputs = _smaller(
+            copied, [x.detach().cpu().float() if x.is_floating_point() else x.cpu() for x in inputs]
         )
-    return groups
+        reading = _read(copied, name, inputs)
+        reading.keep(ignored, "ignored_layers names it")
+        return _checked(reading, Check(copied, name, inputs), name)
+
+
+def slim_by_mask(
+    network: nn.Module, mask: Tensor, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
+) -> nn.Module:
+    """Slim a network whose groups are not at hand, such as one from a checkpoint of the search.
+
+    Args:
+        network: The whole network.
+        mask: `(total,)`; above 0.5 keeps a channel.
+        inputs: Example inputs, `(1, C, H, W)` each.
+        ignored_layers: As the groups were found with.
+
+    Raises:
+        UserError: The mask is of other groups.
+    """
+    groups = find_groups(network, inputs, ignored_layers)
+    if len(mask) != groups.total:
+        raise UserError(
+            f"The mask of {len(mask)} channels does not fit {type(network).__name__}, which has "
+            f"{groups.total} that can be dropped: give the ignored_layers of the search."
+        )
+    return slim(network, groups, mask)
+
+
+def matching(network: nn.Module, patterns: Iterable[str]) -> set[str]:
+    """Names of the modules that patterns stand for, and of all modules within them.
+
+    Raises:
+        UserError: A pattern stands for none.
+    """
+    names = [name for name, _ in network.named_modules(remove_duplicate=False)]
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = [name for name in names if name and fnmatchcase(name, pattern)]
+        if not hits:
+            raise UserError(f"ignored_layers: the network has no layer named {pattern!r}.")
+        found.update(name for name in names if any(name == hit or name.startswith(f"{hit}.") for hit in hits))
+    return found
+
+
+def _networks(network: nn.Module) -> list[nn.Module]:
+    """The networks of a side, which run next to each other; or the one network."""
+    return list(network.children()) if isinstance(network, nn.ModuleDict) else [network]
+
+
+def _name(network: nn.Module) -> str:
+    """What to call a network in an error."""
+    return " and ".join(dict.fromkeys(type(one).__name__ for one in _networks(network)))
 
 
 def _check_arguments(network: nn.Module, given: int) -> None:
@@ -77,45 +127,45 @@ def _check_arguments(network: nn.Module, given: int) -> None:
         ) from error
 
 
-def _traceable(network: nn.Module) -> nn.Module:
-    """A copy in which every tensor with channels shows in the graph."""
-    copied = bake_parametrizations(copy_network(network)).cpu().float().eval()
-    for module in copied.modules():
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            # (C, 1, 1) or (1, C, 1, 1), which can only meet the channels of images
-            if buffer.ndim > 2 and buffer.shape[-3] == buffer.numel() > 1 and can_be_cut(module, name):
-                delattr(module, name)
-                module.register_parameter(name, nn.Parameter(buffer))
-    return copied.requires_grad_(True)
+@torch.no_grad()
+def _smaller(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+    """The inputs at a quarter or half of their size, if the network takes them: reading them is faster."""
+    for factor in (4, 2):
+        if all(x.ndim == 4 and min(x.shape[2:]) // factor >= _SMALLEST for x in inputs):
+            small = [
+                x[..., : x.shape[2] // factor, : x.shape[3] // factor] if x.ndim == 4 else x for x in inputs
+            ]
+            try:
+                copy_network(network)(*[x.clone() for x in small])
+            except Exception:  # whatever a forward raises on a size that it doesn't take
+                continue
+            return small
+    return inputs
 
 
-def _probe(network: nn.Module, name: str, inputs: Sequence[Tensor]) -> Probed:
-    with torch.no_grad(), Watch(name, network) as watch:
-        outputs = flatten(network(*watch.follow([x.clone() for x in inputs])))
-    return Probed(network, name, inputs, outputs, watch.made).eval()
+def _read(network: nn.Module, name: str, inputs: Sequence[Tensor]) -> Reading:
+    """Read the network as it runs in use; and as it trains, if that alone reaches some layers."""
+    deadline = Deadline(name)
+    reading = Reading(network, deadline)
+    reading.walk(read_graph(copy_network(network), name, inputs, deadline))
+    met = reading.record.layers
+    unused = [n for n, m in network.named_modules() if is_layer(m) and n not in met and m._parameters]
+    if unused:
+        with contextlib.suppress(UserError):  # a trial in training mode says what is wrong with it
+            reading.walk(read_graph(copy_network(network).train(), name, inputs, deadline))
+    return reading
 
 
-@torch.enable_grad()  # without gradients it silently finds nothing
-def _trace(probed: Probed, inputs: Sequence[Tensor]) -> tp.DependencyGraph:
-    return tp.DependencyGraph().build_dependency(
-        probed,
-        example_inputs=(inputs,),
-        customized_pruners={mixer: tp.ops.DummyPruner() for mixer in _MIXERS},
-        verbose=False,
-    )
-
-
-def _parts(module: nn.Module) -> list[Part]:
-    return [*module.modules(), *module.parameters()]
-
-
-def _refuse_unseen(network: nn.Module, seen: set[Part]) -> None:
-    """Whatever feeds a layer that the trace did not meet, one can't tell; it may be used another time."""
-    within = {part for module in network.modules() if module in seen for part in module.modules()}
-    for name, layer in network.named_modules():
-        if isinstance(layer, (*CONSUMERS, *CHANNELWISE)) and layer not in within:
+def _checked(reading: Reading, check: Check, name: str) -> ChannelGroups:
+    """Keep whole what masking and slimming don't agree about, until they do."""
+    while True:
+        groups = reading.groups()
+        fault = check.fault(groups) if groups.total else None
+        if fault is None:
+            return groups
+        if not reading.blame(fault.calls, fault.places, fault.reason):
+            last = fault.calls[-1] if fault.calls else next(iter(groups.layers))
             raise UserError(
-                f"{name!r} ({type(layer).__name__}) takes no part in the traced forward pass: it is never "
-                "called, or only under a condition or torch.no_grad(). Remove it; or, if no channel that may "
-                f"be dropped ever reaches it, list it in ignored_layers: [{name}]."
+                f"{name} can't be slimmed exactly: {fault.reason}. Keep what is around it whole, with "
+                f"ignored_layers: [{last}]."
             )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups
+from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Filters
 
 
 class ChannelMasks(nn.Module):
@@ -26,10 +26,12 @@ class ChannelMasks(nn.Module):
         super().__init__()
         self.groups = groups
         self.register_buffer("mask", torch.ones(groups.total))
-        self._gated = [name for name, c in groups.layers.items() if (c.inputs < groups.total).any()]
-        self._lengths = [len(groups.layers[name].inputs) for name in self._gated]
-        index = [groups.layers[name].inputs for name in self._gated]
-        self.register_buffer("index", torch.cat(index), persistent=False)
+        self._filters = {n: f for n, f in groups.filters.items() if f.axes[1] in groups.tensors.get(n, ())}
+        read = {name: channels.inputs for name, channels in groups.layers.items()}
+        read |= {name: filters.inputs for name, filters in self._filters.items()}
+        read = {name: inputs for name, inputs in read.items() if (inputs < groups.total).any()}
+        self._gated, self._lengths = list(read), [len(inputs) for inputs in read.values()]
+        self.register_buffer("index", torch.cat(list(read.values())), persistent=False)
         self.live = self.mask  # the mask in use, with the graph of the agent that made it
         self._slices: dict[str, Tensor] | None = None
         self.register_load_state_dict_post_hook(lambda masks, _: masks.freeze())  # type: ignore[no-untyped-call]
@@ -38,9 +40,30 @@ class ChannelMasks(nn.Module):
     def attach(self, network: nn.Module) -> None:
         """Put a gate before every layer of `network` that reads droppable channels."""
         for name in self._gated:
-            layer = network.get_submodule(name)
-            if isinstance(layer, CONSUMERS):
+            if name in self._filters:
+                self._attach_to_weight(network, name, self._filters[name])
+            elif isinstance(layer := network.get_submodule(name), CONSUMERS):
                 self._hooks.append(layer.register_forward_pre_hook(partial(self._gate, name)))
+
+    def _attach_to_weight(self, network: nn.Module, name: str, filters: Filters) -> None:
+        """Gate the filters themselves while their function runs: there is no layer that reads its inputs."""
+        owner, key = network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+        tensors = owner._parameters if key in owner._parameters else owner._buffers
+        caller, whole = network.get_submodule(filters.module), []
+
+        def gate(*_: Any) -> None:
+            weight = tensors[key]
+            if self._slices is not None and weight is not None:
+                whole.append(weight)
+                shape = [-1 if axis == filters.axes[1] else 1 for axis in range(weight.ndim)]
+                tensors[key] = weight * self._slices[name].to(weight.dtype).view(shape)  # type: ignore[assignment]
+
+        def restore(*_: Any) -> None:
+            if whole:
+                tensors[key] = whole.pop()  # type: ignore[assignment]
+
+        self._hooks.append(caller.register_forward_pre_hook(gate))
+        self._hooks.append(caller.register_forward_hook(restore, always_call=True))
 
     def detach(self) -> None:
         """Take the gates off again."""
@@ -70,5 +93,5 @@ class ChannelMasks(nn.Module):
         if self._slices is None:
             return None
         x, *rest = args
-        scale = self._slices[name].to(x.dtype)
-        return (x * (scale if isinstance(layer, nn.Linear) else scale.view(1, -1, 1, 1)), *rest)
+        space = len(getattr(layer, "kernel_size", ()))
+        return (x * self._slices[name].to(x.dtype).view(-1, *[1] * space), *rest)

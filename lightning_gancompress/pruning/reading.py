@@ -1,207 +1,279 @@
-"""Reading: from the dependency graph of a network to the positions of its channels."""
+"""Reading: from the graph of a network to the positions of its channels in one flat mask."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+import operator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-import torch_pruning as tp
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.fx.node import map_arg
 
-from lightning_gancompress.errors import UserError
-from lightning_gancompress.pruning.channels import (
-    CHANNELWISE,
-    CONSUMERS,
-    ChannelGroups,
-    LayerChannels,
-    is_channelwise,
-    widths,
-)
-from lightning_gancompress.pruning.probes import Probed
-from lightning_gancompress.pruning.ties import ALWAYS, Ties
+from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Filters, LayerChannels, Product
+from lightning_gancompress.pruning.graph import Deadline, Graph, operation, place_of
+from lightning_gancompress.pruning.labels import NONE, core, settled
+from lightning_gancompress.pruning.record import Record, Weight
+from lightning_gancompress.pruning.rules import Operation, rule_for
 
-# What the dependency graph itself puts between layers: they carry channels but own no tensors.
-_WIRES = tuple(
-    getattr(tp.ops, f"_{kind}Op")
-    for kind in ("Concat", "Split", "ElementWise", "Reshape", "Unbind", "Slice", "Expand", "Output")
-    if hasattr(tp.ops, f"_{kind}Op")
-)
-Part: TypeAlias = nn.Module | nn.Parameter
-_Items: TypeAlias = "list[tp.dependency.GroupItem]"
+_Channels = TypeVar("_Channels", LayerChannels, Filters, Product)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Which module calls an operation, the line of code, and the labels that it reads."""
+
+    layer: str
+    place: str
+    labels: Tensor
 
 
 class Reading:
-    """From the dependency graph to the positions of every layer's channels.
+    """Walks graphs of one network and numbers what can be dropped.
 
     Args:
-        graph: The dependency graph.
-        probed: What it is of.
-        whole: What the user wants to keep.
+        network: The network, on the CPU.
+        deadline: Of the whole reading.
+
+    Attributes:
+        traces: One per operation, in the order of the pass.
     """
 
-    def __init__(self, graph: tp.DependencyGraph, probed: Probed, whole: set[Part]) -> None:
-        self.graph = graph
-        self.probed = probed
-        self.names: dict[Part, str] = {x: name for name, x in probed.network.named_modules()}
-        self.names |= {x: name for name, x in probed.network.named_parameters()}
-        self.known = set(self.names)
-        self.names |= {standing.layer: standing.name for standing in probed.stand_ins}
-        self.fixed = whole.union(probed.entries, probed.exits)
-        self.ties = Ties()
-        # channels that each part reads and writes; one list for both where they are the same
-        self.sides: dict[Part, tuple[list[int], list[int]]] = {}
-        for part, name in self.names.items():
-            if isinstance(part, (*CONSUMERS, *CHANNELWISE)):
-                self._add(part, name, *widths(part))
-            elif isinstance(part, nn.Module):
-                for key, tensor in part.named_parameters(name, recurse=False):
-                    if tensor.ndim and max(tensor.shape) == tensor.numel():
-                        self._add(tensor, key, tensor.numel(), tensor.numel())
+    def __init__(self, network: nn.Module, deadline: Deadline) -> None:
+        self.record = Record(network)
+        self.traces: list[Trace] = []
+        self._blamed: set[str] = set()
+        self._network, self._deadline = network, deadline
 
-    def _add(self, part: Part, name: str, n_in: int, n_out: int) -> None:
-        writes = isinstance(part, CONSUMERS) and part in self.known
-        outputs = self.ties.side(name, n_out, writes)
-        one = not isinstance(part, nn.Module) or is_channelwise(part)
-        self.sides[part] = (outputs if one else self.ties.side(name, n_in, writes=False), outputs)
+    def walk(self, graph: Graph) -> None:
+        """Run the operations of a graph on labels in place of values."""
+        values: dict[Node, Any] = {}
+        uses, self.record.called = dict(self.record.uses), graph.calls
+        for number, node in enumerate(graph.nodes):
+            self._deadline.check(lambda n=number: f"operation {n} of {len(graph.nodes)}")  # type: ignore[misc]
+            if node.op == "placeholder":
+                values[node] = self._placeholder(graph, node)
+            elif node.op == "output":
+                for labels in _tensors(map_arg(node.args, values.__getitem__)):
+                    self.record.keep(labels, "makes the output")
+            elif node.op == "call_function" and node.target is operator.getitem:
+                source, index = node.args
+                values[node] = values[source][index]  # type: ignore[index]
+            else:
+                values[node] = self._run(node, values)
+            for other in [other for other in node.all_input_nodes if list(other.users)[-1] is node]:
+                del values[other]  # nobody reads it any more
+        for layer, count in self.record.uses.items():
+            if count - uses.get(layer, 0) > graph.calls[layer]:
+                self.record.keep(
+                    self.record.layers[layer].inputs, f"{layer!r} has a weight that is used without it"
+                )
+
+    def _placeholder(self, graph: Graph, node: Node) -> Any:
+        value = node.meta["val"]
+        if node.name in graph.tensors:
+            return Weight(graph.tensors[node.name], value.shape)
+        if not isinstance(value, Tensor):
+            return value
+        if node.name in graph.images:
+            return self.record.fixed(value.shape, "reads the input")
+        return torch.full([1] * value.ndim, NONE).expand(value.shape)
+
+    def _run(self, node: Node, values: dict[Node, Any]) -> Any:
+        made = node.meta.get("val")
+        shapes = tuple(x.shape for x in _tensors(made))
+        if not shapes:
+            return made
+        args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+        schema = getattr(node.target, "_schema", None)
+        named: dict[str, Any] = {a.name: a.default_value for a in schema.arguments} if schema else {}
+        places = list(named) if schema else [str(place) for place in range(len(args))]
+        named |= dict(zip(places, args, strict=False)) | kwargs
+        op = Operation(self.record, node, operation(node), named, shapes)
+        self.traces.append(Trace(self.record.name_of(op.caller), place_of(node), _labels_in(named)))
+        result = rule_for(op)(op)
+        if isinstance(result, (tuple, list)):
+            return tuple(map(settled, result))
+        return settled(result) if isinstance(result, Tensor) else result
+
+    def keep(self, modules: Iterable[str], reason: str) -> None:
+        """Everything in these modules stays whole."""
+        names, record = set(modules), self.record
+        for name in names & record.layers.keys():
+            record.keep_layer(name, reason)
+        for name, labels in record.tensors.items():
+            if name.rpartition(".")[0] in names:
+                record.keep(labels, reason)
+        for name, filters in record.filters.items():
+            if name.rpartition(".")[0] in names:
+                record.keep(torch.cat([filters.inputs, filters.outputs]), reason)
+
+    def blame(self, calls: list[str], places: list[str], reason: str) -> bool:
+        """Keep whole what is read after the first calls of layers, where masking and slimming part ways.
+
+        Args:
+            calls: Names of the layers called before.
+            places: Lines of the network's own code that were at work when it failed, if it did.
+            reason: Why it must stay.
+
+        Returns:
+            Whether there was anything that could have been dropped.
+        """
+        start, end = self._span(calls)
+        traces = self.traces[start:end]
+        here = [trace for trace in traces if trace.place in places]
+        again = self._blamed.intersection(trace.place for trace in here)
+        if again:  # the same line, called for other layers
+            here = [trace for trace in self.traces if trace.place in again]
+        self._blamed.update(trace.place for trace in here)
+        return any(self._keep_all(found, reason) for found in (here, traces, self.traces[:end]) if found)
+
+    def _keep_all(self, traces: list[Trace], reason: str) -> bool:
+        labels = torch.cat([trace.labels for trace in traces])
+        kept = self._reasons(self.record.kept)
+        free = [c not in kept for c in self.record.labels.classes(labels).tolist()]
+        self.record.keep(labels[torch.tensor(free, dtype=torch.bool)], reason)
+        return any(free)
+
+    def _span(self, calls: list[str]) -> tuple[int, int]:
+        """Operations after the calls, up to the next that a layer does."""
+        start = 0
+        for name in calls:
+            start = (
+                next((n for n in range(start, len(self.traces)) if self.traces[n].layer == name), start - 1)
+                + 1
+            )
+        following = (n for n in range(start, len(self.traces)) if self.traces[n].layer in self.record.layers)
+        return start, next(following, len(self.traces) - 1) + 1
+
+    # -- numbering -------------------------------------------------------------------------------------
 
     def groups(self) -> ChannelGroups:
-        """Number the channels that can be dropped."""
-        found = list(self.graph.get_all_groups(root_module_types=list(CONSUMERS)))
-        met = self._read([_items(group) for group in found])
-        for sides in self.sides.values():
-            self.ties.tie([ALWAYS, *(channel for side in sides for channel in side if channel not in met)])
-        for bond in self._bonds():
-            self.ties.tie(bond)
-        names, sizes, places = self.ties.number()
-        layers, tensors = {}, {}
-        for part, (inputs, outputs) in self.sides.items():
-            if part in self.known and isinstance(part, nn.Module):
-                layers[self.names[part]] = LayerChannels(places[inputs], places[outputs])
-            elif part in self.known and (places[outputs] < sum(sizes)).any():
-                tensors[self.names[part]] = places[outputs]
-        for standing in self.probed.stand_ins:
-            if standing.tensor is not None:
-                tensors[standing.tensor] = places[self.sides[standing.layer][1]]
-        return ChannelGroups(names, sizes, layers, tensors)
+        """Number the channels that can be dropped.
 
-    def _read(self, groups: list[_Items]) -> set[int]:
-        """Tie what each group ties; return the channels of which it is known where they go."""
-        met: set[int] = set()
-        order = {part: number for number, part in enumerate(self.names)}
-        kept = self._kept([{item.dep.target.module for item in items} for items in groups])
-        feeders: dict[Part, str] = {}  # of stand-ins, which no user knows
-        first = {
-            number: min((order[item.dep.target.module] for item in items if _writes(item)), default=0)
-            for number, items in enumerate(groups)
-            if number not in kept
-        }
-        parts = list(self.names)
-        for number in sorted(first, key=lambda number: first[number]):
-            writer = parts[first[number]]
-            root = self.names[writer] if writer in self.known else feeders.get(writer, self.names[writer])
-            for items in self._from_all_writers(groups[number]):
-                source = self.sides[items[0].dep.target.module][1]
-                for item in items:
-                    self._refuse_unfit(item, root)
-                    side = self._side(item)
-                    for own, channel in zip(item.idxs, item.root_idxs, strict=True):
-                        self.ties.tie([side[own], source[channel]])
-                    met.update(side[own] for own in item.idxs)
-                    if not _is_output(item):
-                        feeders[item.dep.target.module] = root
-        for number in kept:
-            for item in groups[number]:
-                side = self._side(item)  # such a group may reach what can't be followed
-                self.ties.tie([ALWAYS, *(side[own] for own in item.idxs if own < len(side))])
-        return met
-
-    def _from_all_writers(self, items: _Items) -> Iterator[_Items]:
-        """A group as each of its writers sees it that the root reaches in part only.
-
-        The graph keeps one root channel for each channel of a layer, even if several reach it.
+        What touches the same layers is a group: each of them must keep some of it. A group of one has none to
+        drop.
         """
-        seen, waiting = {items[0].dep.target.module}, [items]
-        while waiting:
-            items = waiting.pop()
-            yield items
-            width = len(items[0].idxs)
-            for item in items:
-                part = item.dep.target.module
-                if _writes(item) and part not in seen and len({*item.root_idxs}) < width:
-                    seen.add(part)
-                    prune = self.graph.get_pruner_of_module(part).prune_out_channels
-                    channels = list(range(widths(part)[1]))
-                    waiting.append(_items(self.graph.get_pruning_group(part, prune, channels)))
-
-    def _kept(self, groups: list[set[Part]]) -> set[int]:
-        """Numbers of the groups that touch what is fixed, by themselves or through stand-ins."""
-        kept = {number for number, parts in enumerate(groups) if parts & self.fixed}
-        passing = [standing.layer for standing in self.probed.stand_ins if -1 not in standing.inputs]
-        for layer in [*passing, *reversed(passing)]:
-            touched = {number for number, parts in enumerate(groups) if layer in parts}
-            kept |= touched if touched & kept else set()
-        return kept
-
-    def _side(self, item: tp.dependency.GroupItem) -> list[int]:
-        return self.sides.get(item.dep.target.module, ([], []))[_is_output(item)]
-
-    def _bonds(self) -> Iterator[Sequence[int]]:
-        """Positions that go together because of a layer that reads or writes them."""
-        for standing in self.probed.stand_ins:
-            inputs, outputs = self.sides[standing.layer]
-            bonds = {-1: [ALWAYS]}
-            for number, position in zip(standing.inputs + standing.outputs, inputs + outputs, strict=True):
-                bonds.setdefault(number, []).append(position)
-            yield from bonds.values()
-        filters: dict[str, list[int]] = {}
-        for standing in self.probed.stand_ins:
-            if standing.tensor is not None:  # which may be used again, elsewhere
-                outputs = self.sides[standing.layer][1]
-                yield from zip(filters.setdefault(standing.tensor, outputs), outputs, strict=True)
-        for layer, (inputs, outputs) in self.sides.items():
-            if isinstance(layer, nn.GroupNorm):
-                yield from _cut(outputs, layer.num_groups)
-            elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.groups > 1:
-                for read, written in zip(
-                    _cut(inputs, layer.groups), _cut(outputs, layer.groups), strict=True
-                ):
-                    yield read + written
-
-    def _refuse_unfit(self, item: tp.dependency.GroupItem, root: str) -> None:
-        """Refuse what no channel can be cut out of, and channels that can't be followed to their reader."""
-        module = item.dep.target.module
-        name = remedy = self.names[module]
-        if isinstance(module, nn.Parameter) and module not in self.sides:
-            problem, remedy = "is used outside the known layers, so its channels can't be dropped", root
-        elif module not in self.sides:
-            problem = "is of a kind whose channels can't be dropped one by one"
-        elif None in item.root_idxs or max(item.idxs) >= len(self._side(item)):
-            problem, remedy = f"is reached by channels of {root!r} that were rearranged or broadcast", root
-        else:
-            return
-        kind = type(module).__name__ if module in self.known else "a function"
-        raise UserError(
-            f"{name!r} ({kind}) {problem}. Keep all channels around it with ignored_layers: [{remedy}]."
+        record = self.record
+        self._settle()
+        sides = list(self._sides())
+        reasons = self._reasons(record.kept)
+        touched: dict[int, list[int]] = {}
+        for number, (_, _, labels) in enumerate(sides):
+            for channel in dict.fromkeys(record.labels.classes(labels).tolist()):
+                if channel not in reasons:
+                    touched.setdefault(channel, []).append(number)
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for channel, numbers in touched.items():
+            alike.setdefault(tuple(numbers), []).append(channel)
+        groups = sorted(
+            (min(key, key=lambda side: (not sides[side][1], side)), channels)
+            for key, channels in alike.items()
+            if len(channels) > 1
         )
+        positions = {c: place for place, c in enumerate(c for _, channels in groups for c in channels)}
+        names, seen = [], Counter[str]()
+        for side, _ in groups:
+            name = sides[side][0]
+            names.append(f"{name}:{seen[name]}" if seen[name] else name)
+            seen[name] += 1
+        return self._grouped(names, [len(channels) for _, channels in groups], positions)
+
+    def _grouped(self, names: list[str], sizes: list[int], positions: dict[int, int]) -> ChannelGroups:
+        record, total = self.record, len(positions)
+
+        def place(labels: Tensor) -> Tensor:
+            classes = record.labels.classes(labels)
+            return torch.tensor([positions.get(c, total) for c in classes.tolist()], dtype=torch.int64)
+
+        def placed(known: _Channels) -> _Channels:
+            return replace(known, inputs=place(known.inputs), outputs=place(known.outputs))
+
+        layers = {name: placed(channels) for name, channels in record.layers.items()}
+        filters = {name: placed(channels) for name, channels in record.filters.items()}
+        tensors = {}
+        for name, labels in record.tensors.items():
+            if (axis := self._axis(labels)) is not None:
+                tensors[name] = {axis: place(labels.movedim(axis, 0).reshape(labels.shape[axis], -1)[:, 0])}
+        for name, one in filters.items():
+            shape, both = record.shape_of(name), zip(one.axes, (one.outputs, one.inputs), strict=True)
+            tensors[name] = {axis: index for axis, index in both if len(index) == shape[axis]}
+        tensors = {n: axes for n, axes in tensors.items() if any((p < total).any() for p in axes.values())}
+        products = [placed(product) for product in record.products]
+        return ChannelGroups(names, sizes, layers, tensors, filters, products, self._whole(positions))
+
+    def _settle(self) -> None:
+        """Keep whole what is used in two ways, or has channels along two axes."""
+        record = self.record
+        for name in record.held.keys() & record.layers.keys():
+            record.keep_layer(name, record.held[name])
+        for name, filters in record.filters.items():
+            if name in record.tensors:
+                for labels in (filters.inputs, filters.outputs, record.tensors[name]):
+                    record.keep(labels, f"{name!r} is used in several ways")
+        for name, labels in record.tensors.items():
+            if self._axis(labels) is None:
+                record.keep(labels, f"{name!r} has their values along several axes")
+
+    def _axis(self, labels: Tensor) -> int | None:
+        """The axis of a tensor along which its channels lie."""
+        classes = self.record.labels.classes(labels)
+        for axis in range(classes.ndim):
+            rows = classes.movedim(axis, 0).reshape(classes.shape[axis], -1)
+            if len(rows) > 1 and bool((rows == rows[:, :1]).all()) and bool((rows[:, 0] != rows[0, 0]).any()):
+                return axis
+        return None
+
+    def _sides(self) -> Iterator[tuple[str, bool, Tensor]]:
+        """Labels that each layer, tensor and call writes (True) or reads, in the order of the modules."""
+        record = self.record
+        for name, module in self._network.named_modules():
+            if name in record.layers:
+                yield name, isinstance(module, CONSUMERS), record.layers[name].outputs
+                yield name, False, record.layers[name].inputs
+            for key, filters in record.filters.items():
+                if key.rpartition(".")[0] == name:
+                    yield key, True, filters.outputs
+                    yield key, False, filters.inputs
+            for tensor, labels in record.tensors.items():
+                if tensor.rpartition(".")[0] == name:
+                    yield tensor, False, labels.flatten()
+
+    def _reasons(self, events: Iterable[tuple[Tensor, str]]) -> dict[int, str]:
+        """The first reason for each class."""
+        found: dict[int, str] = {}
+        for labels, reason in events:
+            for channel in self.record.labels.classes(labels).tolist():
+                found.setdefault(channel, reason)
+        return found
+
+    def _whole(self, positions: dict[int, int]) -> dict[str, str]:
+        """Why layers write all of their channels."""
+        kept, bonds = self._reasons(self.record.kept), self._reasons(self.record.bonds)
+        whole = {}
+        for name, writes, labels in self._sides():
+            classes = self.record.labels.classes(labels).tolist()
+            if writes and not any(c in positions for c in classes):
+                reasons = [kept[c] for c in classes if c in kept]
+                if not reasons:
+                    cause = next((bonds[c] for c in classes if c in bonds), "it has one")
+                    reasons = [f"its channels can only go together: {cause}"]
+                whole[name] = Counter(reasons).most_common(1)[0][0]
+        return whole
 
 
-def _carries(module: Part) -> bool:
-    """Whether channels pass by without meeting a tensor of theirs."""
-    return isinstance(module, _WIRES) or (isinstance(module, nn.PReLU) and module.num_parameters == 1)
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
 
 
-def _items(group: tp.Group) -> _Items:
-    return [item for item in group if not _carries(item.dep.target.module)]
-
-
-def _is_output(item: tp.dependency.GroupItem) -> bool:
-    return bool(item.dep.handler.__name__ == "prune_out_channels")
-
-
-def _writes(item: tp.dependency.GroupItem) -> bool:
-    return _is_output(item) and isinstance(item.dep.target.module, CONSUMERS)
-
-
-def _cut(side: list[int], count: int) -> list[list[int]]:
-    size = len(side) // count
-    return [side[start : start + size] for start in range(0, len(side), size)]
+def _labels_in(named: dict[Any, Any]) -> Tensor:
+    """All labels among the arguments of an operation."""
+    found = [torch.unique(core(x)) for x in _tensors(list(named.values()))]
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)

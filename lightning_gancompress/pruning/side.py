@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from lightning_gancompress.errors import UserError
-from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget
+from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget, smallest_mask
 from lightning_gancompress.pruning.cost import Convention, MaskedCost
 from lightning_gancompress.pruning.groups import find_groups
 from lightning_gancompress.pruning.masks import ChannelMasks
-from lightning_gancompress.pruning.slim import check_groups, slim
+from lightning_gancompress.pruning.slim import slim
 
 
 class Bundle(nn.ModuleDict):
@@ -21,20 +22,14 @@ class Bundle(nn.ModuleDict):
         """Outputs in the order of the networks."""
         return [network(x) for network, x in zip(self.values(), inputs, strict=True)]
 
-    def qualified(self, layers: Sequence[str]) -> list[str]:
-        """Names of layers within the bundle, where `layers` may name them within a network.
+    def has(self, pattern: str) -> bool:
+        """Whether a pattern names a layer here, by its full name."""
+        return any(name and fnmatchcase(name, pattern) for name, _ in self.named_modules())
 
-        Raises:
-            UserError: No network has such a layer.
-        """
-        found = []
-        known = {name for name, _ in self.named_modules()}
-        for layer in layers:
-            hits = [name for name in (layer, *(f"{role}.{layer}" for role in self)) if name in known]
-            if not hits:
-                raise UserError(f"ignored_layers: {' and '.join(self)} have no layer named {layer!r}.")
-            found += hits
-        return found
+    def qualified(self, patterns: Sequence[str]) -> list[str]:
+        """Those of the patterns that name layers here: as they are, or within each network."""
+        candidates = [c for pattern in patterns for c in (pattern, *(f"{role}.{pattern}" for role in self))]
+        return list(filter(self.has, candidates))
 
 
 class Side(nn.Module):
@@ -48,7 +43,7 @@ class Side(nn.Module):
         convention: How MACs are counted.
         min_channels: Channels that stay in every group.
         channel_multiple: Widths of the small network are multiples of this.
-        ignored_layers: Layers that stay whole.
+        ignored_layers: Layers that stay whole, by name or pattern.
     """
 
     def __init__(
@@ -65,7 +60,6 @@ class Side(nn.Module):
         super().__init__()
         self.name = name
         self.groups = find_groups(network, sample, ignored_layers)
-        check_groups(network, self.groups, sample)
         self.cost = MaskedCost(network, self.groups, sample, convention)
         self.budget = parse_budget(budget, self.cost.full, f"{name} budget")
         self.min_channels, self.channel_multiple = min_channels, channel_multiple
@@ -73,6 +67,19 @@ class Side(nn.Module):
         self.fit(self.cost.scale.new_zeros(self.groups.total))
         self.masks = ChannelMasks(self.groups)
         self.masks.attach(network)
+
+    def summary(self) -> str:
+        """What can be dropped, the smallest network that there can be, and what stays whole."""
+        smallest = smallest_mask(self.groups, self.min_channels, self.channel_multiple)
+        least, most = float(self.cost(smallest.to(self.cost.scale))) / 1e9, self.cost.full / 1e9
+        whole = Counter(self.groups.whole.values())
+        stays = "; ".join(f"{n} layer{'s' * (n > 1)}: {reason}" for reason, n in whole.most_common(3))
+        groups = f"{len(self.groups.sizes)} group{'s' * (len(self.groups.sizes) > 1)}"
+        return (
+            f"{self.name}: {self.groups.total} channels in {groups} can be dropped, down to {least:.4g} of "
+            f"{most:.4g} GMACs; the budget is {self.budget / 1e9:.4g}. "
+            f"What stays whole: {stays}{'; ...' * (len(whole) > 3)}."
+        )
 
     def fit(self, scores: Tensor) -> Tensor:
         """The mask that keeps the best-scored channels within the budget, `(total,)` of zeros and ones."""

@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -50,6 +51,22 @@ def test_another_kind_of_file_is_named(tmp_path, content):
         load_generator(file)
 
 
+def test_programs_and_other_formats_are_named_with_a_way_to_their_tensors(tmp_path):
+    layer = torch.nn.Conv2d(3, 4, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(layer), tmp_path / "program.pth")
+    torch.export.save(torch.export.export(layer, (torch.zeros(1, 3, 8, 8),)), tmp_path / "program.pt2")
+    (tmp_path / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    for name, words in (
+        ("program.pth", r"is a TorchScript program: save .*torch\.jit\.load\(path, 'cpu'\)\.state_dict\(\)"),
+        ("program.pt2", r"is a torch.export program: save .*dict\(torch\.export\.load\(path\)\.state_dict\)"),
+        ("model.safetensors", r"is a safetensors file: .*safetensors\.torch\.load_file\(path\)"),
+    ):
+        with pytest.raises(UserError, match=rf"{name} {words}"):
+            load_generator(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     "save",
     [
@@ -72,7 +89,7 @@ def test_loading_imports_no_lightning(tmp_path):
     program = (
         "import sys, lightning_gancompress\n"
         "lightning_gancompress.load_generator(sys.argv[1])\n"
-        "heavy = ('lightning', 'torch_pruning', 'torchvision', 'torchmetrics')\n"
+        "heavy = ('lightning', 'torchvision', 'torchmetrics')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "latest_net_G.pth")]

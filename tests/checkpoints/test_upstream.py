@@ -511,6 +511,7 @@ def test_another_architecture_is_told_by_its_keys_and_shapes(file):
     assert "missing keys: model.4.weight;" in message
     assert "unexpected keys: attention.query.weight;" in message
     assert "model.7.weight is (16, 7, 3, 3) instead of (16, 8, 3, 3)" in message
+    assert "Give its own class, as model.generator.class_path" in message
 
 
 @pytest.mark.parametrize(
@@ -519,7 +520,8 @@ def test_another_architecture_is_told_by_its_keys_and_shapes(file):
         ({}, "empty or no state dict"),
         ([torch.zeros(1)], "empty or no state dict"),
         (torch.zeros(3), "empty or no state dict"),
-        ({"G": {"model.1.weight": torch.zeros(1)}, "epoch": 3}, "G, epoch in it is no tensor"),
+        ({"model.1.weight": torch.zeros(1), "epoch": 3}, "epoch in it is no tensor"),
+        ({"optimizer": {"state": {}, "param_groups": []}, "epoch": 3}, "optimizer, epoch in it is no tensor"),
         ({0: torch.zeros(1)}, r"its keys \(0, ...\) are of no"),
         (
             {"conv1.weight": torch.zeros(1, 1, 3, 3)},

@@ -1,6 +1,7 @@
-"""Networks that a teacher lacks."""
+"""Networks that a teacher has, and those that it lacks."""
 
 import pytest
+import torch
 
 from lightning_gancompress.modules.cast import Cast
 from lightning_gancompress.modules.inputs import Inputs
@@ -84,3 +85,19 @@ def test_who_is_made(partner, missing, made):
 def test_nothing_is_made_in_place_of_what_is_here():
     here = {"generator": ResnetGenerator(ngf=2, n_blocks=1), "discriminator": PixelDiscriminator(6, ndf=2)}
     assert make(Pix2Pix(), here) == {}
+
+
+@pytest.mark.parametrize("ending", ["pth", "ckpt"])
+@pytest.mark.parametrize("other_names", [False, True])
+def test_the_file_of_a_given_class_may_be_another_projects(tmp_path, ending, other_names):
+    trained = ResnetGenerator(ngf=2, n_blocks=1, norm="instance_affine", init_gain=0.5)
+    tensors = {f"gen.{key}": tensor for key, tensor in trained.state_dict().items()}
+    if other_names:
+        tensors = {key.replace("model.10.conv_block", "blocks.0"): tensor for key, tensor in tensors.items()}
+    content = {"state_dict": tensors | {"disc.0.weight": torch.zeros(3)}, "epoch": 3}
+    torch.save(content, tmp_path / f"theirs.{ending}")
+    given = {"generator": recipe(ResnetGenerator(ngf=2, n_blocks=1, norm="instance_affine"))}
+    files = str(tmp_path / f"theirs.{ending}")
+    cast = Cast(Pix2Pix(), files, given, {}, "running", "trained", "leave_out")
+    image = torch.rand(1, 3, 8, 8)
+    assert torch.equal(cast.load()["generator"][0](image), trained(image))

@@ -35,7 +35,7 @@ def test_macs_and_parameters_are_the_published_ones(network_class, args, channel
     assert sum(p.numel() for p in network.parameters()) == round(megaparams * 1e6)
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("norm", ["instance", "instance_affine", "batch"])
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize(
     ("network_class", "depth", "size"),
@@ -132,7 +132,29 @@ def test_too_few_levels_are_refused():
         PatchDiscriminator(n_layers=0)
 
 
-@pytest.mark.parametrize("network", [ResnetGenerator(ngf=2, n_blocks=1), UnetGenerator(ngf=2, n_downs=5)])
+def test_an_affine_instance_norm_has_a_scale_and_a_shift_per_channel():
+    plain, affine = (
+        ResnetGenerator(ngf=2, n_blocks=1, norm=norm) for norm in ("instance", "instance_affine")
+    )
+    more = {key: tensor for key, tensor in affine.state_dict().items() if key not in plain.state_dict()}
+    widths = {2: 2, 5: 4, 8: 8, "10.conv_block.2": 8, "10.conv_block.6": 8, 12: 4, 15: 2}
+    assert {key: list(tensor.shape) for key, tensor in more.items()} == {
+        f"model.{layer}.{part}": [width] for layer, width in widths.items() for part in ("weight", "bias")
+    }
+    affine.load_state_dict(plain.state_dict() | more)
+    image = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(affine(image), plain(image))  # fresh ones leave all as it is
+    assert torch.equal(more["model.2.weight"], torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        ResnetGenerator(ngf=2, n_blocks=1),
+        ResnetGenerator(ngf=2, n_blocks=1, norm="instance_affine"),
+        UnetGenerator(ngf=2, n_downs=5),
+    ],
+)
 def test_generators_export_with_free_batch_and_size(network):
     network.eval()
     free = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}

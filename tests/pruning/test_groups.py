@@ -121,8 +121,19 @@ def test_an_unknown_ignored_layer_is_named():
         find_groups(PatchDiscriminator(ndf=4), PAIR, ["model.0", "model.99"])
 
 
+def test_ignored_layers_may_be_patterns():
+    network = ResnetGenerator(ngf=4, n_blocks=2)
+    by_pattern = find_groups(network, IMAGE, ["*.conv_block.1"])
+    assert by_name(by_pattern) == by_name(
+        find_groups(network, IMAGE, ["model.10.conv_block.1", "model.11.conv_block.1"])
+    )
+    assert by_pattern.whole["model.10.conv_block.1"] == "ignored_layers names it"
+
+
 def test_nothing_left_to_drop_is_an_error():
-    with pytest.raises(UserError, match="PixelDiscriminator has no channels that can be dropped"):
+    with pytest.raises(
+        UserError, match=r"PixelDiscriminator has no channels .*'net\.0': ignored_layers names it"
+    ):
         find_groups(PixelDiscriminator(ndf=4), PAIR, ["net"])
 
 
