@@ -153,7 +153,7 @@ def _data(data: Any, module: CompressionModule, size: int, batches: dict[str, An
         return data
     if isinstance(data, (str, Path)):
         module.build()
-        channels = blank_image(module.teacher[module.task.wanted[0]], 1).shape[1]
+        channels = blank_image(module.teacher[module.task.wanted[0]], size).shape[1]
         load_size = round(size * 286 / 256)  # upstream's room for the crop
         return FolderDataModule(
             str(data), load_size=load_size, crop_size=size, in_channels=channels, **batches

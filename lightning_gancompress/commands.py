@@ -6,7 +6,7 @@ import json as json_format
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -20,12 +20,11 @@ from lightning_gancompress.checkpoints.upstream import direction_in_name
 from lightning_gancompress.comparison import Run, execute, found_runs, plan, write_comparison
 from lightning_gancompress.comparison.runs import command_line
 from lightning_gancompress.comparison.tables import METRICS
-from lightning_gancompress.errors import UserError
+from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export import export_onnx, export_torch
-from lightning_gancompress.export.program import first_line
 from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CHECKPOINT_KEY, CompressionModule, GANModule
-from lightning_gancompress.networks import BatchNorm, blank_image, pixels
+from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
 from lightning_gancompress.pruning import (
     Bundle,
     ChannelGroups,
@@ -69,7 +68,8 @@ def export(
         raise UserError("dynamic_size is for --format onnx; a torch program has a fixed size.")
     model, _ = load_network(ckpt_path, network, batch_norm)
     path = Path(output) if output else _beside(Path(ckpt_path), network, _SUFFIX[format])
-    image = blank_image(model, size or recorded_size(Path(ckpt_path)))
+    recorded = recorded_preprocessing(Path(ckpt_path))
+    image = blank_image(model, size or pixels(recorded), image_channels(recorded))
     if format == "onnx":
         facts = export_onnx(model, path, image, dynamic_size=dynamic_size)
     else:
@@ -248,11 +248,16 @@ def generators_in(path: Path) -> dict[str, nn.Module]:
 
 def recorded_size(path: Path) -> Size:
     """Pixels of the images that the networks in a file were made for; 256 where it doesn't say."""
+    return pixels(recorded_preprocessing(path))
+
+
+def recorded_preprocessing(path: Path) -> dict[str, Any]:
+    """What a file says of the images that its networks were made for."""
     if path.suffix == ".ckpt":
-        return pixels(read_torch(path).get(CHECKPOINT_KEY, {}).get("preprocessing", {}))
+        return dict(read_torch(path).get(CHECKPOINT_KEY, {}).get("preprocessing", {}))
     if path.with_suffix(".json").is_file():
-        return pixels(load_small(path)[2].get("preprocessing", {}))
-    return pixels(upstream_preprocessing(path))
+        return dict(load_small(path)[2].get("preprocessing", {}))
+    return dict(upstream_preprocessing(path))
 
 
 def teachers_of(model: GANModule) -> dict[str, nn.Module]:

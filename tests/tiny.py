@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import SyntheticFacades
+from lightning_gancompress.networks import blank_image
 
 # processes to kill or to interrupt: forked from one that has imported everything and trained nothing
 FORKS = multiprocessing.get_context("forkserver")
@@ -288,5 +289,4 @@ class BrokenFacades(SyntheticFacades):
 
 def sample(network: nn.Module) -> Tensor:
     """A blank input."""
-    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    return torch.zeros(1, first.in_channels, 32, 32)
+    return blank_image(network, 32)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gancompress.errors import UserError
+from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export import (
     compare_latency,
     export_onnx,
@@ -25,7 +25,7 @@ from lightning_gancompress.export import (
     torch_threads,
 )
 from lightning_gancompress.export.latency import Run
-from lightning_gancompress.export.program import first_line, inference_copy
+from lightning_gancompress.export.program import inference_copy
 from lightning_gancompress.pruning import count_macs, count_params
 
 Runtime = Literal["torch", "compile", "onnx"]

@@ -37,7 +37,8 @@ class HtmlReport(Callback):
             for role, network in getattr(pl_module, part).items()
         }
         try:
-            page = write_page(trainer.default_root_dir, networks, pl_module.phase)
+            preprocessing = pl_module.preprocessing(pl_module.task.wanted[0])
+            page = write_page(trainer.default_root_dir, networks, pl_module.phase, preprocessing)
         except Exception as error:  # a run is worth more than its page
             rank_zero_warn(f"The report could not be drawn ({type(error).__name__}: {error}).")
         else:

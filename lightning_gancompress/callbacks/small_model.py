@@ -28,11 +28,10 @@ class SmallModel(Callback):
             return
         if not trainer.is_global_zero:
             return
-        recorded = dict(getattr(trainer.datamodule, "preprocessing", {}))  # type: ignore[attr-defined]
         for role in pl_module.task.wanted:
             path = Path(trainer.default_root_dir) / f"generator{suffix(role)}.pth"
             network, spec = pl_module.student[role], pl_module.specs[f"student.{role}"]
-            preprocessing = pl_module.task.preprocessing(role, recorded)
+            preprocessing = pl_module.task.preprocessing(role, pl_module.preprocessing(role))
             provenance = self._provenance(trainer, pl_module)
             save_small(network, spec, path, preprocessing=preprocessing, provenance=provenance)
             rank_zero_info(f"Small generator: {path} ({count_params(network) / 1e6:.4g} M parameters)")

@@ -23,7 +23,14 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.networks import BatchNorm, NetworkSpec, blank_image, channel_widths, pixels
+from lightning_gancompress.networks import (
+    BatchNorm,
+    NetworkSpec,
+    blank_image,
+    channel_widths,
+    image_channels,
+    pixels,
+)
 
 KEY = "gancompress"
 VERSION = 1
@@ -90,8 +97,8 @@ def network_from_checkpoint(
     from lightning_gancompress.pruning import Bundle, slim_by_mask
 
     bundle = Bundle({role: build(f"student.{role}")[0] for role in roles})
-    size = pixels(description["preprocessing"])
-    samples = [blank_image(network, size) for network in bundle.values()]
+    recorded = description["preprocessing"]
+    samples = [blank_image(net, pixels(recorded), image_channels(recorded)) for net in bundle.values()]
     ignored_layers = bundle.qualified(description.get("ignored_layers", {}).get(side, ()))
     network = slim_by_mask(bundle, mask, samples, ignored_layers).get_submodule(role).eval()
     return network, replace(spec, widths=channel_widths(network))

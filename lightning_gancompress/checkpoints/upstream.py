@@ -17,7 +17,7 @@ from lightning_gancompress.checkpoints.contents import Role, network_tensors, ro
 from lightning_gancompress.checkpoints.dialects import evident_fit, under_own_names
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.networks import BatchNorm, NetworkSpec, blank_image, channel_widths
+from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
 
 _log = logging.getLogger(__name__)
 _NETWORKS = "lightning_gancompress.networks"
@@ -248,7 +248,7 @@ def _with_widths_of(tensors: dict[str, Tensor], spec: NetworkSpec) -> NetworkSpe
         slim = replace(spec, widths=widths)
         try:
             network = slim.build().eval()
-            network(blank_image(network, 1024))
+            network(torch.zeros(1, (spec.init_args or {})["in_channels"], 1024, 1024))
         except RuntimeError:
             return spec  # whose building says what doesn't fit
     return spec if widths == channel_widths(usual) else slim

@@ -40,24 +40,23 @@ class CriticEncoder(Encoder):
 
     def __init__(self, judge: Callable[[Tensor, Tensor], Any], discriminator: nn.Module) -> None:
         super().__init__()
-        # In a tuple: the teacher owns these tensors, a second registration would save them twice.
         self._judge = judge
-        self._layers = (_last_layer(discriminator),)
+        # In a tuple: the teacher owns these tensors, a second registration would save them twice.
+        self._layers = tuple(m for m in discriminator.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
 
     def features(self, source: Tensor, image: Tensor) -> Tensor:
-        """Mean and standard deviation over positions of what enters the discriminator's last layer."""
-        seen: list[Tensor] = []
-        handle = self._layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        """Mean and standard deviation over positions of what enters the layer that is called last."""
+        seen: dict[str, Tensor] = {}
+        handles = [
+            layer.register_forward_pre_hook(lambda _, args: seen.update(last=args[0]))
+            for layer in self._layers
+        ]
         try:
             self._judge(source, image)
         finally:
-            handle.remove()
-        return pooled(seen[0])
-
-
-def _last_layer(network: nn.Module) -> nn.Module:
-    layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    return layers[-1]
+            for handle in handles:
+                handle.remove()
+        return pooled(seen["last"])
 
 
 class GeneratorEncoder(Encoder):
@@ -97,8 +96,8 @@ class GeneratorEncoder(Encoder):
 
 
 def pooled(maps: Tensor) -> Tensor:
-    """Mean and standard deviation over positions, `(B, C, H, W)` -> `(B, 2 C)`."""
-    flat = maps.float().flatten(2)
+    """Mean and standard deviation over positions, `(B, C, H, W)` -> `(B, 2 C)`; `(B, C)` is one position."""
+    flat = maps.float().reshape(*maps.shape[:2], -1)
     # The variance of a single position is zero; its root needs the epsilon to have a gradient.
     return torch.cat([flat.mean(2), (flat.var(2, unbiased=False) + 1e-8).sqrt()], dim=1)
 
@@ -149,7 +148,15 @@ class BackboneEncoder(Encoder):
         return f"{self.name}, size={self.size}"
 
     def features(self, source: Tensor, image: Tensor) -> Tensor:
-        """Pooled features under ImageNet normalisation; grey images are repeated to three channels."""
+        """Pooled features under ImageNet normalisation; grey images are repeated to three channels.
+
+        Raises:
+            UserError: The images are neither grey nor in colour.
+        """
+        if image.shape[1] not in (1, 3):
+            raise UserError(
+                f"encoder: {self.name} reads images of 1 or 3 channels, not {image.shape[1]}: leave it out."
+            )
         image = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
         image = F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False)
         mean, std = image.new_tensor([0.485, 0.456, 0.406]), image.new_tensor([0.229, 0.224, 0.225])

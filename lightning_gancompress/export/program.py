@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.errors import first_line as first_line
 from lightning_gancompress.files import write_files
 from lightning_gancompress.networks import copy_network
 
@@ -150,8 +151,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in short."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

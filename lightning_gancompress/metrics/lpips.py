@@ -49,7 +49,15 @@ class Lpips:
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, reference: Tensor) -> Tensor:
-        """(B, 1 or 3, H, W) in [-1, 1] twice, at least 32 pixels -> (B,), 0 for equal images."""
+        """(B, 1 or 3, H, W) in [-1, 1] twice, at least 32 pixels -> (B,), 0 for equal images.
+
+        Raises:
+            UserError: The images have other channels.
+        """
+        if image.shape[1] not in (1, 3):
+            raise UserError(
+                f"LPIPS needs images of 1 or 3 channels, not {image.shape[1]}: leave lpips_weights out."
+            )
         pair = (image.float().clamp(-1, 1), reference.float().clamp(-1, 1))
         device = next(self._network.parameters()).device
         distances: Tensor = self._network(*(x.expand(-1, 3, -1, -1).to(device) for x in pair))

@@ -15,6 +15,7 @@ from torch.optim import Adam, Optimizer
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.image_pool import ImagePools
+from lightning_gancompress.modules.inputs import Inputs
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Images, Pix2Pix, Task
@@ -42,6 +43,7 @@ class GANModule(LightningModule):
         self.automatic_optimization = False
         self.task = task or Pix2Pix()
         self.pools = ImagePools(self.task.pool_size)
+        self.inputs = Inputs(self.task)
         self.lr, self.beta1 = lr, beta1
         self.specs: dict[str, NetworkSpec] = {}
         self._optimizer_names: list[str] = []
@@ -160,13 +162,12 @@ class GANModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the networks, so that they can be rebuilt without Lightning and without a config."""
         self._stop_unless_finite()
-        datamodule = getattr(self.trainer, "datamodule", None)
         checkpoint[CHECKPOINT_KEY] = {
             "version": 1,
             "kind": "teacher" if self.phase == "teacher" else "compression",
             "phase": self.phase,
             "networks": {prefix: spec.to_dict() for prefix, spec in self.specs.items()},
-            "preprocessing": dict(getattr(datamodule, "preprocessing", {})),
+            "preprocessing": self.preprocessing(self.task.wanted[0]),
             "wanted": list(self.task.wanted),
         }
         if self.pools.images:
@@ -175,6 +176,11 @@ class GANModule(LightningModule):
                 role: cast(Tensor, self.all_gather(images)).view(-1, *images.shape).cpu()
                 for role, images in self.pools.images.items()
             }
+
+    def preprocessing(self, role: str) -> dict[str, Any]:
+        """What the data does to images, with the channels and the size that a generator's sources had."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        return self.inputs.record(getattr(datamodule, "preprocessing", {}), role)
 
     @staticmethod
     def require_kind(checkpoint: dict[str, Any], kind: str, remedy: str) -> dict[str, Any]:

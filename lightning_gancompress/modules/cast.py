@@ -7,19 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from lightning_gancompress.checkpoints import load_network, sibling, tensors_for
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.training import KEY, is_training_checkpoint, network_from_checkpoint
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules.inputs import Inputs
 from lightning_gancompress.modules.teacher import swapped
 from lightning_gancompress.networks import (
     BatchNorm,
     NetworkSpec,
     PatchDiscriminator,
-    blank_image,
     channel_widths,
     copy_network,
     load_tensors,
@@ -159,12 +158,12 @@ class Cast:
         own = self.objects.get(prefix.partition(".")[2])
         return network_from_checkpoint(checkpoint, path, prefix, architecture=own and own[0])
 
-    def make_missing(self, here: Mapping[str, Made], size: int | tuple[int, int]) -> dict[str, Made | None]:
+    def make_missing(self, here: Mapping[str, Made], inputs: Inputs) -> dict[str, Made | None]:
         """Fresh networks for the roles that have no weights, or None to go without them.
 
         Args:
             here: Networks that have weights.
-            size: Of the images, in pixels.
+            inputs: What the task's networks read.
 
         Raises:
             UserError: One is needed and can't be made.
@@ -175,10 +174,10 @@ class Cast:
             if role not in here:
                 found[role] = None
                 if self.missing == "train":
-                    found[role] = known[role] = self._make(role, known, size)
+                    found[role] = known[role] = self._make(role, known, inputs)
         return found
 
-    def _make(self, role: str, networks: Mapping[str, Made], size: int | tuple[int, int]) -> Made:
+    def _make(self, role: str, networks: Mapping[str, Made], inputs: Inputs) -> Made:
         if role in self.task.generators:
             if self.partner == "frozen":
                 raise UserError(
@@ -196,15 +195,11 @@ class Cast:
         elif "discriminator" in self.classes:
             spec = self.classes["discriminator"][1]
         else:
-            spec = NetworkSpec.of(self._patch_discriminator(role, networks, size))
+            spec = NetworkSpec.of(self._patch_discriminator(role, networks, inputs))
         return spec.build(), spec
 
-    @torch.no_grad()
-    def _patch_discriminator(
-        self, role: str, networks: Mapping[str, Made], size: int | tuple[int, int]
-    ) -> nn.Module:
-        generator = networks[self.task.generators[self.task.discriminators.index(role)]][0]
-        source = blank_image(generator, size)
-        channels = self.task.judged_channels(source.shape[1], generator.eval()(source).shape[1])
+    def _patch_discriminator(self, role: str, networks: Mapping[str, Made], inputs: Inputs) -> nn.Module:
+        judged = self.task.generators[self.task.discriminators.index(role)]
+        channels = inputs.judged(judged, networks[judged][0]).shape[1]
         norm: Literal["batch", "instance"] = "batch" if isinstance(self.task, Pix2Pix) else "instance"
         return PatchDiscriminator(channels, norm=norm)

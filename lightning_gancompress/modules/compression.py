@@ -20,11 +20,10 @@ from lightning_gancompress.modules.cast import Cast, Made, Missing, Partner
 from lightning_gancompress.modules.distillation import Distillation
 from lightning_gancompress.modules.gan_step import gan_step, linear_decay
 from lightning_gancompress.modules.teacher import by_kind
-from lightning_gancompress.modules.trial import try_networks
+from lightning_gancompress.modules.trial import try_networks, try_training
 from lightning_gancompress.networks import (
     BatchNorm,
     NetworkSpec,
-    blank_image,
     channel_widths,
     copy_network,
     renew,
@@ -153,7 +152,6 @@ class CompressionModule(GANModule):
         self.policy: Policy | None = None
         self.teacher, self.student = nn.ModuleDict(), nn.ModuleDict()
         self.sides, self.agents = Sides(), nn.ModuleDict()
-        self._size = 256  # pixels, where neither data nor checkpoint say
 
     # -- networks --------------------------------------------------------------------------------------
 
@@ -217,15 +215,25 @@ class CompressionModule(GANModule):
         return {"generator": generators.qualified(self.ignored_layers), "discriminator": own}
 
     def _samples(self, bundle: Bundle) -> list[Tensor]:
-        """Blank inputs at the size of the data: MACs are counted for them."""
-        return [blank_image(network, self._pixels) for network in bundle.values()]
+        """Blank inputs like those of the data: MACs are counted for them."""
+        judged = {self.task.discriminator_of(role): role for role in self.task.wanted}
+        return [
+            self.inputs.judged(judged[role], self.teacher[judged[role]])
+            if role in judged
+            else self.inputs.source(role, network)
+            for role, network in bundle.items()
+        ]
 
-    @property
-    def _pixels(self) -> int | tuple[int, int]:
-        """Image size of the data, else of the checkpoint."""
+    def _sources(self) -> Images:
+        """What each wanted generator reads, blank."""
+        return {role: self.inputs.source(role, self.teacher[role]) for role in self.task.wanted}
+
+    def _ask_data(self) -> None:
+        """Prefer what the data says of its images to what a checkpoint recorded."""
         datamodule: Any = getattr(self._trainer, "datamodule", None)
-        size: int | tuple[int, int] = getattr(datamodule, "crop_size", self._size)
-        return size
+        if hasattr(datamodule, "crop_size"):
+            self.inputs.recorded["crop_size"] = datamodule.crop_size
+        self.inputs.recorded |= getattr(datamodule, "preprocessing", {})
 
     def generators(self, role: str) -> dict[str, nn.Module]:
         """Teacher and student."""
@@ -283,20 +291,37 @@ class CompressionModule(GANModule):
     def _begin_search(self) -> None:
         """Masks and agents; a policy that needs no search cuts at once."""
         assert self.policy is not None
+        self._ask_data()
         datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if hasattr(datamodule, "first_batch"):
-            try_networks(self.task, self.teacher, datamodule.first_batch())
-        for role, made in self._make_missing().items():  # what can't be made is refused now
+        batch = datamodule.first_batch() if hasattr(datamodule, "first_batch") else None
+        if batch is not None:
+            self.inputs.see(batch)
+            try_networks(self.task, self.teacher, batch)
+        missing = self._make_missing()  # what can't be made is refused now
+        for role, made in missing.items():
             fate = "trained afresh in the fine-tuning" if made else "left out, with the losses that need it"
             rank_zero_info(f"{role}: no weights were found; {fate}.")
+        if batch is not None:
+            self._try_training(missing, batch)
         if self.distillation is not None:
-            self.distillation.check(self.task, self.teacher, self.student)
+            self.distillation.check(self.task, self.teacher, self.student, self._sources())
         self._mask_student({name: b for name, b in self.budgets.items() if b not in (1, "1", "1.0")})
         for _, side in self.sides.items():
             rank_zero_info(side.summary())
         self.policy.prepare(self)
         if self.search_epochs == 0:
             self.cut()
+
+    def _try_training(self, missing: Mapping[str, Made | None], batch: dict[str, Any]) -> None:
+        """What only training would meet is told before the search."""
+        frozen = self._frozen()
+        trained = {role: network for role, network in self.student.items() if role not in frozen}
+        trained |= {role: made[0] for role, made in missing.items() if made is not None}
+        names = ["batch_size", "search_batch_size"] if self.search_epochs else ["batch_size"]
+        data, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
+        name = min(names, key=lambda name: getattr(data, name, 2))
+        devices = self.trainer.world_size if getattr(strategy, "_layer_sync", None) else 1  # of a batch norm
+        try_training(self.task, nn.ModuleDict(trained), batch, name, getattr(data, name, 2) * devices)
 
     def on_fit_start(self) -> None:
         """Put every network into the mode of its phase."""
@@ -389,7 +414,7 @@ class CompressionModule(GANModule):
     def _make_missing(self) -> dict[str, Made | None]:
         """Networks that the fine-tuning wants and the teacher has not."""
         here = {role: (network, self.specs[f"teacher.{role}"]) for role, network in self.teacher.items()}
-        return self.cast.make_missing(here, self._pixels)
+        return self.cast.make_missing(here, self.inputs)
 
     def _frozen(self) -> list[str]:
         """Generators of the student that stay as they are."""
@@ -404,7 +429,7 @@ class CompressionModule(GANModule):
             self.student[role].requires_grad_(False)
         self.phase = "finetune"
         if self.distillation is not None:
-            self.distillation.prepare(self.task, self.teacher, self.student)
+            self.distillation.prepare(self.task, self.teacher, self.student, self._sources())
             self.distillation.to(self.device)
         self._set_modes()
         datamodule = getattr(self._trainer, "datamodule", None)
@@ -426,7 +451,7 @@ class CompressionModule(GANModule):
         """Become what the checkpoint describes, before its weights load: its teacher, phase and widths."""
         header = self.require_kind(checkpoint, "compression", "a teacher goes into model.teacher instead")
         path = Path(str(self._trainer.ckpt_path if self._trainer is not None else "the checkpoint"))
-        self._size = header["preprocessing"].get("crop_size", self._size)
+        self.inputs.recorded = dict(header["preprocessing"])
         for prefix in header["networks"]:
             part, role = prefix.split(".")
             if part == "teacher":
@@ -445,6 +470,7 @@ class CompressionModule(GANModule):
         elif self._fitting:
             self._resume_search()
         else:
+            self._ask_data()
             self.phase, masked = "search", {key.split(".")[1] for key in state if key.startswith("sides.")}
             self._mask_student({name: 1.0 for name in self.budgets if name in masked})  # any budget will do
             for key in [key for key in state if key.startswith("agents.")]:

@@ -14,6 +14,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.networks import dry_run
 from lightning_gancompress.tasks import Images, Losses, Task
 from lightning_gancompress.tasks.task import Networks
 
@@ -87,36 +88,44 @@ class Distillation(nn.Module):
         if backbone is not None and (perceptual or style):
             self._vgg = (load_vgg(backbone),)
 
-    def check(self, task: Task, teacher: Networks, student: Networks) -> None:
+    def check(self, task: Task, teacher: Networks, student: Networks, sources: Images) -> None:
         """Whether all that the terms look through is there, to be known before a search.
 
+        Args:
+            task: Knows the roles.
+            teacher: Networks to be learned from.
+            student: Networks that learn.
+            sources: What each wanted generator reads, blank.
+
         Raises:
-            UserError: A term wants a discriminator or a layer that isn't there.
+            UserError: A term wants a discriminator or a layer that isn't there, or images in colour.
         """
         if self.weights["critic"] and not any(task.discriminator_of(role) in teacher for role in task.wanted):
             raise UserError(
                 "distillation.critic looks through the teacher's discriminator, and there is none: set it to "
                 "0, and perceptual to 10, say."
             )
-        if self.weights["features"] or self.weights["channels"]:
-            for role in task.wanted:
-                self._chosen(teacher[role], student[role])
+        for role in task.wanted:
+            if self.weights["features"] or self.weights["channels"]:
+                self._chosen(teacher[role], student[role], sources[role])
+            if self._vgg:
+                _require_colours(teacher[role], sources[role])
 
-    def prepare(self, task: Task, teacher: Networks, student: Networks) -> None:
+    def prepare(self, task: Task, teacher: Networks, student: Networks, sources: Images) -> None:
         """Make the 1x1 convolutions, once the student has its widths."""
-        self.check(task, teacher, student)
+        self.check(task, teacher, student, sources)
         self.adapters, self._pairs = nn.ModuleList(), []
         if not (self.weights["features"] or self.weights["channels"]):
             return
         for role in task.wanted:
-            for layer in self._chosen(teacher[role], student[role]):
+            for layer in self._chosen(teacher[role], student[role], sources[role]):
                 small, whole = (net[role].get_submodule(layer) for net in (student, teacher))
                 self._pairs.append((role, layer))
                 self.adapters.append(nn.Conv2d(out_channels(small), out_channels(whole), 1))
 
-    def _chosen(self, teacher: nn.Module, student: nn.Module) -> list[str]:
+    def _chosen(self, teacher: nn.Module, student: nn.Module, source: Tensor) -> list[str]:
         here = dict(student.named_modules())
-        both = [n for n, m in teacher.named_modules() if isinstance(m, CONVOLUTIONS) and n in here]
+        both = [name for name in called_convolutions(teacher, source) if name in here]
         if self.layers is None:
             inner = both[:-1]  # the last one writes the image
             count = min(self.count, len(inner))
@@ -184,6 +193,31 @@ class Distillation(nn.Module):
             theirs = vgg_features(vgg, b)
         both = list(zip(vgg_features(vgg, a), theirs, strict=True))
         return both if only is None else [both[only]]
+
+
+def called_convolutions(network: nn.Module, source: Tensor) -> list[str]:
+    """Names of the convolutions that `network` calls, in the order of the calls, not of registration."""
+    found: dict[str, None] = {}
+    handles = [
+        layer.register_forward_hook(lambda *_, name=name: found.setdefault(name))
+        for name, layer in network.named_modules()
+        if isinstance(layer, CONVOLUTIONS)
+    ]
+    try:
+        dry_run(network, lambda x: network.eval()(x), source)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(found)
+
+
+def _require_colours(generator: nn.Module, source: Tensor) -> None:
+    channels = dry_run(generator, lambda x: generator.eval()(x), source).shape[1]
+    if channels not in (1, 3):
+        raise UserError(
+            f"distillation: perceptual and style look at images of 1 or 3 channels, and {channels} are what "
+            f"{type(generator).__name__} makes: set both to 0, and critic to 1, say."
+        )
 
 
 def out_channels(layer: nn.Module) -> int:

@@ -1,7 +1,9 @@
 """Generators and discriminators, and the recipes to build them again. No Lightning."""
 
+from lightning_gancompress.networks.dry_run import dry_run
+from lightning_gancompress.networks.images import blank_image, image_channels, pixels, require_image_alone
 from lightning_gancompress.networks.init import Init, init_weights, renew
-from lightning_gancompress.networks.layers import Norm, blank_image, pixels
+from lightning_gancompress.networks.layers import Norm
 from lightning_gancompress.networks.mobile_resnet import MobileResnetGenerator
 from lightning_gancompress.networks.parametrizations import bake_parametrizations, copy_network
 from lightning_gancompress.networks.patchgan import PatchDiscriminator, PixelDiscriminator
@@ -30,10 +32,13 @@ __all__ = [
     "blank_image",
     "channel_widths",
     "copy_network",
+    "dry_run",
+    "image_channels",
     "init_weights",
     "load_tensors",
     "pixels",
     "renew",
+    "require_image_alone",
     "set_channel_widths",
     "use_image_statistics",
 ]

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -45,33 +44,6 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 def has_bias(norm: Norm) -> bool:
     """Whether a convolution before such a norm has a bias, as upstream has it."""
     return norm in ("instance", "instance_affine")
-
-
-def blank_image(network: nn.Module, size: int | tuple[int, int]) -> Tensor:
-    """Return zeros (1, C, height, width) that `network` can read, on its device; `size` is in pixels.
-
-    Raises:
-        UserError: When its `forward` wants more than an image, or no layer tells the channels of one.
-    """
-    height, width = (size, size) if isinstance(size, int) else size
-    signature, name = inspect.signature(network.forward), type(network).__name__
-    try:
-        signature.bind(None)
-    except TypeError as error:
-        raise UserError(
-            f"{name} can't be given its inputs: forward{signature} is called with one image batch alone. "
-            "Wrap it in a module that takes just that."
-        ) from error
-    first = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is None:
-        raise UserError(f"{name} has no Conv2d, so nothing tells how many channels its images have.")
-    return torch.zeros(1, first.in_channels, height, width, device=first.weight.device)
-
-
-def pixels(preprocessing: Mapping[str, Any]) -> int | tuple[int, int]:
-    """Return the image size in a description of the preprocessing, 256 where it doesn't say."""
-    size = preprocessing.get("crop_size", 256)
-    return (int(size[0]), int(size[1])) if isinstance(size, list | tuple) else int(size)
 
 
 def check_image(

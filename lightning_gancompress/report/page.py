@@ -13,9 +13,11 @@ from typing import Any
 from torch import nn
 
 from lightning_gancompress.checkpoints import load_networks
+from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.training import KEY
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import write_files
-from lightning_gancompress.networks import blank_image, pixels
+from lightning_gancompress.networks import blank_image, image_channels, pixels
 from lightning_gancompress.pruning import count_params, layer_costs
 from lightning_gancompress.report.channels import channel_section
 from lightning_gancompress.report.curve_section import curve_section
@@ -29,7 +31,12 @@ ROWS = 6  # of pictures, per direction
 Networks = Mapping[str, nn.Module]
 
 
-def write_page(folder: str | Path, networks: Networks | None = None, phase: str = "finetune") -> Path:
+def write_page(
+    folder: str | Path,
+    networks: Networks | None = None,
+    phase: str = "finetune",
+    preprocessing: Mapping[str, Any] | None = None,
+) -> Path:
     """Write `report.html` into the folder of a compression, from the files there.
 
     Args:
@@ -37,18 +44,20 @@ def write_page(folder: str | Path, networks: Networks | None = None, phase: str 
         networks: Teacher's and student's, named like `teacher.generator`; from `checkpoints/last.ckpt` unless
             given.
         phase: "search" where the student is still the whole network under masks.
+        preprocessing: Of the images, as far as no small model tells it; likewise.
 
     Raises:
         UserError: The folder holds no compression, or can't be written to.
     """
     folder = Path(folder)
     if networks is None:
-        loaded = load_networks(folder / "checkpoints" / "last.ckpt")
-        networks = {prefix: network for prefix, (network, _) in loaded.items()}
+        path = folder / "checkpoints" / "last.ckpt"
+        networks = {prefix: network for prefix, (network, _) in load_networks(path).items()}
+        preprocessing = read_torch(path)[KEY]["preprocessing"]
     roles = [role for role in generators(networks) if compressed(networks, role)] or generators(networks)
     if not roles:
         raise UserError(f"{folder} holds no compression: there is no student's generator in its checkpoint.")
-    found = {role: read_role(folder, networks, role) for role in roles}
+    found = {role: read_role(folder, networks, role, preprocessing or {}) for role in roles}
     made = settings(found) | {"gan_mode": gan_mode(folder, roles[0])}
     parts = [header(found, networks, phase)]
     parts += [picture_section(folder, found)]
@@ -83,7 +92,9 @@ def compressed(networks: Networks, role: str) -> bool:
     return count_params(networks[f"student.{role}"]) < count_params(networks[f"teacher.{role}"])
 
 
-def read_role(folder: Path, networks: Networks, role: str) -> dict[str, Any]:
+def read_role(
+    folder: Path, networks: Networks, role: str, preprocessing: Mapping[str, Any]
+) -> dict[str, Any]:
     """What is known of one generator: its results, its description, and costs."""
     suffix = role.removeprefix("generator")
     found: dict[str, Any] = {"suffix": suffix}
@@ -91,10 +102,13 @@ def read_role(folder: Path, networks: Networks, role: str) -> dict[str, Any]:
     found["description"] = read_json(folder / f"generator{suffix}.json")
     file = folder / f"generator{suffix}.pth"
     found["file"] = file.name if file.is_file() else ""
-    size = pixels(found["description"].get("preprocessing", {}))
+    preprocessing = found["description"].get("preprocessing", preprocessing)
+    size = pixels(preprocessing)
     found["size"] = found["tested"].get("size", [size, size] if isinstance(size, int) else list(size))
+    channels = image_channels(preprocessing)
     found["costs"] = found["tested"].get("networks") or {
-        name: costs(networks[f"{name}.{role}"], tuple(found["size"])) for name in ("teacher", "student")
+        name: costs(networks[f"{name}.{role}"], tuple(found["size"]), channels)
+        for name in ("teacher", "student")
     }
     return found
 
@@ -104,9 +118,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def costs(network: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
+def costs(network: nn.Module, size: tuple[int, int], channels: list[int]) -> dict[str, Any]:
     """MACs and parameters, under the names of the test's results."""
-    layers = layer_costs(network, [blank_image(network, size)])
+    layers = layer_costs(network, [blank_image(network, size, channels)])
     return {
         "macs_exact": sum(layer.macs_exact for layer in layers),
         "macs_literature": sum(layer.macs_literature for layer in layers),

@@ -39,6 +39,28 @@ def test_the_critic_sees_mean_and_deviation_before_its_last_layer():
     assert not torch.allclose(normalised, encoder(IMAGES, IMAGES))
 
 
+def test_the_critics_last_layer_is_that_which_is_called_last():
+    class Judge(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logits, self.head, self.whole = nn.Conv2d(4, 1, 1), nn.Conv2d(6, 4, 1), nn.Linear(4, 1)
+
+        def forward(self, pair, pool=False):
+            features = self.head(pair).relu()
+            return self.whole(features.mean((2, 3))) if pool else self.logits(features)
+
+    discriminator = Judge().requires_grad_(False)
+    for pool in (False, True):
+        encoder = CriticEncoder(
+            lambda a, b, pool=pool: discriminator(torch.cat([a, b], 1), pool), discriminator
+        )
+        maps = discriminator.head(torch.cat([IMAGES, IMAGES], 1)).relu()
+        features = encoder.features(IMAGES, IMAGES)
+        torch.testing.assert_close(features[:, :4], maps.mean((2, 3)))
+        deviation = torch.zeros(3, 4) if pool else maps.flatten(2).std(2, unbiased=False)
+        torch.testing.assert_close(features[:, 4:], deviation, atol=1e-3, rtol=1e-3)
+
+
 def test_the_critic_is_differentiable_also_for_flat_images():
     encoder, _ = critic(PixelDiscriminator)  # no padding, so that a flat image stays flat
     for image in (IMAGES.clone(), torch.full_like(IMAGES, 0.5)):
@@ -101,6 +123,11 @@ def folded(network: nn.Module) -> dict[str, torch.Tensor]:
         state[f"{layer}.weight"] = state[f"{layer}.weight"] * scale.view(-1, 1, 1, 1)
         state[f"{layer}.bias"] = beta - mean * scale
     return {key: value.half() for key, value in state.items()}
+
+
+def test_a_classifier_reads_colours(file):
+    with pytest.raises(UserError, match="mobilenet_v2 reads images of 1 or 3 channels, not 6"):
+        BackboneEncoder("mobilenet_v2", str(file), size=64)(IMAGES, torch.cat([IMAGES, IMAGES], 1))
 
 
 def test_a_classifier_file_gives_its_pooled_features(file, mobilenet):

@@ -32,6 +32,11 @@ def test_equals_torchmetrics_with_the_same_weights(weights):
     assert torch.equal(lpips(a, a), torch.zeros(3))
 
 
+def test_images_of_other_channels_are_refused(weights):
+    with pytest.raises(UserError, match="LPIPS needs images of 1 or 3 channels, not 6: leave lpips_weights"):
+        Lpips(weights)(torch.zeros(1, 6, 64, 64), torch.zeros(1, 6, 64, 64))
+
+
 def test_other_networks_are_refused(tmp_path):
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"neither torchvision's AlexNet nor its VGG-16.*alexnet-owt"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_gancompress.modules.cast import Cast
+from lightning_gancompress.modules.inputs import Inputs
 from lightning_gancompress.networks import (
     MobileResnetGenerator,
     NetworkSpec,
@@ -21,7 +22,9 @@ def recipe(network):
 
 def make(task, here, size=64, classes=None, partner="trained", missing="train"):
     cast = Cast(task, None, classes or {}, {}, "running", partner, missing)
-    return cast.make_missing({role: recipe(network) for role, network in here.items()}, size)
+    return cast.make_missing(
+        {role: recipe(network) for role, network in here.items()}, Inputs(task, {"crop_size": size})
+    )
 
 
 def test_a_discriminator_of_pix2pix_reads_source_and_image():

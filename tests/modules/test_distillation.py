@@ -9,14 +9,23 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from lightning_gancompress import load_generator
 from lightning_gancompress.cli import main
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.modules.distillation import Distillation, gram, load_vgg, total_variation
+from lightning_gancompress.modules.distillation import (
+    Distillation,
+    called_convolutions,
+    gram,
+    load_vgg,
+    total_variation,
+)
+from lightning_gancompress.networks import MobileResnetGenerator, ResnetGenerator, UnetGenerator
 from lightning_gancompress.tasks import Pix2Pix
+
+SOURCES = {"generator": torch.zeros(1, 3, 16, 16)}
 
 
 class Networks(nn.ModuleDict):
@@ -37,7 +46,7 @@ def networks() -> dict[str, Networks]:
 def terms(networks: dict[str, Networks], distillation: Distillation, seed: int = 1) -> dict[str, Any]:
     """Loss and values for one batch, and the images."""
     task, source = Pix2Pix(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    distillation.prepare(task, networks["teacher"], networks["student"])
+    distillation.prepare(task, networks["teacher"], networks["student"], {"generator": source[:1]})
     with distillation.watching(networks["teacher"], networks["student"]):
         images = task.generate(networks["student"], {"source": source})
         loss, logs = distillation(task, networks["teacher"], {"source": source}, images)
@@ -82,8 +91,39 @@ def test_terms_of_the_maps(networks: dict[str, Networks]) -> None:
 def test_layers_are_spread_and_the_last_is_left_out(networks: dict[str, Networks]) -> None:
     for count, expected in ((1, ["1"]), (2, ["0", "1"]), (9, ["0", "1"])):
         distillation = Distillation(features=1.0, count=count)
-        distillation.prepare(Pix2Pix(), networks["teacher"], networks["student"])
+        distillation.prepare(Pix2Pix(), networks["teacher"], networks["student"], SOURCES)
         assert [layer for _, layer in distillation._pairs] == expected
+
+
+def test_layers_are_ordered_by_their_calls() -> None:
+    class LastFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tail, self.spare, self.middle = (nn.Conv2d(4, n, 1) for n in (3, 4, 4))
+            self.head = nn.Conv2d(3, 4, 1)
+
+        def forward(self, source: Tensor) -> Tensor:
+            return self.tail(self.middle(self.head(source)))
+
+    network = nn.ModuleDict({"generator": LastFirst()})
+    distillation = Distillation(features=1.0)
+    distillation.prepare(Pix2Pix(), network, network, SOURCES)
+    assert [layer for _, layer in distillation._pairs] == ["head", "middle"]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [UnetGenerator(ngf=1, n_downs=5), ResnetGenerator(ngf=1, n_blocks=2), MobileResnetGenerator(ngf=1)],
+)
+def test_shipped_layers_are_registered_in_that_order(network: nn.Module) -> None:
+    layers = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert called_convolutions(network, torch.zeros(1, 3, 32, 32)) == layers
+
+
+def test_images_that_a_vgg_does_not_read(vgg: str) -> None:
+    networks = nn.ModuleDict({"generator": nn.Conv2d(3, 6, 1)})
+    with pytest.raises(UserError, match="images of 1 or 3 channels, and 6 are what Conv2d makes"):
+        Distillation(style=1.0, backbone=vgg).check(Pix2Pix(), networks, networks, SOURCES)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +186,7 @@ def test_what_is_not_there_is_named(networks: dict[str, Networks], tmp_path: Pat
     with pytest.raises(UserError, match=r"distillation\.critic looks through the teacher's discriminator"):
         terms(networks, Distillation(critic=1.0))
     with pytest.raises(UserError, match=r"distillation\.critic looks through the teacher's discriminator"):
-        Distillation(critic=1.0).check(Pix2Pix(), networks["teacher"], networks["student"])
+        Distillation(critic=1.0).check(Pix2Pix(), networks["teacher"], networks["student"], SOURCES)
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="isn't torchvision's VGG-16, which has"):
         load_vgg(str(tmp_path / "other.pth"))

@@ -10,7 +10,6 @@ from lightning_gancompress.networks import (
     PixelDiscriminator,
     ResnetGenerator,
     UnetGenerator,
-    blank_image,
     init_weights,
 )
 
@@ -184,21 +183,3 @@ def test_orthogonal_weights_are_orthogonal():
     init_weights(layer, "orthogonal", 0.5)
     rows = layer.weight.detach().flatten(1)
     torch.testing.assert_close(rows @ rows.T, 0.25 * torch.eye(6))
-
-
-def test_blank_image():
-    network = PatchDiscriminator(in_channels=5, ndf=4).to(torch.float64)
-    assert blank_image(network, 32).shape == (1, 5, 32, 32)
-    assert blank_image(network, (32, 64)).shape == (1, 5, 32, 64)
-    assert blank_image(network.to("meta"), 32).device.type == "meta"
-
-
-def test_a_blank_image_is_refused_where_none_would_do():
-    class Twofold(torch.nn.Module):
-        def forward(self, image, style):
-            return image + style
-
-    with pytest.raises(UserError, match=r"Twofold can't be given its inputs: forward\(image, style\)"):
-        blank_image(Twofold(), 8)
-    with pytest.raises(UserError, match="Identity has no Conv2d"):
-        blank_image(torch.nn.Identity(), 8)

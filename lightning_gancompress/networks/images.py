@@ -1,0 +1,118 @@
+"""The images that a network reads: their size, and how many channels they have."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
+
+from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.networks.dry_run import unchanged, without_values
+
+Shape = tuple[int, int, int, int]
+
+MOST = 64  # channels of an image that no convolution tells of
+
+
+def blank_image(network: nn.Module, size: int | tuple[int, int], likely: Iterable[int] = ()) -> Tensor:
+    """Return zeros (1, C, height, width) that `network` can read, of its type and on its device.
+
+    The channels are found by trying: whatever comes before the first convolution, and whichever layer was
+    registered first.
+
+    Args:
+        network: Takes one image batch; it stays as it is.
+        size: In pixels.
+        likely: Numbers of channels to try first.
+
+    Raises:
+        UserError: When its `forward` wants more than an image, or it can read none of this size.
+    """
+    require_image_alone(network)
+    like = next(chain(network.parameters(), network.buffers()), torch.empty(0))
+    like = like if like.is_floating_point() else like.float()
+    sides = (size, size) if isinstance(size, int) else size
+    shapes = [(1, channels, *sides) for channels in _candidates(network, likely)]
+    image, failures = _first_read(network, like, shapes)
+    if image is None:
+        # wrong channels are met early: what comes furthest fails for another reason, or needs values
+        most = max(steps for steps, _ in failures.values())
+        furthest = [shape for shape, (steps, _) in failures.items() if steps == most]
+        image, failures = _first_read(network, like, furthest, values=True)
+    if image is not None:
+        return image
+    (_, channels, height, width), (_, error) = next(iter(failures.items()))
+    if isinstance(error, UserError):
+        raise error
+    raise UserError(
+        f"{type(network).__name__} can't read images of {height}x{width} pixels: with {channels} channels, "
+        f"the likeliest number, it fails ({first_line(error)}); give another size."
+    ) from error
+
+
+def require_image_alone(network: nn.Module) -> None:
+    """Raise a `UserError` if the forward of `network` wants more than one image batch."""
+    signature = inspect.signature(network.forward)
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise UserError(
+            f"{type(network).__name__} can't be given its inputs: forward{signature} is called with one "
+            "image batch alone. Wrap it in a module that takes just that."
+        ) from error
+
+
+def _candidates(network: nn.Module, likely: Iterable[int]) -> list[int]:
+    """Numbers of channels, the likeliest first.
+
+    A single channel comes last: it would be broadcast where an image meets a mean for each of three.
+    """
+    layers = [layer.in_channels for layer in network.modules() if isinstance(layer, _ConvNd)]
+    weights = [weight.shape[:2] for weight in network.parameters() if weight.ndim > 1]
+    others = [count for first, second in weights for count in (second, first) if count <= MOST]
+    usual = [3, 4, 2, *range(5, 17)]
+    return list(dict.fromkeys([*likely, *(n for n in (*layers, *others, *usual) if n > 1), 1]))
+
+
+class _Steps(TorchFunctionMode):
+    """Counts the functions that were computed."""
+
+    done = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.done += 1
+        return result
+
+
+def _first_read(
+    network: nn.Module, like: Tensor, shapes: Iterable[Shape], values: bool = False
+) -> tuple[Tensor | None, dict[Shape, tuple[int, Exception]]]:
+    """The first blank image that `network` reads; how far it came with those before, and what stopped it."""
+    failures: dict[Shape, tuple[int, Exception]] = {}
+    for shape in shapes:
+        steps, image = _Steps(), like.new_zeros((1, 1, 1, 1)).expand(shape)
+        try:
+            with unchanged(network), steps:
+                network.eval()(image.contiguous() if values else torch.empty_like(without_values(image)))
+        except Exception as error:  # whatever a user's forward raises
+            failures[shape] = steps.done, error
+        else:
+            return like.new_zeros(shape), failures
+    return None, failures
+
+
+def pixels(preprocessing: Mapping[str, Any]) -> int | tuple[int, int]:
+    """Return the image size in a description of the preprocessing, 256 where it doesn't say."""
+    size = preprocessing.get("image_size", preprocessing.get("crop_size", 256))
+    return (int(size[0]), int(size[1])) if isinstance(size, list | tuple) else int(size)
+
+
+def image_channels(preprocessing: Mapping[str, Any]) -> list[int]:
+    """Return the numbers of channels in such a description, that of a generator's source first."""
+    names = [name for name in ("in_channels", "out_channels") if name in preprocessing]
+    return [int(preprocessing[name]) for name in names]
