@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from lightning_gancompress.errors import UserError
-from lightning_gancompress.errors import first_line as first_line
+from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.files import write_files
 from lightning_gancompress.networks import copy_network
 

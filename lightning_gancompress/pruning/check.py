@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lightning_gancompress.errors import UserError
-from lightning_gancompress.export.program import first_line
+from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.networks import bake_parametrizations, copy_network
 from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups
 from lightning_gancompress.pruning.graph import flatten, places_in

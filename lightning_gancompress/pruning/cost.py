@@ -68,7 +68,7 @@ def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it multiplies where nobody sees it
     try:
-        with counter:
+        with torch.inference_mode(False), torch.no_grad(), counter:  # in inference mode nobody sees the parts
             network.eval()(*[x.clone() for x in inputs])
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -22,8 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lightning_gancompress.errors import UserError
-from lightning_gancompress.export.program import first_line, quiet
+from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.export.program import quiet
 
 SECONDS = 300.0  # a reading that takes longer is given up
 _SMALL = 64  # elements of a constant whose values are followed

@@ -129,17 +129,19 @@ def _check_arguments(network: nn.Module, given: int) -> None:
 
 @torch.no_grad()
 def _smaller(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
-    """The inputs at a quarter or half of their size, if the network takes them: reading them is faster."""
-    for factor in (4, 2):
-        if all(x.ndim == 4 and min(x.shape[2:]) // factor >= _SMALLEST for x in inputs):
-            small = [
-                x[..., : x.shape[2] // factor, : x.shape[3] // factor] if x.ndim == 4 else x for x in inputs
-            ]
-            try:
+    """The inputs at a quarter or half of their size, if the network takes them: reading them is faster.
+
+    It runs before it is traced, in any case: what it keeps outside of itself, such as a grid of coordinates in a
+    global cache, must not come from the tracer.
+    """
+    for factor in (4, 2, 1):
+        small = [
+            x[..., : x.shape[-2] // factor, : x.shape[-1] // factor] if x.ndim == 4 else x for x in inputs
+        ]
+        if factor == 1 or all(x.ndim == 4 and min(x.shape[2:]) >= _SMALLEST for x in small):
+            with contextlib.suppress(Exception):  # whatever a forward raises on a size that it doesn't take
                 copy_network(network)(*[x.clone() for x in small])
-            except Exception:  # whatever a forward raises on a size that it doesn't take
-                continue
-            return small
+                return small
     return inputs
 
 
