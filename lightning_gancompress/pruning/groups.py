@@ -131,18 +131,20 @@ def _check_arguments(network: nn.Module, given: int) -> None:
 def _smaller(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
     """The inputs at a quarter or half of their size, if the network takes them: reading them is faster.
 
-    It runs before it is traced, in any case: what it keeps outside of itself, such as a grid of coordinates in a
-    global cache, must not come from the tracer.
+    It runs before it is traced, in any case: what it keeps outside of itself, such as a grid in
+    a global cache, must not come from the tracer.
     """
     for factor in (4, 2, 1):
-        small = [
-            x[..., : x.shape[-2] // factor, : x.shape[-1] // factor] if x.ndim == 4 else x for x in inputs
-        ]
+        small = [_cropped(x, factor) for x in inputs]
         if factor == 1 or all(x.ndim == 4 and min(x.shape[2:]) >= _SMALLEST for x in small):
             with contextlib.suppress(Exception):  # whatever a forward raises on a size that it doesn't take
                 copy_network(network)(*[x.clone() for x in small])
                 return small
     return inputs
+
+
+def _cropped(x: Tensor, factor: int) -> Tensor:
+    return x[..., : x.shape[2] // factor, : x.shape[3] // factor] if x.ndim == 4 else x
 
 
 def _read(network: nn.Module, name: str, inputs: Sequence[Tensor]) -> Reading:
