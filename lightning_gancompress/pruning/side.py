@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget, smallest_mask
 from lightning_gancompress.pruning.cost import Convention, MaskedCost
 from lightning_gancompress.pruning.groups import find_groups
@@ -59,7 +60,12 @@ class Side(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name
-        self.groups = find_groups(network, sample, ignored_layers)
+        try:
+            self.groups = find_groups(network, sample, ignored_layers)
+        except UserError as error:
+            if name == "generator":
+                raise
+            raise UserError(f"{error} model.{name}_budget: 1.0 keeps the {name}s whole.") from error
         self.cost = MaskedCost(network, self.groups, sample, convention)
         self.budget = parse_budget(budget, self.cost.full, f"{name} budget")
         self.min_channels, self.channel_multiple = min_channels, channel_multiple

@@ -21,7 +21,7 @@ from lightning_gancompress.density import Encoder
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule, GANModule, TeacherModule
 from lightning_gancompress.modules.distillation import Distillation
-from lightning_gancompress.networks import PatchDiscriminator, UnetGenerator
+from lightning_gancompress.networks import PatchDiscriminator, UnetGenerator, channel_widths
 from lightning_gancompress.trainer import Trainer
 
 
@@ -259,6 +259,18 @@ def test_ignored_layers_stay_whole(tmp_path: Path, facades: list[str], unet: Pat
     assert (small.in_channels, small.out_channels) == (whole.in_channels, whole.out_channels)
 
 
+def test_ignored_layers_may_be_patterns_and_of_discriminators(
+    tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    patterns = ["model.model.1.model.1", "discriminator.model.[2]"]
+    module = fit(tmp_path, facades, unet, UniformWidth(), ignored_layers=patterns)
+    small, whole = (channel_widths(nets["discriminator"]) for nets in (module.student, module.teacher))
+    assert (small["model.0"], small["model.2"]) == (whole["model.0"], whole["model.2"])
+    assert small["model.5"] != whole["model.5"]
+    with pytest.raises(UserError, match="generator and discriminator have no layer named"):
+        fit(tmp_path, facades, unet, UniformWidth(), ignored_layers=["discriminator.neck"])
+
+
 def test_slim_student_of_a_search_with_ignored_layers(tmp_path: Path, facades: list[str], unet: Path) -> None:
     path = tmp_path / "search.ckpt"
     kept = "model.model.1.model.1"
@@ -330,21 +342,6 @@ def test_networks_of_a_checkpoint_are_described(unet: Path) -> None:
     networks = load_networks(unet)
     assert networks.keys() == {"networks.generator", "networks.discriminator"}
     assert isinstance(networks["networks.generator"][0], UnetGenerator)
-
-
-def test_only_what_can_not_be_grouped_has_the_remedy_for_a_discriminator(
-    tmp_path: Path, facades: Path, unet: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(UserError, match="discriminator budget: -1") as caught:
-        fit(tmp_path, facades, unet, UniformWidth(), discriminator_budget=-1)
-    assert "ignored_layers" not in str(caught.value)
-
-    def refuse(role: str, *args: object) -> None:
-        raise UserError(f"{role}: keep it whole with ignored_layers: [norm].")
-
-    monkeypatch.setattr("lightning_gancompress.modules.compression.Side", refuse)
-    with pytest.raises(UserError, match=r"discriminator: .*discriminator_budget: 1\.0 keeps the discrim"):
-        fit(tmp_path, facades, unet, UniformWidth(), budget=1.0)
 
 
 class Brightness(Encoder):

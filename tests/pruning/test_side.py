@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from small_networks import FITTING, KEPT, random_inputs, randomise, zeros
+from torch import nn
 
 from lightning_gancompress import UserError
 from lightning_gancompress.pruning import Bundle, Side, count_macs
@@ -100,6 +101,14 @@ def test_the_summary_says_what_stays_whole_and_how_small_it_can_get():
         f"budget is {side.budget / 1e9:.4g}. What stays whole: 1 layer: softmax mixes all channels in "
         "'generator' (small_networks.py, line 35); 1 layer: makes the output."
     )
+
+
+def test_a_discriminator_of_which_nothing_can_be_dropped_has_a_remedy():
+    network = Bundle({"discriminator": nn.Conv2d(6, 1, 3)})
+    with pytest.raises(
+        UserError, match=r"Conv2d has no .*model\.discriminator_budget: 1\.0 keeps the discrim"
+    ):
+        Side("discriminator", network, [torch.zeros(1, 6, 8, 8)], 0.5)
 
 
 def test_the_random_numbers_of_the_run_are_not_touched(network):
