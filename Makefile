@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 GANCOMPRESS := $(BIN)/gancompress
+ZOO := .zoo/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test zoo lint format clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +28,16 @@ quickstart: $(READY) ## Train a small teacher, compress, evaluate and export it:
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+$(ZOO): pyproject.toml tests/zoo_requirements.txt tests/zoo_alone.txt
+	$(PYTHON) -m venv .zoo
+	.zoo/bin/python -m pip install --quiet --upgrade pip
+	.zoo/bin/python -m pip install --editable . --requirement tests/zoo_requirements.txt
+	.zoo/bin/python -m pip install --no-deps --no-build-isolation --requirement tests/zoo_alone.txt
+	@touch $@
+
+zoo: $(ZOO) ## Read the channel groups of public networks: an hour, downloads packages, a rerun goes on
+	.zoo/bin/python tests/zoo.py
+
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +48,4 @@ format: $(READY) ## Mend style
 	$(BIN)/ruff format .
 
 clean: ## Remove the virtual environment and caches, but no runs
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf .venv .zoo .pytest_cache .mypy_cache .ruff_cache build dist
