@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.networks import bake_parametrizations, copy_network
 from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups
-from lightning_gancompress.pruning.graph import flatten, places_in
+from lightning_gancompress.pruning.graph import NOISE, flatten, places_in
 from lightning_gancompress.pruning.masks import ChannelMasks
 from lightning_gancompress.pruning.slim import slim
 
@@ -23,7 +23,6 @@ from lightning_gancompress.pruning.slim import slim
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 _GAINS = (1.0, 0.5, 0.1, 0.01)  # of random weights, until the outputs are finite
 _MASKS = 2
-_NOISE = {"rand", "randn", "rand_like", "randn_like", "normal", "uniform", "bernoulli", "exponential"}
 
 
 @dataclass(frozen=True)
@@ -267,4 +266,4 @@ class _NoNoise(TorchFunctionMode):
         if "dropout" in name:
             return args[0]
         output = func(*args, **(kwargs or {}))
-        return output.fill_(0.5) if name in _NOISE and isinstance(output, Tensor) else output
+        return output.fill_(0.5) if name in NOISE and isinstance(output, Tensor) else output

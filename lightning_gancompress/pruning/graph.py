@@ -31,6 +31,7 @@ _READS = {
     *("__bool__", "__float__", "__int__", "__index__", "item", "tolist", "numpy", "__array__"),
     *("equal", "allclose", "is_nonzero"),
 }
+NOISE = {"rand", "randn", "rand_like", "randn_like", "normal", "uniform", "bernoulli", "exponential"}
 _PREFIX = "network"  # where the tracer sees the network
 _TORCH, _HERE = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 
@@ -200,29 +201,30 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
         self._deadline.check(_place)
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        known = bool(tensors) and all(id(x) in self._known for x in tensors)
-        if not known and getattr(func, "__name__", "") in _READS:
+        known = all(id(x) in self._known for x in tensors)
+        if name in _READS and not known:
             raise UserError(
                 f"{self._name} looks at the values of its features ({_place()}), so that what it computes "
                 "may differ from image to image, and pruning can't follow that. Write its forward without "
                 "conditions on values or conversions to Python numbers; torch.where is a remedy for many."
             )
-        if not known:
-            return func(*args, **kwargs)
-        with _disable_current_modes(), DisableTorchFunction():  # else the tracer would note it down
-            value = func(*self._with_values(args), **self._with_values(kwargs))
-        if getattr(func, "__name__", "") in _READS:
-            return value
+        if name in _READS:
+            return self._value(func, args, kwargs)
         output = func(*args, **kwargs)
-        if isinstance(output, Tensor) and output.numel() <= _SMALL:
-            self._known[id(output)] = (output, value)
+        made = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
+        if known and made and name not in NOISE and all(x.numel() <= _SMALL for x in made):
+            values = [x for x in tree_leaves(self._value(func, args, kwargs)) if isinstance(x, Tensor)]
+            self._known |= {id(x): (x, value) for x, value in zip(made, values, strict=True)}
         return output
 
-    def _with_values(self, tree: Any) -> Any:
-        return tree_map(lambda x: self._known[id(x)][1] if isinstance(x, Tensor) else x, tree)
+    def _value(self, func: Callable[..., Any], *tree: Any) -> Any:
+        """The same on tensors with values, of which the tracer must not know."""
+        with _disable_current_modes(), DisableTorchFunction():
+            args, kwargs = tree_map(lambda x: self._known[id(x)][1] if isinstance(x, Tensor) else x, tree)
+            return func(*args, **kwargs)
 
 
 def _place() -> str:

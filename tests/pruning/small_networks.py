@@ -459,6 +459,16 @@ def _shuffled_at_any_width(n: Net, h: Tensor) -> Tensor:
     return h.view(batch, 2, channels // 2, *h.shape[2:]).transpose(1, 2).reshape(h.shape)
 
 
+def _shape_as_a_tensor(n: Net, h: Tensor) -> Tensor:
+    return h.view(torch.tensor(h.shape).tolist())
+
+
+def _initialised_once(n: Net, h: Tensor) -> Tensor:
+    if bool((n.done == 0).all()):
+        n.done.fill_(1)
+    return h * n.scale
+
+
 def _efficient_attention(n: Net, h: Tensor) -> Tensor:
     pooled = h.mean((2, 3), keepdim=True).squeeze(-1).transpose(-1, -2)
     return h * n.mix(pooled).transpose(-1, -2)[..., None].sigmoid()
@@ -903,6 +913,11 @@ FITTING: dict[str, tuple[Callable[[], Net], list[int]]] = {
             lambda n, x: (setattr(n, "h", n.a(x)), n.out(n.h.relu()))[1], a=conv(3, 8), out=conv(8, 3)
         ),
         [8],
+    ),
+    "shape as a tensor": (_chain(_shape_as_a_tensor), [6, 8]),
+    "flag in a buffer": (
+        _chain(_initialised_once, done=torch.zeros(1), scale=nn.Parameter(torch.ones(1, 8, 1, 1))),
+        [6, 8],
     ),
     "dataclass of outputs": (
         lambda: Net(lambda n, x: Sample(n.out(n.a(x).relu())), a=conv(3, 8), out=conv(8, 3)),
