@@ -65,7 +65,7 @@ def read_groups(
         )
         reading = _read(copied, name, inputs)
         reading.keep(ignored, "ignored_layers names it")
-        return _checked(reading, Check(copied, name, inputs), name)
+        return _checked(reading, Check(copied, name, inputs))
 
 
 def slim_by_mask(
@@ -160,7 +160,7 @@ def _read(network: nn.Module, name: str, inputs: Sequence[Tensor]) -> Reading:
     return reading
 
 
-def _checked(reading: Reading, check: Check, name: str) -> ChannelGroups:
+def _checked(reading: Reading, check: Check) -> ChannelGroups:
     """Keep whole what masking and slimming don't agree about, until they do."""
     while True:
         groups = reading.groups()
@@ -168,9 +168,4 @@ def _checked(reading: Reading, check: Check, name: str) -> ChannelGroups:
         fault = check.fault(groups) if groups.total else None
         if fault is None:
             return groups
-        if not reading.blame(fault.calls, fault.places, fault.reason):
-            last = fault.calls[-1] if fault.calls else next(iter(groups.layers))
-            raise UserError(
-                f"{name} can't be slimmed exactly: {fault.reason}. Keep what is around it whole, with "
-                f"ignored_layers: [{last}]."
-            )
+        reading.blame(fault.calls, fault.places, fault.reason)

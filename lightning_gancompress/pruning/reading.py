@@ -112,43 +112,40 @@ class Reading:
             if name.rpartition(".")[0] in names:
                 record.keep(torch.cat([filters.inputs, filters.outputs]), reason)
 
-    def blame(self, calls: list[str], places: list[str], reason: str) -> bool:
+    def blame(self, calls: list[str], places: list[str], reason: str) -> None:
         """Keep whole what is read after the first calls of layers, where masking and slimming part ways.
+
+        That is what the failing line reads; else all up to the next layer; else what that layer writes; else
+        all before; and in the end everything.
 
         Args:
             calls: Names of the layers called before.
             places: Lines of the network's own code that were at work when it failed, if it did.
             reason: Why it must stay.
-
-        Returns:
-            Whether there was anything that could have been dropped.
         """
         start, end = self._span(calls)
-        traces = self.traces[start:end]
-        here = [trace for trace in traces if trace.place in places]
+        here = [trace for trace in self.traces[start:end] if trace.place in places]
         again = self._blamed.intersection(trace.place for trace in here)
         if again:  # the same line, called for other layers
             here = [trace for trace in self.traces if trace.place in again]
         self._blamed.update(trace.place for trace in here)
-        return any(self._keep_all(found, reason) for found in (here, traces, self.traces[:end]) if found)
-
-    def _keep_all(self, traces: list[Trace], reason: str) -> bool:
-        labels = torch.cat([trace.labels for trace in traces])
-        kept = self._reasons(self.record.kept)
-        free = [c not in kept for c in self.record.labels.classes(labels).tolist()]
-        self.record.keep(labels[torch.tensor(free, dtype=torch.bool)], reason)
-        return any(free)
+        written = self.record.layers.get(self.traces[end - 1].layer)
+        suspects = [_read(here), _read(self.traces[start:end]), written.outputs if written else _read([])]
+        for labels in (*suspects, _read(self.traces[:end]), torch.cat([x for _, _, x in self._sides()])):
+            kept = self._reasons(self.record.kept)
+            free = [c not in kept for c in self.record.labels.classes(labels).tolist()]
+            if any(free):
+                self.record.keep(labels[torch.tensor(free)], reason)
+                return
 
     def _span(self, calls: list[str]) -> tuple[int, int]:
         """Operations after the calls, up to the next that a layer does."""
-        start = 0
+        start, total = 0, len(self.traces)
         for name in calls:
-            start = (
-                next((n for n in range(start, len(self.traces)) if self.traces[n].layer == name), start - 1)
-                + 1
-            )
-        following = (n for n in range(start, len(self.traces)) if self.traces[n].layer in self.record.layers)
-        return start, next(following, len(self.traces) - 1) + 1
+            later = (n + 1 for n in range(start, total) if self.traces[n].layer == name)
+            start = next(later, start)
+        following = (n for n in range(start, total) if self.traces[n].layer in self.record.layers)
+        return start, next(following, total - 1) + 1
 
     # -- numbering -------------------------------------------------------------------------------------
 
@@ -272,6 +269,11 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for part in value:
             yield from _tensors(part)
+
+
+def _read(traces: Iterable[Trace]) -> Tensor:
+    """All labels that operations read."""
+    return torch.cat([torch.zeros(0, dtype=torch.int64), *(trace.labels for trace in traces)])
 
 
 def _labels_in(named: dict[Any, Any]) -> Tensor:

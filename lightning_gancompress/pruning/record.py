@@ -53,6 +53,7 @@ class Record:
         self.network = network
         self.called = Counter[str]()
         self.held: dict[str, str] = {}
+        self._modules = dict(network.named_modules(remove_duplicate=False))
         self._names: dict[int, str] = {id(module): name for name, module in network.named_modules()}
         self._owners: dict[int, list[tuple[str, str]]] = {}  # modules and attributes by tensor
         for name, module in network.named_modules():
@@ -102,8 +103,10 @@ class Record:
         return tensor
 
     def name_of(self, module: str) -> str:
-        """The first of a module's names."""
-        return self._names[id(self.network.get_submodule(module))]
+        """The first of a module's names; of one that a forward makes up, that of the module around it."""
+        while module not in self._modules:
+            module = module.rpartition(".")[0]
+        return self._names[id(self._modules[module])]
 
     def layer_of(self, weight: Weight, caller: str, kinds: tuple[type[nn.Module], ...]) -> str | None:
         """The layer of torch whose tensor this is, that which calls before others that share it."""

@@ -396,9 +396,10 @@ def _met(op: Operation, read: Tensor, made: Tensor, axes: tuple[int, int]) -> tu
         return read, made, op.caller
     layer = record.layer_of(weight, op.caller, CONSUMERS)
     if layer is not None:
-        # inside of torch.no_grad() the tracer forgets who calls
-        forgotten = op.caller == "" and record.called[layer] > 0
-        return *record.meet(layer, read, made), layer if forgotten else op.caller
+        read, made = record.meet(layer, read, made)
+        # in a part of nn.Sequential, or inside of torch.no_grad(), the tracer does not know who calls
+        own = record.uses[layer] <= record.called[layer]
+        return read, made, layer if own else op.caller
     if record.is_own(record.owners_of(weight)):
         read, made = record.filter(weight.name, Filters(read, made, op.caller, axes))
     else:
