@@ -221,7 +221,9 @@ def _listening(
         if keep is not None:
             rows = rows[keep[groups.layers[name].outputs]]
         weights = torch.arange(rows.shape[1], dtype=rows.dtype).mul_(1.7).cos_()
-        note(_Sums(name, rows.shape[1], rows @ weights, (rows.abs() @ weights.abs()).max()))
+        # a layer may have no channels at all
+        largest = torch.cat([rows.abs() @ weights.abs(), weights.new_zeros(1)]).max()
+        note(_Sums(name, rows.shape[1], rows @ weights, largest))
 
     hooks = [
         network.get_submodule(name).register_forward_hook(lambda m, a, y, name=name: heard(name, m, y))
@@ -240,7 +242,8 @@ def _scramble(network: nn.Module, gain: float, generator: torch.Generator) -> No
     with torch.no_grad():
         for tensor in (*network.parameters(), *statistics):
             if tensor.ndim > 1:
-                tensor.normal_(generator=generator).mul_(gain * (2 / tensor[0].numel()) ** 0.5)
+                fan_in = max(tensor.numel() // max(len(tensor), 1), 1)
+                tensor.normal_(generator=generator).mul_(gain * (2 / fan_in) ** 0.5)
             else:
                 tensor.uniform_(0.5, 1.5, generator=generator)
 

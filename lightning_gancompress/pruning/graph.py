@@ -152,6 +152,10 @@ def flatten(outputs: object) -> list[Tensor]:
     return [x for value in outputs for x in flatten(value)] if isinstance(outputs, (list, tuple)) else []
 
 
+def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
 class _Traced(nn.Module):
     """The network as the tracer sees it: inputs that it may change, and outputs in one flat list."""
 
@@ -160,12 +164,12 @@ class _Traced(nn.Module):
         self.network = network
         self.calls = Counter[str]()
         self._name, self._deadline = name, deadline
-        buffers = network.named_buffers()
-        self._values = {key: b.detach().clone() for key, b in buffers if b.numel() <= _SMALL}
+        tensors = _tensors_of(network)
+        self._values = {key: x.detach().clone() for key, x in tensors.items() if x.numel() <= _SMALL}
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
-        buffers = dict(self.network.named_buffers())
-        known = [(buffers[key], value) for key, value in self._values.items()]
+        tensors = _tensors_of(self.network)
+        known = [(tensors[key], value) for key, value in self._values.items()]
         hooks = [
             module.register_forward_pre_hook(self._counted(n)) for n, module in self.network.named_modules()
         ]

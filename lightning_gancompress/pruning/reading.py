@@ -52,6 +52,7 @@ class Reading:
     def walk(self, graph: Graph) -> None:
         """Run the operations of a graph on labels in place of values."""
         values: dict[Node, Any] = {}
+        last = {read: node for node in graph.nodes for read in node.all_input_nodes}
         uses, self.record.called = dict(self.record.uses), graph.calls
         for number, node in enumerate(graph.nodes):
             self.deadline.check(lambda n=number: f"operation {n} of {len(graph.nodes)}")  # type: ignore[misc]
@@ -65,8 +66,9 @@ class Reading:
                 values[node] = values[source][index]  # type: ignore[index]
             else:
                 values[node] = self._run(node, values)
-            for other in [other for other in node.all_input_nodes if list(other.users)[-1] is node]:
-                del values[other]  # nobody reads it any more
+            for read in node.all_input_nodes:
+                if last[read] is node:
+                    del values[read]
         for layer, count in self.record.uses.items():
             if count - uses.get(layer, 0) > graph.calls[layer]:
                 self.record.keep(
@@ -85,7 +87,7 @@ class Reading:
 
     def _run(self, node: Node, values: dict[Node, Any]) -> Any:
         made = node.meta.get("val")
-        shapes = tuple(x.shape for x in _tensors(made))
+        shapes = tuple(torch.Size(n if isinstance(n, int) else 1 for n in x.shape) for x in _tensors(made))
         if not shapes:
             return made
         args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
@@ -95,7 +97,8 @@ class Reading:
         named |= dict(zip(places, args, strict=False)) | kwargs
         op = Operation(self.record, node, operation(node), named, shapes)
         self.traces.append(Trace(self.record.name_of(op.caller), place_of(node), _labels_in(named)))
-        result = apply(op)
+        known = all(isinstance(n, int) for x in _tensors(made) for n in x.shape)
+        result = apply(op) if known else op.fixed("makes as many as the values say")
         if isinstance(result, (tuple, list)):
             return tuple(map(settled, result))
         return settled(result) if isinstance(result, Tensor) else result
@@ -257,8 +260,10 @@ class Reading:
             if writes and not any(c in positions for c in classes):
                 reasons = [kept[c] for c in classes if c in kept]
                 if not reasons:
-                    cause = next((bonds[c] for c in classes if c in bonds), "it has one")
-                    reasons = [f"its channels can only go together: {cause}"]
+                    cause = next((bonds[c] for c in classes if c in bonds), None)
+                    reasons = [
+                        f"its channels can only go together: {cause}" if cause else "it has one channel"
+                    ]
                 whole[name] = Counter(reasons).most_common(1)[0][0]
         return whole
 

@@ -270,11 +270,10 @@ def test_a_condition_on_values_is_refused_with_its_place(forward):
     assert re.match(rf"Net looks at the values of its features \(.*test_slim.py, line {line}\)", message)
 
 
-def test_values_that_come_from_no_image_may_be_looked_at():
-    network = Net(
-        lambda n, x: n.out(n.a(x) if n.flag.item() else x), a=conv(3, 8), out=conv(8, 3), flag=torch.ones(1)
-    )
-    assert refusal(network) is None
+@pytest.mark.parametrize("flag", [torch.ones(1), nn.Parameter(torch.ones(1))], ids=["buffer", "parameter"])
+def test_values_that_come_from_no_image_may_be_looked_at(flag):
+    network = Net(lambda n, x: n.out(n.a(x) if n.flag.item() else x), a=conv(3, 8), out=conv(8, 3), flag=flag)
+    assert find_groups(network, zeros(network)).names == ["a"]
 
 
 def test_a_network_may_draw_noise_of_its_own():
