@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils._pytree import tree_leaves
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
@@ -16,11 +17,9 @@ def copy_network(network: NetworkType) -> NetworkType:
 
     These are the weights that hooks compute, and features that a network keeps as attributes.
     """
-    for module in network.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                setattr(module, name, value.detach())
-    return copy.deepcopy(network)
+    attributes = tree_leaves([list(vars(module).values()) for module in network.modules()])
+    left = [value for value in attributes if isinstance(value, Tensor) and not value.is_leaf]
+    return copy.deepcopy(network, {id(value): value.detach().clone() for value in left})
 
 
 def bake_parametrizations(network: NetworkType) -> NetworkType:

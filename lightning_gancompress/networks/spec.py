@@ -20,6 +20,7 @@ from lightning_gancompress.networks.parametrizations import (
 )
 
 BatchNorm = Literal["running", "image"]
+PARAMETER_CONTAINERS = (nn.ParameterList, nn.ParameterDict)  # torch's classes around the user's own tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +171,7 @@ def channel_widths(network: nn.Module) -> dict[str, list[int]]:
             widths[name] = [layer.num_channels, layer.num_groups]
         elif isinstance(layer, nn.PReLU):
             widths[name] = [layer.num_parameters]
-        elif not type(layer).__module__.startswith("torch."):
+        elif not type(layer).__module__.startswith("torch.") or isinstance(layer, PARAMETER_CONTAINERS):
             own = (*layer.named_parameters(name, recurse=False), *layer.named_buffers(name, recurse=False))
             widths |= {key: list(tensor.shape) for key, tensor in own if tensor.ndim}
     return widths

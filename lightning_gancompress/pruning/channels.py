@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_gancompress.networks.spec import PARAMETER_CONTAINERS
+
 CONSUMERS = (_ConvNd, nn.Linear)
 # Layers that hand on as many channels as they read, each made of itself or of a few around it.
 CHANNELWISE = (
@@ -128,16 +130,15 @@ def weights_of(network: nn.Module, groups: ChannelGroups) -> Iterator[tuple[Tens
 
 def is_layer(module: nn.Module) -> bool:
     """Whether a module is torch's own, or of a kind whose channels are cut as a whole."""
-    return type(module).__module__.startswith("torch.") or isinstance(module, (*CONSUMERS, *CHANNELWISE))
+    own = not type(module).__module__.startswith("torch.") or isinstance(module, PARAMETER_CONTAINERS)
+    return not own or isinstance(module, (*CONSUMERS, *CHANNELWISE))
 
 
-def can_be_cut(module: nn.Module, name: str) -> bool:
-    """Whether the channels of a tensor of the user's own can be dropped.
+def can_be_cut(module: nn.Module, name: str, axis: int) -> bool:
+    """Whether channels along an axis of a tensor of the user's own can be dropped.
 
     Not those of a constant that no state dict holds, unless all are alike: a small network that is built
     again from its class would have the wrong ones.
     """
     tensor = getattr(module, name)
-    first = tensor[:1] if len(tensor) > 1 or tensor.ndim == 1 else tensor[:, :1]
-    stored = name not in module._non_persistent_buffers_set
-    return bool(tensor.is_floating_point() and (stored or (tensor == first).all()))
+    return name not in module._non_persistent_buffers_set or bool((tensor == tensor.narrow(axis, 0, 1)).all())

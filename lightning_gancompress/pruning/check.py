@@ -22,7 +22,6 @@ from lightning_gancompress.pruning.slim import slim
 # Largest difference between masked and small network, relative to the largest value of the same layer.
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-2}
 _GAINS = (1.0, 0.5, 0.1, 0.01)  # of random weights, until the outputs are finite
-_MASKS = 2
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Check:
         network: The network; it stays as it is.
         name: What to call it in an error.
         inputs: Example inputs; only their shapes matter.
+        training: Whether it does something else in training, to be compared too.
 
     Attributes:
         worst: Largest relative difference so far.
@@ -58,8 +58,11 @@ class Check:
         UserError: Its outputs are never finite.
     """
 
-    def __init__(self, network: nn.Module, name: str, inputs: Sequence[Tensor]) -> None:
-        self.worst = 0.0
+    def __init__(
+        self, network: nn.Module, name: str, inputs: Sequence[Tensor], training: bool = False
+    ) -> None:
+        self._training = training
+        self.worst, self._name = 0.0, name
         self._generator = torch.Generator().manual_seed(0)
         for dtype in (torch.float64, torch.float32):
             self._dtype = dtype
@@ -101,33 +104,49 @@ class Check:
 
     def fault(self, groups: ChannelGroups) -> Fault | None:
         """Drop random channels both ways, several times; return the first disagreement."""
-        for _ in range(_MASKS):
-            fault = self._compare(groups, self._random_mask(groups))
+        for most in (0.5, 1.0):
+            fault = self._compare(groups, self._random_mask(groups, most))
             if fault is not None:
                 return fault
-        return None
+        if not self._training:
+            return None
+        self._whole.train()
+        try:
+            return self._compare(groups, self._random_mask(groups, 0.5))
+        finally:
+            self._whole.eval()
 
-    def _random_mask(self, groups: ChannelGroups) -> Tensor:
-        """Drop some of every group; not half of all, since equal parts fit together also by chance."""
+    def _random_mask(self, groups: ChannelGroups, most: float) -> Tensor:
+        """Drop up to `most` of every group, but one; not as many of all, since equal parts fit by chance."""
         dropped = []
         for number, size in enumerate(groups.sizes):
-            most = max(1, min(size - 1, size // 2 + number % 2))
-            count = int(torch.randint(1, most + 1, (), generator=self._generator))
+            limit = max(1, min(size - 1, int(size * most) + number % 2))
+            least = limit if most == 1.0 else 1
+            count = int(torch.randint(least, limit + 1, (), generator=self._generator))
             dropped.append(torch.randperm(size, generator=self._generator) < count)
         return (~torch.cat(dropped)).float()
 
     def _compare(self, groups: ChannelGroups, mask: Tensor) -> Fault | None:
-        small, masks = slim(self._whole, groups, mask).eval(), ChannelMasks(groups)
+        small, masks = slim(self._whole, groups, mask).train(self._whole.training), ChannelMasks(groups)
         masked: list[_Sums] = []
         called: list[str] = []
         masks.attach(self._whole)
         masks.set(mask.to(self._dtype))
-        with _listening(self._whole, groups, mask, masked.append):
-            expected = self._run(self._whole)
-        masks.detach()
+        try:
+            with _listening(self._whole, groups, mask, masked.append):
+                expected = self._run(self._whole)
+        except Exception as error:  # a forward of the user's own that a gate does not suit
+            return Fault([sums.layer for sums in masked], places_in(error), f"it can't be masked ({error})")
+        finally:
+            masks.detach()
 
         def compare(small: _Sums) -> None:
             known = masked[len(called)] if len(called) < len(masked) else None
+            if known is not None and not known.scale.isfinite():
+                raise UserError(
+                    f"{self._name} computes values that are not finite in {known.layer!r} for images in "
+                    "[-1, 1]: scale its images inside its forward."
+                )
             if known is None or known.layer != small.layer or not self._same(known, small):
                 raise _Disagree(f"{small.layer!r} gets something else")
             called.append(small.layer)
@@ -138,6 +157,8 @@ class Check:
             for first, second in zip(expected, outputs, strict=True):
                 if not self._agree(first, second, first.abs().max()):
                     raise _Disagree("the outputs differ")
+        except UserError:
+            raise
         except _Disagree as error:
             return Fault(called, [], f"the forward depends on how many there are, or on their order: {error}")
         except Exception as error:  # whatever a forward raises on tensors of another shape
@@ -148,7 +169,8 @@ class Check:
 
     def _same(self, known: _Sums, small: _Sums) -> bool:
         # a layer that does the same to every channel does it to fewer: its outputs have another shape
-        return known.count != small.count or self._agree(known.sums, small.sums, known.scale)
+        other = known.count != small.count or known.sums.shape != small.sums.shape
+        return other or self._agree(known.sums, small.sums, known.scale)
 
     def _agree(self, first: Tensor, second: Tensor, scale: Tensor) -> bool:
         if first.shape != second.shape:
@@ -213,17 +235,19 @@ def _listening(
     """
     keep = None if mask is None else torch.cat([mask, torch.ones(1)]) > 0.5
 
-    def heard(name: str, layer: nn.Module, output: Tensor) -> None:
-        axis = 1
+    def heard(name: str, layer: nn.Module, output: Any) -> None:
+        axis, known = 1, groups.layers[name].outputs
         if isinstance(layer, CONSUMERS):
             axis = output.ndim - 1 - len(getattr(layer, "kernel_size", ()))
+        if not isinstance(output, Tensor) or not 0 <= axis < output.ndim or not output.numel():
+            return note(_Sums(name, 0, torch.zeros(0), torch.zeros(())))  # a layer of the user's own kind
         rows = output.detach().movedim(axis, 0).flatten(1)
-        if keep is not None:
-            rows = rows[keep[groups.layers[name].outputs]]
+        if keep is not None and len(rows) == len(known):
+            rows = rows[keep[known]]
         weights = torch.arange(rows.shape[1], dtype=rows.dtype).mul_(1.7).cos_()
         # a layer may have no channels at all
         largest = torch.cat([rows.abs() @ weights.abs(), weights.new_zeros(1)]).max()
-        note(_Sums(name, rows.shape[1], rows @ weights, largest))
+        return note(_Sums(name, rows.shape[1], rows @ weights, largest))
 
     hooks = [
         network.get_submodule(name).register_forward_hook(lambda m, a, y, name=name: heard(name, m, y))

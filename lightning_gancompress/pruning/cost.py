@@ -26,6 +26,7 @@ class LayerCost:
         macs_exact: Multiplications actually done: half of what `torch.utils.flop_counter` counts.
         macs_literature: Transposed convolutions counted at output resolution, as papers of this field do.
         params: Weights and biases.
+        products: MACs in both conventions of all that it multiplies, one by one.
     """
 
     name: str
@@ -34,6 +35,7 @@ class LayerCost:
     macs_literature: int
     params: int
     output_shape: tuple[int, ...]
+    products: tuple[tuple[int, int], ...] = ()
 
 
 @torch.no_grad()
@@ -52,14 +54,12 @@ def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]
     handles = []
 
     def end(name: str, module: nn.Module, output: Any) -> None:
-        exact, literature = counter.end()
+        products = (costs[name].products if name in costs else ()) + tuple(counter.end())
         params = sum(p.numel() for p in module.parameters(recurse=False))
-        if not (params or exact or isinstance(module, CONSUMERS)):
-            return
-        if (previous := costs.get(name)) is not None:
-            exact, literature = exact + previous.macs_exact, literature + previous.macs_literature
-        shape = tuple(flatten(output)[0].shape)
-        costs[name] = LayerCost(name, type(module).__name__, exact, literature, params, shape)
+        if params or products or isinstance(module, CONSUMERS):
+            exact, literature = (sum(macs[n] for macs in products) for n in (0, 1))
+            shape = next((tuple(x.shape) for x in flatten(output)), ())
+            costs[name] = LayerCost(name, type(module).__name__, exact, literature, params, shape, products)
 
     for name, module in network.named_modules():
         handles.append(module.register_forward_pre_hook(lambda *_: counter.begin()))
@@ -84,14 +84,14 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._open: list[tuple[int, int]] = []  # exact and literature MACs of the modules that are at work
+        self._open: list[list[tuple[int, int]]] = []  # products of the modules that are at work
 
     def begin(self) -> None:
         """A module begins."""
-        self._open.append((0, 0))
+        self._open.append([])
 
-    def end(self) -> tuple[int, int]:
-        """The last that began ends: return its MACs."""
+    def end(self) -> list[tuple[int, int]]:
+        """The last that began ends: return the MACs of its products, exact and as the literature counts."""
         return self._open.pop()
 
     def __torch_dispatch__(
@@ -104,8 +104,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             literature = exact
             if func is torch.ops.aten.convolution.default and args[6]:  # transposed
                 literature = exact // math.prod(args[0].shape[2:]) * math.prod(output.shape[2:])
-            before = self._open[-1]
-            self._open[-1] = (before[0] + exact, before[1] + literature)
+            self._open[-1].append((exact, literature))
         return output
 
 
@@ -160,8 +159,10 @@ def _rows(
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Positions read and written, and MACs, of all that a module multiplies."""
     macs, whole = getattr(cost, f"macs_{convention}"), torch.tensor([always])
-    counts = [product.macs[convention == "literature"] for product in products]
     if not products:
         yield whole, whole, macs
-    for product, count in zip(products, counts, strict=True):  # which were counted at another size, perhaps
+    # counted here, or where the graph has others than were computed, in the proportions of the graph
+    found = cost.products if len(cost.products) == len(products) else [p.macs for p in products]
+    counts = [both[convention == "literature"] for both in found]
+    for product, count in zip(products, counts, strict=True):
         yield product.inputs, product.outputs, macs * count / sum(counts)

@@ -176,7 +176,13 @@ class _Traced(nn.Module):
         self.calls.clear()
         try:
             with _Watch(self._name, known, self._deadline):
-                return flatten(self.network(*[x.clone() for x in inputs]))
+                outputs = self.network(*[x.clone() for x in inputs])
+            if not (found := flatten(outputs)):
+                raise UserError(
+                    f"{self._name} returns a {type(outputs).__name__} in which there is no image: wrap it in "
+                    "a module that returns its image."
+                )
+            return found
         finally:
             for hook in hooks:
                 hook.remove()

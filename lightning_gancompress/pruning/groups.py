@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import bake_parametrizations, copy_network
-from lightning_gancompress.pruning.channels import ChannelGroups, is_layer
+from lightning_gancompress.pruning.channels import ChannelGroups
 from lightning_gancompress.pruning.check import Check
 from lightning_gancompress.pruning.graph import Deadline, read_graph
 from lightning_gancompress.pruning.reading import Reading
@@ -60,12 +63,14 @@ def read_groups(
         _check_arguments(one, len(inputs) // len(networks))
     with torch.random.fork_rng(devices=[]):
         copied = bake_parametrizations(copy_network(network)).cpu().float().eval().requires_grad_(False)
-        inputs = _smaller(
-            copied, [x.detach().cpu().float() if x.is_floating_point() else x.cpu() for x in inputs]
-        )
-        reading = _read(copied, name, inputs)
+        inputs = [x.detach().cpu().float() if x.is_floating_point() else x.cpu() for x in inputs]
+        with contextlib.suppress(Exception):  # which the tracer has words for
+            inputs = _smaller(copied, inputs)
+        own = {key for key, _ in [*network.named_parameters(), *network.named_buffers()]}
+        tensors = [*copied.named_parameters(), *copied.named_buffers()]
+        reading, trains_otherwise = _read(copied, name, inputs, {key for key, _ in tensors} - own)
         reading.keep(ignored, "ignored_layers names it")
-        return _checked(reading, Check(copied, name, inputs))
+        return _checked(reading, Check(copied, name, inputs, trains_otherwise))
 
 
 def slim_by_mask(
@@ -127,19 +132,15 @@ def _check_arguments(network: nn.Module, given: int) -> None:
         ) from error
 
 
-@torch.no_grad()
 def _smaller(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
-    """The inputs at a quarter or half of their size, if the network takes them: reading them is faster.
-
-    It runs before it is traced, in any case: what it keeps outside of itself, such as a grid in
-    a global cache, must not come from the tracer.
-    """
-    for factor in (4, 2, 1):
+    """The inputs at a quarter or half of their size, if the network does the same there: it is faster."""
+    steps = _steps(network, inputs)
+    for factor in (4, 2):
         small = [_cropped(x, factor) for x in inputs]
-        if factor == 1 or all(x.ndim == 4 and min(x.shape[2:]) >= _SMALLEST for x in small):
+        if all(x.ndim == 4 and min(x.shape[2:]) >= _SMALLEST for x in small):
             with contextlib.suppress(Exception):  # whatever a forward raises on a size that it doesn't take
-                copy_network(network)(*[x.clone() for x in small])
-                return small
+                if _steps(network, small) == steps:
+                    return small
     return inputs
 
 
@@ -147,17 +148,54 @@ def _cropped(x: Tensor, factor: int) -> Tensor:
     return x[..., : x.shape[2] // factor, : x.shape[3] // factor] if x.ndim == 4 else x
 
 
-def _read(network: nn.Module, name: str, inputs: Sequence[Tensor]) -> Reading:
-    """Read the network as it runs in use; and as it trains, if that alone reaches some layers."""
+class _Steps(TorchFunctionMode):
+    """Notes down which modules and functions a forward calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def _steps(network: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
+    """What a forward calls, in order; on shapes alone where that is enough."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    without_values = [fake.from_tensor(x.clone()) for x in inputs]
+    try:
+        return _steps_on(copy_network(network), without_values)
+    except Exception:  # a forward that needs values
+        return _steps_on(copy_network(network), [x.clone() for x in inputs])
+
+
+def _steps_on(network: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
+    steps = _Steps()
+    for name, module in network.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: steps.names.append(name))
+    with steps:
+        network(*inputs)
+    return list(steps.names)
+
+
+def _read(
+    network: nn.Module, name: str, inputs: Sequence[Tensor], computed: Collection[str]
+) -> tuple[Reading, bool]:
+    """Read the network as it runs in use; and as it trains, if it does something else then."""
     deadline = Deadline(name)
-    reading = Reading(network, deadline)
+    reading = Reading(network, deadline, computed)
+    with contextlib.suppress(Exception), torch.no_grad():
+        # what it keeps outside of itself, a grid in a global cache say, must not come from the tracer
+        copy_network(network)(*[x.clone() for x in inputs])
     reading.walk(read_graph(copy_network(network), name, inputs, deadline))
-    met = reading.record.layers
-    unused = [n for n, m in network.named_modules() if is_layer(m) and n not in met and m._parameters]
-    if unused:
-        with contextlib.suppress(UserError):  # a trial in training mode says what is wrong with it
-            reading.walk(read_graph(copy_network(network).train(), name, inputs, deadline))
-    return reading
+    training = copy_network(network).train()
+    with contextlib.suppress(Exception):  # a trial in training mode says what is wrong with it
+        if _steps(training, inputs) != _steps(network, inputs):
+            reading.walk(read_graph(training, name, inputs, deadline))
+            return reading, True
+    return reading, False
 
 
 def _checked(reading: Reading, check: Check) -> ChannelGroups:

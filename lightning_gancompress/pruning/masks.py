@@ -41,29 +41,44 @@ class ChannelMasks(nn.Module):
         """Put a gate before every layer of `network` that reads droppable channels."""
         for name in self._gated:
             if name in self._filters:
-                self._attach_to_weight(network, name, self._filters[name])
-            elif isinstance(layer := network.get_submodule(name), CONSUMERS):
-                self._hooks.append(layer.register_forward_pre_hook(partial(self._gate, name)))
+                self._gate_filters(network, name, self._filters[name])
+                continue
+            layer = network.get_submodule(name)
+            if isinstance(layer, CONSUMERS):
+                filters = self._own_forward(name, layer)
+                if filters is None:
+                    gate = partial(self._gate, name)
+                    self._hooks.append(layer.register_forward_pre_hook(gate, with_kwargs=True))
+                else:
+                    self._gate_filters(network, f"{name}.weight", filters, name)
 
-    def _attach_to_weight(self, network: nn.Module, name: str, filters: Filters) -> None:
-        """Gate the filters themselves while their function runs: there is no layer that reads its inputs."""
+    def _own_forward(self, name: str, layer: nn.Module) -> Filters | None:
+        """The filters of a layer whose forward is not torch's, and may use its inputs otherwise as well."""
+        of_torch = "forward" not in vars(layer) and type(layer).forward.__module__.startswith("torch.")
+        if of_torch or "weight" not in layer._parameters or getattr(layer, "groups", 1) > 1:
+            return None
+        channels = self.groups.layers[name]
+        return Filters(channels.inputs, channels.outputs, name, (1, 0) if _transposed(layer) else (0, 1))
+
+    def _gate_filters(self, network: nn.Module, name: str, filters: Filters, gate: str | None = None) -> None:
+        """Gate filters themselves while the module runs that uses them, once where it calls itself."""
         owner, key = network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
         tensors = owner._parameters if key in owner._parameters else owner._buffers
-        caller, whole = network.get_submodule(filters.module), []
+        caller, running = network.get_submodule(filters.module), []
 
-        def gate(*_: Any) -> None:
+        def begin(*_: Any) -> None:
             weight = tensors[key]
-            if self._slices is not None and weight is not None:
-                whole.append(weight)
+            running.append(weight)
+            if self._slices is not None and weight is not None and len(running) == 1:
                 shape = [-1 if axis == filters.axes[1] else 1 for axis in range(weight.ndim)]
-                tensors[key] = weight * self._slices[name].to(weight.dtype).view(shape)  # type: ignore[assignment]
+                scale = self._slices[gate or name].to(weight.dtype).view(shape)
+                tensors[key] = weight * scale  # type: ignore[assignment]
 
-        def restore(*_: Any) -> None:
-            if whole:
-                tensors[key] = whole.pop()  # type: ignore[assignment]
+        def end(*_: Any) -> None:
+            tensors[key] = running.pop()  # type: ignore[assignment]
 
-        self._hooks.append(caller.register_forward_pre_hook(gate))
-        self._hooks.append(caller.register_forward_hook(restore, always_call=True))
+        self._hooks.append(caller.register_forward_pre_hook(begin))
+        self._hooks.append(caller.register_forward_hook(end, always_call=True))
 
     def detach(self) -> None:
         """Take the gates off again."""
@@ -89,9 +104,14 @@ class ChannelMasks(nn.Module):
         """Go on with the present values, cut from the graph that made them."""
         self.set(self.mask.clone())
 
-    def _gate(self, name: str, layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _gate(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._slices is None:
             return None
-        x, *rest = args
         space = len(getattr(layer, "kernel_size", ()))
-        return (x * self._slices[name].to(x.dtype).view(-1, *[1] * space), *rest)
+        x = args[0] if args else kwargs["input"]
+        gated = x * self._slices[name].to(x.dtype).view(-1, *[1] * space)
+        return ((gated, *args[1:]), kwargs) if args else ((), {**kwargs, "input": gated})
+
+
+def _transposed(layer: nn.Module) -> bool:
+    return bool(getattr(layer, "transposed", False))

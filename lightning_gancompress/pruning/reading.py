@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Filters, LayerChannels, Product
 from lightning_gancompress.pruning.graph import Deadline, Graph, operation, place_of
 from lightning_gancompress.pruning.labels import NONE, core, settled
@@ -37,14 +38,15 @@ class Reading:
     Args:
         network: The network, on the CPU.
         deadline: Of the whole reading.
+        computed: Names of parameters that are computed in the network that will be masked.
 
     Attributes:
         deadline: Of the whole reading.
         traces: One per operation, in the order of the pass.
     """
 
-    def __init__(self, network: nn.Module, deadline: Deadline) -> None:
-        self.record = Record(network)
+    def __init__(self, network: nn.Module, deadline: Deadline, computed: Collection[str] = ()) -> None:
+        self.record = Record(network, computed)
         self.traces: list[Trace] = []
         self._blamed: set[str] = set()
         self._network, self.deadline = network, deadline
@@ -140,6 +142,7 @@ class Reading:
             if any(free):
                 self.record.keep(labels[torch.tensor(free)], reason)
                 return
+        raise UserError(f"The network can't be slimmed exactly, and nobody knows why: {reason}.")
 
     def _span(self, calls: list[str]) -> tuple[int, int]:
         """Operations after the calls, up to the next that a layer does."""
@@ -215,9 +218,15 @@ class Reading:
             if name in record.tensors:
                 for labels in (filters.inputs, filters.outputs, record.tensors[name]):
                     record.keep(labels, f"{name!r} is used in several ways")
+            for axis, labels in zip(filters.axes, (filters.outputs, filters.inputs), strict=True):
+                if not record.can_be_cut(name, axis):
+                    record.keep(labels, f"{name!r} is not saved with the network")
         for name, labels in record.tensors.items():
-            if self._axis(labels) is None:
+            axis_of = self._axis(labels)
+            if axis_of is None:
                 record.keep(labels, f"{name!r} has their values along several axes")
+            elif not record.can_be_cut(name, axis_of):
+                record.keep(labels, f"{name!r} is not saved with the network")
 
     def _axis(self, labels: Tensor) -> int | None:
         """The axis of a tensor along which its channels lie."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,7 @@ class Record:
 
     Args:
         network: The network, on the CPU; it is left as it is.
+        computed: Names of parameters that are computed in the network that will be masked.
 
     Attributes:
         labels: The labels, and which go together.
@@ -41,7 +43,8 @@ class Record:
         bonds: Labels that go together because of one operation, and why.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, computed: Collection[str] = ()) -> None:
+        self.computed = computed
         self.labels = Labels()
         self.layers: dict[str, LayerChannels] = {}
         self.tensors: dict[str, Tensor] = {}
@@ -93,6 +96,11 @@ class Record:
         """Modules that have a tensor, and its names in them."""
         return self._owners[id(self._tensor(weight.name))]
 
+    def first_name(self, weight: Weight) -> str:
+        """The first of a tensor's names."""
+        module, key = self.owners_of(weight)[0]
+        return f"{module}.{key}".lstrip(".")
+
     def shape_of(self, name: str) -> torch.Size:
         """Shape of a parameter or buffer."""
         return self._tensor(name).shape
@@ -119,8 +127,7 @@ class Record:
         """Labels of a tensor's elements: each has its own until it meets those of a feature."""
         if weight.shape.numel() == 1:
             return torch.full([1] * len(weight.shape), NONE)
-        (name, key), *_ = owners = self.owners_of(weight)
-        full = f"{name}.{key}".lstrip(".")
+        owners, full = self.owners_of(weight), self.first_name(weight)
         if full not in self.tensors:
             if not self.is_own(owners) or weight.shape.numel() > _LARGEST:
                 self.held |= {layer: reason for layer, _ in owners}
@@ -131,7 +138,14 @@ class Record:
     def is_own(self, owners: list[tuple[str, str]]) -> bool:
         """Whether a tensor belongs to modules of the user's own, and channels can be cut out of it."""
         modules = [(self.network.get_submodule(name), key) for name, key in owners]
-        return all(not is_layer(module) and can_be_cut(module, key) for module, key in modules)
+        return all(
+            not is_layer(module) and getattr(module, key).is_floating_point() for module, key in modules
+        )
+
+    def can_be_cut(self, name: str, axis: int) -> bool:
+        """Whether channels along an axis of a tensor can be dropped."""
+        module, _, key = name.rpartition(".")
+        return can_be_cut(self.network.get_submodule(module), key, axis)
 
     def filter(self, name: str, filters: Filters) -> tuple[Tensor, Tensor]:
         """Remember what a function reads and writes; with the same parameter it is the same channels."""
@@ -139,9 +153,10 @@ class Record:
         self.labels.join(first.inputs, filters.inputs)
         self.labels.join(first.outputs, filters.outputs)
         owner = name.rpartition(".")[0]
-        if not (filters.module == first.module and f"{owner}.".startswith(f"{first.module}.".lstrip("."))):
+        inside = filters.module == first.module and f"{owner}.".startswith(f"{first.module}.".lstrip("."))
+        if name in self.computed or not inside:
             # where nothing can mask it
-            self.keep(first.inputs, f"{name!r} is used outside of its own module")
+            self.keep(first.inputs, f"{name!r} is computed, or used outside of its own module")
         return first.inputs, first.outputs
 
     def multiply(self, inputs: Tensor | None, outputs: Tensor, module: str, macs: tuple[int, int]) -> None:

@@ -132,10 +132,15 @@ def new(op: Operation) -> Any:
 def elementwise(op: Operation) -> Any:
     """What meets at one place goes together."""
     values = [x for x in op.args.values() if isinstance(x, (Tensor, Weight)) and math.prod(x.shape) > 1]
-    if len(values) == 1 and isinstance(values[0], Weight) and values[0].shape == op.shape:
+    if len(values) == 1 and isinstance(values[0], Weight) and values[0].shape == op.shape and _is_linear(op):
         return values[0]
     result = combine(op, op.tensors())
     return (result,) * len(op.shapes) if op.returns_several else result
+
+
+def _is_linear(op: Operation) -> bool:
+    """Whether scaling its only tensor, as masks do with filters, scales the result."""
+    return op.name in ("mul", "div", "neg", "clone", "to", "_to_copy", "type_as", "contiguous")
 
 
 def combine(op: Operation, tensors: Sequence[Tensor], shape: torch.Size | None = None) -> Tensor:
@@ -401,7 +406,7 @@ def _met(op: Operation, read: Tensor, made: Tensor, axes: tuple[int, int]) -> tu
         own = record.uses[layer] <= record.called[layer]
         return read, made, layer if own else op.caller
     if record.is_own(record.owners_of(weight)):
-        read, made = record.filter(weight.name, Filters(read, made, op.caller, axes))
+        read, made = record.filter(record.first_name(weight), Filters(read, made, op.caller, axes))
     else:
         for labels in (read, made):
             record.keep(labels, op.why("has no weight that could be cut"))

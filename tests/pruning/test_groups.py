@@ -200,3 +200,49 @@ def test_groups_of_a_foreign_network():
 def test_what_the_network_itself_tells_the_user_comes_through():
     with pytest.raises(UserError, match="multiple of 64"):
         find_groups(UnetGenerator(ngf=4, n_downs=6), [torch.zeros(1, 3, 48, 48)])
+
+
+def test_a_network_that_does_something_else_at_another_size_is_read_at_its_own():
+    def at_one_resolution(n, x):
+        h = n.a(x).relu()
+        return n.out(n.b(h) if h.shape[-1] > 64 else n.c(h))
+
+    network = Net(at_one_resolution, a=conv(3, 8), b=conv(8, 6), c=conv(8, 6), out=conv(6, 3))
+    assert find_groups(network, [torch.zeros(1, 3, 128, 128)]).names == ["a", "b"]
+    assert find_groups(network, [torch.zeros(1, 3, 64, 64)]).names == ["a", "c"]
+
+
+def only_in_training(otherwise):
+    return Net(
+        lambda n, x: n.out(otherwise(n, n.a(x)) if n.training else n.b(n.a(x))),
+        a=conv(3, 8),
+        b=conv(8, 6, 1),
+        out=conv(6, 3),
+    ).eval()
+
+
+def test_what_only_training_does_is_read_too():
+    network = only_in_training(lambda n, h: F.conv2d(h, n.b.weight))
+    groups = find_groups(network, zeros(network))
+    assert groups.names == ["b"]
+    assert groups.whole["a"] == "'b' has a weight that is used without it"
+
+
+def test_what_only_training_does_is_compared_too():
+    network = only_in_training(lambda n, h: n.b(h) / h.shape[1])
+    with pytest.raises(UserError, match="'a': the forward depends on how many there are"):
+        find_groups(network, zeros(network))
+
+
+def test_the_network_and_its_features_keep_their_graph():
+    network = Net(lambda n, x: n.out(n.keep(n.a(x))), a=conv(3, 8), out=conv(8, 3))
+    network.kept = []
+    network.keep = lambda h: network.kept.append(h) or h
+    network(torch.zeros(1, 3, 16, 16)).sum()
+    find_groups(network, zeros(network))
+    assert network.kept[0].grad_fn is not None
+
+
+def test_an_output_without_an_image_is_named():
+    with pytest.raises(UserError, match="Net returns a str in which there is no image"):
+        find_groups(Net(lambda n, x: "no image", a=conv(3, 8)), [torch.zeros(1, 3, 16, 16)])

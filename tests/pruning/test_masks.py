@@ -2,7 +2,8 @@ import copy
 
 import pytest
 import torch
-from small_networks import FITTING, Net, randomise, zeros
+import torch.nn.functional as F
+from small_networks import FITTING, Adapted, Equalised, Gated, Net, conv, randomise, zeros
 from torch import nn
 
 from lightning_gancompress.pruning import ChannelMasks, find_groups
@@ -105,3 +106,70 @@ def test_the_state_of_the_network_knows_no_masks():
     keys = list(network.state_dict())
     ChannelMasks(find_groups(network, zeros(network))).attach(network)
     assert list(network.state_dict()) == keys
+
+
+class Recursive(nn.Module):
+    """Calls itself, with a filter of its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, channels, 1, 1))
+
+    def forward(self, h: torch.Tensor, again: bool = True) -> torch.Tensor:
+        return F.conv2d(self(h, again=False) if again else h, self.weight).relu()
+
+
+@pytest.mark.parametrize(
+    ("module", "readers"),
+    [
+        (Adapted(8, 8), ["weight", "down.weight"]),
+        (Gated(8, 8, 1), ["weight"]),
+        (Equalised(8, 8), ["weight"]),
+        (Recursive(8), ["weight"]),
+    ],
+    ids=["adapted", "gated", "equalised", "recursive"],
+)
+def test_a_soft_mask_scales_every_filter_once(module, readers):
+    """Also where a module has a forward of its own, and uses what it reads for other things as well."""
+    network = randomise(Net(lambda n, x: n.out(n.m(n.a(x))), a=conv(3, 8), m=module, out=conv(8, 3)), 0)
+    groups = find_groups(network, zeros(network))
+    masks = ChannelMasks(groups)
+    masks.attach(network)
+    mask = torch.rand(groups.total, generator=torch.Generator().manual_seed(0))
+    masks.set(mask)
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    masked = network(x)
+    masks.detach()
+
+    scaled = copy.deepcopy(network)
+    whole = torch.cat([mask, torch.ones(1)])
+    with torch.no_grad():
+        read = whole[groups.layers["a"].outputs]
+        for name in readers:
+            scaled.m.get_parameter(name).mul_(read.view(1, -1, 1, 1))
+        if "m.down" in groups.layers:
+            scaled.m.up.weight.mul_(whole[groups.layers["m.up"].inputs].view(1, -1, 1, 1))
+        scaled.out.weight.mul_(whole[groups.layers["out"].inputs].view(1, -1, 1, 1))
+    torch.testing.assert_close(masked, scaled(x))
+
+
+def test_a_layer_may_be_called_by_keyword():
+    network = Net(lambda n, x: n.out(input=n.a(input=x)), a=conv(3, 8), out=conv(8, 3))
+    groups = find_groups(network, zeros(network))
+    masks = ChannelMasks(groups)
+    masks.attach(network)
+    masks.set(torch.zeros(8))
+    x = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(network(x), network.out.bias.view(1, -1, 1, 1).expand(1, 3, 16, 16))
+
+
+def test_filters_that_the_network_computes_stay_whole():
+    """Spectral norm around a function's filter leaves no tensor that a mask could be put on."""
+    judge = nn.utils.parametrizations.spectral_norm(Equalised(8, 8))
+    network = Net(lambda n, x: n.out(n.m(n.a(x)).relu()), a=conv(3, 8), m=judge, out=conv(8, 3))
+    groups = find_groups(network, zeros(network))
+    assert "'m.weight' is computed" in groups.whole["a"]
+    masks = ChannelMasks(groups)
+    masks.attach(network)
+    masks.set(torch.zeros(groups.total))
+    network(torch.rand(1, 3, 16, 16))

@@ -292,7 +292,7 @@ def test_a_network_may_draw_noise_of_its_own():
 
 def test_the_check_is_not_blind_to_weights_of_zero():
     """A branch that starts with scale 0 still counts: training will open it."""
-    network = KEPT["a layer whose gate would come too early"][0]()
+    network = KEPT["shuffle by views of any width"][0]()
     with torch.no_grad():
         network.b.weight.zero_()
         network.out.bias.fill_(1e4)
