@@ -9,6 +9,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDict
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_leaves
 
+from lightning_gancompress.errors import UserError
+
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
 
@@ -16,10 +18,19 @@ def copy_network(network: NetworkType) -> NetworkType:
     """Return a deep copy; tensors that a forward left with their graph, which can't be copied, lose it.
 
     These are the weights that hooks compute, and features that a network keeps as attributes.
+
+    Raises:
+        UserError: A module holds something that can't be copied.
     """
     attributes = tree_leaves([list(vars(module).values()) for module in network.modules()])
     left = [value for value in attributes if isinstance(value, Tensor) and not value.is_leaf]
-    return copy.deepcopy(network, {id(value): value.detach().clone() for value in left})
+    try:
+        return copy.deepcopy(network, {id(value): value.detach().clone() for value in left})
+    except Exception as error:  # whatever an attribute of the user's raises
+        raise UserError(
+            f"{type(network).__name__} can't be copied ({type(error).__name__}: {error}): one of its modules "
+            "holds something else than tensors and plain values; make it where it is used."
+        ) from error
 
 
 def bake_parametrizations(network: NetworkType) -> NetworkType:

@@ -1,4 +1,5 @@
 import copy
+import threading
 import warnings
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from lightning_gancompress import UserError
 from lightning_gancompress.networks import bake_parametrizations, copy_network
 
 
@@ -58,3 +60,10 @@ def test_baked_weights_are_plain_and_do_the_same(network):
     plain.load_state_dict(baked.state_dict())
     baked.load_state_dict(copy.deepcopy(plain.state_dict()))
     assert torch.equal(plain(image), baked(image))
+
+
+def test_what_can_not_be_copied_is_named():
+    network = nn.Conv2d(3, 3, 1)
+    network.lock = threading.Lock()
+    with pytest.raises(UserError, match=r"Conv2d can't be copied .*lock"):
+        copy_network(network)
