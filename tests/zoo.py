@@ -135,7 +135,8 @@ def disturbed(network: nn.Module) -> nn.Module:
     """Statistics unlike their defaults, and no parameter that is constant: zeros would hide what follows."""
     generator = torch.Generator().manual_seed(1)
     for parameter in network.parameters():
-        if parameter.is_floating_point() and (parameter == parameter.flatten()[:1].view(-1)).all():
+        constant = parameter.numel() and (parameter == parameter.flatten()[0]).all()
+        if parameter.is_floating_point() and constant:
             parameter.add_(torch.rand(parameter.shape, generator=generator).sub_(0.5).mul_(0.4))
     for name, buffer in network.named_buffers():
         if name.endswith("running_var"):

@@ -130,10 +130,11 @@ class Reading:
         """
         start, end = self._span(calls)
         here = [trace for trace in self.traces[start:end] if trace.place in places]
-        again = self._blamed.intersection(trace.place for trace in here)
-        if again:  # the same line, called for other layers
+        # the same line again, for other channels; but not one that calls layers, whoever they are
+        lines = {trace.place for trace in here if trace.layer not in self.record.layers}
+        if again := self._blamed & lines:
             here = [trace for trace in self.traces if trace.place in again]
-        self._blamed.update(trace.place for trace in here)
+        self._blamed |= lines
         written = self.record.layers.get(self.traces[end - 1].layer)
         suspects = [_read(here), _read(self.traces[start:end]), written.outputs if written else _read([])]
         for labels in (*suspects, _read(self.traces[:end]), torch.cat([x for _, _, x in self._sides()])):

@@ -557,7 +557,8 @@ def _none(shape: torch.Size) -> Tensor:
 _RULES: dict[str, Rule] = {
     r"\w*dropout|clone|to|_to_copy|copy|contiguous|lift_fresh_copy|relu6|hardtanh|rrelu": elementwise,
     r"leaky_relu|hardswish|log_sigmoid|absolute|negative|subtract|multiply|(floor_)?divide": elementwise,
-    r"polar|fill|zero|type_as|lerp|masked_fill|real|imag|complex|_?conj|resolve_conj": elementwise,
+    r"bernoulli|normal|uniform|exponential|polar": elementwise,
+    r"fill|zero|type_as|lerp|masked_fill|real|imag|complex|_?conj|resolve_conj": elementwise,
     r"\w+_like|new_\w+": new,
     r"conv\dd|conv_transpose\dd|_?convolution": convolution,
     r"linear": linear,
