@@ -127,7 +127,7 @@ class Check:
         return (~torch.cat(dropped)).float()
 
     def _compare(self, groups: ChannelGroups, mask: Tensor) -> Fault | None:
-        small, masks = slim(self._whole, groups, mask).train(self._whole.training), ChannelMasks(groups)
+        masks = ChannelMasks(groups)
         masked: list[_Sums] = []
         called: list[str] = []
         masks.attach(self._whole)
@@ -140,18 +140,19 @@ class Check:
         finally:
             masks.detach()
 
-        def compare(small: _Sums) -> None:
+        def compare(found: _Sums) -> None:
             known = masked[len(called)] if len(called) < len(masked) else None
             if known is not None and not known.scale.isfinite():
                 raise UserError(
                     f"{self._name} computes values that are not finite in {known.layer!r} for images in "
                     "[-1, 1]: scale its images inside its forward."
                 )
-            if known is None or known.layer != small.layer or not self._same(known, small):
-                raise _Disagree(f"{small.layer!r} gets something else")
-            called.append(small.layer)
+            if known is None or known.layer != found.layer or not self._same(known, found):
+                raise _Disagree(f"{found.layer!r} gets something else")
+            called.append(found.layer)
 
         try:
+            small = slim(self._whole, groups, mask).train(self._whole.training)
             with _listening(small, groups, None, compare):
                 outputs = self._run(small)
             for first, second in zip(expected, outputs, strict=True):
