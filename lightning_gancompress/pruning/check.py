@@ -128,6 +128,10 @@ class Check:
 
     def _compare(self, groups: ChannelGroups, mask: Tensor) -> Fault | None:
         masks = ChannelMasks(groups)
+        try:  # before the masked network runs, which may change its buffers
+            small = slim(self._whole, groups, mask).train(self._whole.training)
+        except Exception as error:  # a train() of the user's own
+            return _failed([], error)
         masked: list[_Sums] = []
         called: list[str] = []
         masks.attach(self._whole)
@@ -152,7 +156,6 @@ class Check:
             called.append(found.layer)
 
         try:
-            small = slim(self._whole, groups, mask).train(self._whole.training)
             with _listening(small, groups, None, compare):
                 outputs = self._run(small)
             for first, second in zip(expected, outputs, strict=True):
@@ -163,9 +166,7 @@ class Check:
         except _Disagree as error:
             return Fault(called, [], f"the forward depends on how many there are, or on their order: {error}")
         except Exception as error:  # whatever a forward raises on tensors of another shape
-            places = places_in(error)
-            where = f"{Path(places[-1]).name}: " if places else ""
-            return Fault(called, places, f"the forward fails without some ({where}{first_line(error)})")
+            return _failed(called, error)
         return None
 
     def _same(self, known: _Sums, small: _Sums) -> bool:
@@ -180,6 +181,13 @@ class Check:
         agree = difference <= _TOLERANCE[self._dtype]  # not so for NaN
         self.worst = max(self.worst, difference) if agree else self.worst
         return agree
+
+
+def _failed(called: list[str], error: Exception) -> Fault:
+    """The small network fails where the whole one did not."""
+    places = places_in(error)
+    where = f"{Path(places[-1]).name}: " if places else ""
+    return Fault(called, places, f"the forward fails without some ({where}{first_line(error)})")
 
 
 @dataclass(frozen=True)
