@@ -5,6 +5,9 @@ READY := .venv/.ready
 GANCOMPRESS := $(BIN)/gancompress
 ZOO := .zoo/.ready
 
+# These fork processes that train, which a process can't any more once its autograd has threads of its own.
+FORKING := tests/callbacks tests/data/test_resume_order.py tests/modules/test_ddp.py
+
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test zoo lint format clean
 
@@ -26,7 +29,8 @@ quickstart: $(READY) ## Train a small teacher, compress, evaluate and export it:
 	@echo "Look into runs/quickstart/: test/grid.png, test/table.md, generator.pth and generator.onnx."
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile $(FORKING)
+	$(BIN)/python -m pytest -n auto --dist loadfile tests $(FORKING:%=--ignore=%)
 
 $(ZOO): pyproject.toml tests/zoo_requirements.txt tests/zoo_alone.txt
 	$(PYTHON) -m venv .zoo
