@@ -246,3 +246,16 @@ def test_the_network_and_its_features_keep_their_graph():
 def test_an_output_without_an_image_is_named():
     with pytest.raises(UserError, match="Net returns a str in which there is no image"):
         find_groups(Net(lambda n, x: "no image", a=conv(3, 8)), [torch.zeros(1, 3, 16, 16)])
+
+
+@pytest.mark.slow
+def test_three_hundred_residuals_and_a_concatenation_with_the_first():
+    def run(n, x):
+        first = h = n.a(x)
+        for block in n.blocks:
+            h = h + block(h).relu()
+        return n.out(torch.cat([h, first], 1)).tanh()
+
+    blocks = nn.ModuleList(conv(4, 4) for _ in range(300))
+    network = Net(run, (1, 3, 8, 8), a=conv(3, 4), blocks=blocks, out=conv(8, 3))
+    assert by_name(find_groups(network, zeros(network))) == {"a": 4}
