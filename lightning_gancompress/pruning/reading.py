@@ -98,7 +98,7 @@ class Reading:
         places = list(named) if schema else [str(place) for place in range(len(args))]
         named |= dict(zip(places, args, strict=False)) | kwargs
         op = Operation(self.record, node, operation(node), named, shapes)
-        self.traces.append(Trace(self.record.name_of(op.caller), place_of(node), _labels_in(named)))
+        self.traces.append(Trace(op.caller, place_of(node), _labels_in(named)))
         known = all(isinstance(n, int) for x in _tensors(made) for n in x.shape)
         result = apply(op) if known else op.fixed("makes as many as the values say")
         if isinstance(result, (tuple, list)):
@@ -143,7 +143,10 @@ class Reading:
             if any(free):
                 self.record.keep(labels[torch.tensor(free)], reason)
                 return
-        raise UserError(f"The network can't be slimmed exactly, and nobody knows why: {reason}.")
+        raise UserError(
+            f"{type(self._network).__name__} can't be slimmed exactly with all of its channels kept: {reason}. Its "
+            "forward must compute the same for the same image each time."
+        )
 
     def _span(self, calls: list[str]) -> tuple[int, int]:
         """Operations after the calls, up to the next that a layer does."""
