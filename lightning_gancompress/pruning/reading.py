@@ -144,8 +144,8 @@ class Reading:
                 self.record.keep(labels[torch.tensor(free)], reason)
                 return
         raise UserError(
-            f"{type(self._network).__name__} can't be slimmed exactly with all of its channels kept: {reason}. Its "
-            "forward must compute the same for the same image each time."
+            f"{type(self._network).__name__} can't be slimmed exactly even with all channels kept: {reason}. "
+            "Its forward must compute the same for the same image each time."
         )
 
     def _span(self, calls: list[str]) -> tuple[int, int]:
