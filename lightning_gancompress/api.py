@@ -17,12 +17,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from lightning_gancompress.callbacks import CollaborativePruning, PruningPolicy
-from lightning_gancompress.cli import quieten
+from lightning_gancompress.cli.explain import explain
+from lightning_gancompress.cli.main import quieten
 from lightning_gancompress.data import DatasetDataModule, FolderDataModule
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.explain import explain
 from lightning_gancompress.modules import CompressionModule
-from lightning_gancompress.modules.cast import Missing
+from lightning_gancompress.modules.teacher_loader import Missing
 from lightning_gancompress.networks import blank_image
 from lightning_gancompress.tasks import Task
 from lightning_gancompress.trainer import Trainer
@@ -131,8 +131,8 @@ def compress(
         last = Path(folder, "checkpoints", "last.ckpt")
         datamodule = _data(data, module, size, batches)
         trainer.fit(module, datamodule, ckpt_path=last if resume and last.is_file() else None)
-    small = {role: module.student[role].cpu().eval() for role in module.task.wanted}
-    return nn.ModuleDict(small) if len(small) > 1 else small[module.task.wanted[0]]
+    small = {role: module.student[role].cpu().eval() for role in module.task.compressed}
+    return nn.ModuleDict(small) if len(small) > 1 else small[module.task.compressed[0]]
 
 
 def _files(generator: Any, discriminator: nn.Module | None) -> Any:
@@ -153,7 +153,7 @@ def _data(data: Any, module: CompressionModule, size: int, batches: dict[str, An
         return data
     if isinstance(data, (str, Path)):
         module.build()
-        channels = blank_image(module.teacher[module.task.wanted[0]], size).shape[1]
+        channels = blank_image(module.teacher[module.task.compressed[0]], size).shape[1]
         load_size = round(size * 286 / 256)  # upstream's room for the crop
         return FolderDataModule(
             str(data), load_size=load_size, crop_size=size, in_channels=channels, **batches

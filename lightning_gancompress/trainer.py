@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
 
-from lightning_gancompress import commands
 from lightning_gancompress.callbacks import (
     Evaluation,
     HtmlReport,
@@ -26,6 +25,7 @@ from lightning_gancompress.callbacks import (
     SmallModel,
 )
 from lightning_gancompress.callbacks.last_checkpoint import AtomicCheckpointIO
+from lightning_gancompress.cli import commands
 from lightning_gancompress.errors import UserError
 
 

@@ -11,7 +11,7 @@ import torch
 from lightning_gancompress import __version__, load_generator
 from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.cli import main
-from lightning_gancompress.config_files import configs_folder, find_config
+from lightning_gancompress.cli.configs import configs_folder, find_config
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.pruning import count_macs, count_params
 

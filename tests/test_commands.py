@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_gancompress import UserError
 from lightning_gancompress.checkpoints import save_small
-from lightning_gancompress.commands import export, profile, teachers_of
+from lightning_gancompress.cli.commands import export, profile, teachers_of
 from lightning_gancompress.modules import TeacherModule
 from lightning_gancompress.networks import NetworkSpec, PatchDiscriminator, ResnetGenerator
 from lightning_gancompress.pruning import count_macs

@@ -10,7 +10,7 @@ import torch
 from torchvision.models import vgg16
 
 from lightning_gancompress.cli import main
-from lightning_gancompress.config_files import configs_folder
+from lightning_gancompress.cli.configs import configs_folder
 from lightning_gancompress.data import SyntheticFacades, SyntheticUnpairedFacades
 
 NAMES = sorted(path.name for path in configs_folder().glob("*.yaml"))

@@ -3,8 +3,8 @@ import pickle
 
 import pytest
 
+from lightning_gancompress.cli.explain import condense, explain
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.explain import condense, explain
 
 
 def raised(*errors):

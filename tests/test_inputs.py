@@ -20,7 +20,7 @@ from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import FolderDataModule
 from lightning_gancompress.networks import ResnetGenerator
-from lightning_gancompress.report.page import read_role
+from lightning_gancompress.reporting.page.page import read_role
 
 
 class LastFirst(nn.Module):

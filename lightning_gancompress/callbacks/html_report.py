@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_gancompress.modules import CompressionModule
-from lightning_gancompress.report import write_page
+from lightning_gancompress.reporting.page import write_page
 
 
 class HtmlReport(Callback):
@@ -37,7 +37,7 @@ class HtmlReport(Callback):
             for role, network in getattr(pl_module, part).items()
         }
         try:
-            preprocessing = pl_module.preprocessing(pl_module.task.wanted[0])
+            preprocessing = pl_module.preprocessing(pl_module.task.compressed[0])
             page = write_page(trainer.default_root_dir, networks, pl_module.phase, preprocessing)
         except Exception as error:  # a run is worth more than its page
             rank_zero_warn(f"The report could not be drawn ({type(error).__name__}: {error}).")

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_gancompress.callbacks.images import png, to_picture
+from lightning_gancompress.callbacks.image_grid import png, to_picture
 from lightning_gancompress.data.layout import EXTENSIONS
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import write_files

@@ -28,7 +28,7 @@ class SmallModel(Callback):
             return
         if not trainer.is_global_zero:
             return
-        for role in pl_module.task.wanted:
+        for role in pl_module.task.compressed:
             path = Path(trainer.default_root_dir) / f"generator{suffix(role)}.pth"
             network, spec = pl_module.student[role], pl_module.specs[f"student.{role}"]
             preprocessing = pl_module.task.preprocessing(role, pl_module.preprocessing(role))

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.modules.image_pool import ImagePools
-from lightning_gancompress.modules.inputs import Inputs
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Images, Pix2Pix, Task
+from lightning_gancompress.training.image_pool import ImagePools
+from lightning_gancompress.training.inputs import Inputs
 
 CHECKPOINT_KEY = "gancompress"
 POOLS_KEY = "image_pools"
@@ -167,8 +167,8 @@ class GANModule(LightningModule):
             "kind": "teacher" if self.phase == "teacher" else "compression",
             "phase": self.phase,
             "networks": {prefix: spec.to_dict() for prefix, spec in self.specs.items()},
-            "preprocessing": self.preprocessing(self.task.wanted[0]),
-            "wanted": list(self.task.wanted),
+            "preprocessing": self.preprocessing(self.task.compressed[0]),
+            "wanted": list(self.task.compressed),
         }
         if self.pools.images:
             # of all ranks, (world, n, C, H, W): each goes on with its own
@@ -208,7 +208,7 @@ class GANModule(LightningModule):
         """Images of one batch per wanted generator's role, in column order: source, target, generators'."""
         columns = {}
         for role, view in self.task.views(batch).items():
-            if role in self.task.wanted:
+            if role in self.task.compressed:
                 columns[role] = {name: view[name] for name in ("source", "target") if name in view}
                 columns[role] |= {name: net(view["source"]) for name, net in self.generators(role).items()}
         return columns
@@ -233,12 +233,12 @@ class GANModule(LightningModule):
         Raises:
             UserError: Two are wanted.
         """
-        if len(self.task.wanted) > 1:
+        if len(self.task.compressed) > 1:
             raise UserError(
                 "model.task.direction: both leaves open which generator should translate; choose AtoB "
                 "or BtoA."
             )
-        *_, generator = self.generators(self.task.wanted[0]).values()
+        *_, generator = self.generators(self.task.compressed[0]).values()
         image: Tensor = generator(source)
         return image
 

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.modules.base import CHECKPOINT_KEY, GANModule
-from lightning_gancompress.modules.cast import Cast, Made, Missing, Partner
-from lightning_gancompress.modules.distillation import Distillation
-from lightning_gancompress.modules.gan_step import gan_step, linear_decay
+from lightning_gancompress.modules.check_networks import check_networks, check_training
 from lightning_gancompress.modules.teacher import by_kind
-from lightning_gancompress.modules.trial import try_networks, try_training
+from lightning_gancompress.modules.teacher_loader import Made, Missing, Partner, TeacherLoader
 from lightning_gancompress.networks import (
     BatchNorm,
     NetworkSpec,
@@ -28,8 +27,9 @@ from lightning_gancompress.networks import (
     copy_network,
     renew,
 )
-from lightning_gancompress.pruning import Bundle, Convention, Side, count_macs
+from lightning_gancompress.pruning import Convention, NetworkGroup, PrunedSide, count_macs
 from lightning_gancompress.tasks import Images, Losses, Task
+from lightning_gancompress.training.gan_update import gan_update, linear_decay
 
 
 class Sides(nn.ModuleDict):
@@ -37,8 +37,8 @@ class Sides(nn.ModuleDict):
 
     if TYPE_CHECKING:
 
-        def __getitem__(self, key: str) -> Side: ...
-        def items(self) -> ItemsView[str, Side]: ...  # noqa: D102
+        def __getitem__(self, key: str) -> PrunedSide: ...
+        def items(self) -> ItemsView[str, PrunedSide]: ...  # noqa: D102
 
 
 class Policy(Protocol):
@@ -125,9 +125,9 @@ class CompressionModule(GANModule):
         self.remember_arguments()
         given = {"generator": generator, "discriminator": discriminator}
         made = {kind: (net, self.describe(kind, net)) for kind, net in given.items() if net is not None}
-        first = self.task.wanted[0]
+        first = self.task.compressed[0]
         roles = {"generator": first, "discriminator": self.task.discriminator_of(first)}
-        self.cast = Cast(
+        self.cast = TeacherLoader(
             self.task,
             teacher,
             {kind: network for kind, network in made.items() if self.hparams.get(kind)},
@@ -177,11 +177,11 @@ class CompressionModule(GANModule):
         self.student[role] = copy_network(network)
         self.specs[f"teacher.{role}"] = self.specs[f"student.{role}"] = spec
 
-    def bundle(self, side: str) -> Bundle:
+    def bundle(self, side: str) -> NetworkGroup:
         """The student's networks that are compressed together."""
-        wanted = self.task.wanted
+        wanted = self.task.compressed
         roles = wanted if side == "generator" else [self.task.discriminator_of(role) for role in wanted]
-        return Bundle({role: self.student[role] for role in roles if role in self.teacher})
+        return NetworkGroup({role: self.student[role] for role in roles if role in self.teacher})
 
     def _mask_student(self, budgets: Mapping[str, float | str]) -> None:
         """Put the student under masks, as far as `budgets` name its sides."""
@@ -189,7 +189,7 @@ class CompressionModule(GANModule):
         for name, budget in budgets.items():
             bundle = self.bundle(name)
             if len(bundle):
-                self.sides[name] = Side(
+                self.sides[name] = PrunedSide(
                     name,
                     bundle,
                     self._samples(bundle),
@@ -214,9 +214,9 @@ class CompressionModule(GANModule):
                 raise UserError(f"model.ignored_layers: {roles} have no layer named {pattern!r}.")
         return {"generator": generators.qualified(self.ignored_layers), "discriminator": own}
 
-    def _samples(self, bundle: Bundle) -> list[Tensor]:
+    def _samples(self, bundle: NetworkGroup) -> list[Tensor]:
         """Blank inputs like those of the data: MACs are counted for them."""
-        judged = {self.task.discriminator_of(role): role for role in self.task.wanted}
+        judged = {self.task.discriminator_of(role): role for role in self.task.compressed}
         return [
             self.inputs.judged(judged[role], self.teacher[judged[role]])
             if role in judged
@@ -226,7 +226,7 @@ class CompressionModule(GANModule):
 
     def _sources(self) -> Images:
         """What each wanted generator reads, blank."""
-        return {role: self.inputs.source(role, self.teacher[role]) for role in self.task.wanted}
+        return {role: self.inputs.source(role, self.teacher[role]) for role in self.task.compressed}
 
     def _ask_data(self) -> None:
         """Prefer what the data says of its images to what a checkpoint recorded."""
@@ -296,7 +296,7 @@ class CompressionModule(GANModule):
         batch = datamodule.first_batch() if hasattr(datamodule, "first_batch") else None
         if batch is not None:
             self.inputs.see(batch)
-            try_networks(self.task, self.teacher, batch)
+            check_networks(self.task, self.teacher, batch)
         missing = self._make_missing()  # what can't be made is refused now
         for role, made in missing.items():
             fate = "trained afresh in the fine-tuning" if made else "left out, with the losses that need it"
@@ -321,7 +321,7 @@ class CompressionModule(GANModule):
         data, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
         name = min(names, key=lambda name: getattr(data, name, 2))
         devices = self.trainer.world_size if getattr(strategy, "_layer_sync", None) else 1  # of a batch norm
-        try_training(self.task, nn.ModuleDict(trained), batch, name, getattr(data, name, 2) * devices)
+        check_training(self.task, nn.ModuleDict(trained), batch, name, getattr(data, name, 2) * devices)
 
     def on_fit_start(self) -> None:
         """Put every network into the mode of its phase."""
@@ -359,14 +359,14 @@ class CompressionModule(GANModule):
     def _finetune_step(self, batch: dict[str, Any]) -> None:
         distillation = self.distillation
         if distillation is None:
-            return gan_step(self, self.task, self.student, batch)
+            return gan_update(self, self.task, self.student, batch)
 
         def extra(images: Images) -> Losses:
             losses: Losses = distillation(self.task, self.teacher, batch, images)
             return losses
 
         with distillation.watching(self.teacher, self.student):
-            gan_step(self, self.task, self.student, batch, extra, distillation.task)
+            gan_update(self, self.task, self.student, batch, extra, distillation.task)
         return None
 
     def on_train_epoch_end(self) -> None:
@@ -401,7 +401,7 @@ class CompressionModule(GANModule):
         spec = self.specs[f"teacher.{role}"]
         self.specs[f"student.{role}"] = dataclasses.replace(spec, widths=channel_widths(small))
 
-    def _report(self, side: Side, small: Bundle) -> None:
+    def _report(self, side: PrunedSide, small: NetworkGroup) -> None:
         """Count the small networks themselves, independently of the masks, and hold them to the budget."""
         macs = count_macs(small, self._samples(small), self.convention)
         if macs > side.budget:
@@ -418,7 +418,7 @@ class CompressionModule(GANModule):
 
     def _frozen(self) -> list[str]:
         """Generators of the student that stay as they are."""
-        others = [role for role in self.task.generators if role not in self.task.wanted]
+        others = [role for role in self.task.generators if role not in self.task.compressed]
         return [role for role in others if role in self.student and self.cast.partner == "frozen"]
 
     def enter_finetune(self) -> None:
@@ -483,7 +483,7 @@ class CompressionModule(GANModule):
 
     def _require_same_cast(self, header: Mapping[str, Any], path: Path) -> None:
         """One of two directions can be looked at alone; a run goes on as it began."""
-        found, wanted = header.get("wanted", ["generator"]), list(self.task.wanted)
+        found, wanted = header.get("wanted", ["generator"]), list(self.task.compressed)
         fitting = self._fitting
         if found != wanted and (fitting or set(wanted) - set(found)):
             raise UserError(

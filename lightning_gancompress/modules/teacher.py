@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from lightning_gancompress.modules.base import GANModule
-from lightning_gancompress.modules.gan_step import gan_step, linear_decay
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.tasks import Task
+from lightning_gancompress.training.gan_update import gan_update, linear_decay
 
 
 class TeacherModule(GANModule):
@@ -72,7 +72,7 @@ class TeacherModule(GANModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """One step of all discriminators and one of all generators, on the same images."""
-        gan_step(self, self.task, self.networks, batch)
+        gan_update(self, self.task, self.networks, batch)
         self.average_statistics()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

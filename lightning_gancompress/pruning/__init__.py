@@ -13,17 +13,17 @@ from lightning_gancompress.pruning.cost import (
 )
 from lightning_gancompress.pruning.groups import find_groups, read_groups, slim_by_mask
 from lightning_gancompress.pruning.masks import ChannelMasks
-from lightning_gancompress.pruning.side import Bundle, Side
+from lightning_gancompress.pruning.pruned_side import NetworkGroup, PrunedSide
 from lightning_gancompress.pruning.slim import slim
 
 __all__ = [
-    "Bundle",
     "ChannelGroups",
     "ChannelMasks",
     "Convention",
     "LayerCost",
     "MaskedCost",
-    "Side",
+    "NetworkGroup",
+    "PrunedSide",
     "budget_penalty",
     "check_groups",
     "count_macs",

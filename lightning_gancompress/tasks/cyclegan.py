@@ -42,7 +42,7 @@ class CycleGAN(Task):
         lambda_identity: float = 0.5,
         pool_size: int = 50,
     ) -> None:
-        self.wanted = self.generators if direction == "both" else (f"generator_{direction}",)
+        self.compressed = self.generators if direction == "both" else (f"generator_{direction}",)
         self.gan_mode = gan_mode
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
         self.pool_size = pool_size
@@ -92,19 +92,19 @@ class CycleGAN(Task):
             found |= {"in_channels": data["out_channels"], "out_channels": data["in_channels"]}
         return found
 
-    def judge(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
+    def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
         """Patch logits on the images alone."""
         judges = {self.discriminator_of(role): image for role, image in images.items()}
         return {role: networks[role](image) for role, image in judges.items() if role in networks}
 
-    def judged_channels(self, source: int, image: int) -> int:
+    def discriminated_channels(self, source: int, image: int) -> int:
         """Only those of the image."""
         return image
 
     def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Sum over the discriminators of half the losses on real and on generated images."""
-        real = self.judge(networks, batch, {role: self.targets(batch)[role] for role in images})
-        fake = self.judge(networks, batch, images)
+        real = self.discriminate(networks, batch, {role: self.targets(batch)[role] for role in images})
+        fake = self.discriminate(networks, batch, images)
         logs = {}
         for role in real:
             logs[f"{role}_real"] = gan_loss(real[role], True, self.gan_mode)
@@ -114,7 +114,7 @@ class CycleGAN(Task):
     def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Adversarial, cycle and identity losses, as far as the networks for them are here."""
         moving = {role: image for role, image in images.items() if image.requires_grad}  # not a frozen one's
-        judged = self.judge(networks, batch, moving)
+        judged = self.discriminate(networks, batch, moving)
         logs = {
             f"{role}_gan": fool_loss(judged[self.discriminator_of(role)], self.gan_mode)
             for role in moving

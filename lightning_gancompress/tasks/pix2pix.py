@@ -18,7 +18,7 @@ class Pix2Pix(Task):
         lambda_l1: Weight of the L1 distance to the target (upstream: 100).
     """
 
-    generators = wanted = ("generator",)
+    generators = compressed = ("generator",)
     discriminators = ("discriminator",)
 
     def __init__(self, gan_mode: GanMode = "vanilla", lambda_l1: float = 100.0) -> None:
@@ -46,21 +46,21 @@ class Pix2Pix(Task):
         """The position of the pair."""
         return {role: batch.get("index") for role in self.targets(batch)}
 
-    def judge(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
+    def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
         """Patch logits on source and image side by side."""
         if "discriminator" not in networks:
             return {}
         pair = torch.cat([batch["source"], images["generator"]], dim=1)
         return {"discriminator": networks["discriminator"](pair)}
 
-    def judged_channels(self, source: int, image: int) -> int:
+    def discriminated_channels(self, source: int, image: int) -> int:
         """Those of both."""
         return source + image
 
     def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Mean of the losses on real and on generated pairs (upstream's factor 0.5)."""
-        real = self.judge(networks, batch, self._required_targets(batch))["discriminator"]
-        fake = self.judge(networks, batch, images)["discriminator"]
+        real = self.discriminate(networks, batch, self._required_targets(batch))["discriminator"]
+        fake = self.discriminate(networks, batch, images)["discriminator"]
         on_real, on_fake = gan_loss(real, True, self.gan_mode), gan_loss(fake, False, self.gan_mode)
         loss = 0.5 * (on_real + on_fake)
         return loss, {"discriminator_real": on_real, "discriminator_fake": on_fake}
@@ -69,7 +69,7 @@ class Pix2Pix(Task):
         """Adversarial loss plus the weighted L1 distance to the target."""
         l1 = self.reconstruction(images, self._required_targets(batch))
         loss, logs = self.lambda_l1 * l1, {"generator_l1": l1}
-        for logits in self.judge(networks, batch, images).values():
+        for logits in self.discriminate(networks, batch, images).values():
             logs["generator_gan"] = fool_loss(logits, self.gan_mode)
             loss = logs["generator_gan"] + loss
         return loss, logs

@@ -24,14 +24,14 @@ class Task(ABC):
     Attributes:
         generators: Roles of all generators.
         discriminators: Roles of all discriminators; each judges the generator of the same place.
-        wanted: The generators that are compressed, measured and saved.
+        compressed: The generators that are compressed, measured and saved.
         generator_first: Whether the generators step before the discriminators.
         pool_size: Earlier images that a discriminator may be shown instead of the newest; 0 for none.
     """
 
     generators: tuple[str, ...]
     discriminators: tuple[str, ...]
-    wanted: tuple[str, ...]
+    compressed: tuple[str, ...]
     generator_first = False
     pool_size = 0
 
@@ -52,11 +52,11 @@ class Task(ABC):
         """Positions `(B,)` of the `targets` in their split, None where the data doesn't say."""
 
     @abstractmethod
-    def judge(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
+    def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
         """Patch logits per discriminator that is here and whose generator's images are."""
 
     @abstractmethod
-    def judged_channels(self, source: int, image: int) -> int:
+    def discriminated_channels(self, source: int, image: int) -> int:
         """Channels that a discriminator reads, given those of a generator's source and image."""
 
     @abstractmethod

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gancompress.agents import PruningAgent, binarize, gumbel, relax
+from lightning_gancompress.search.agents import PruningAgent, binarize, gumbel, relax
 
 SIZES, PEER_SIZES = [8, 16, 4], [3, 5]
 

@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
 
 from lightning_gancompress import UserError
-from lightning_gancompress.callbacks.evaluation import Evaluation, first_of_each
-from lightning_gancompress.callbacks.measure import Measure
 from lightning_gancompress.density import Encoder, density_coverage, precision_recall
+from lightning_gancompress.evaluation.evaluation import Evaluation, first_of_each
+from lightning_gancompress.evaluation.measure import Measure
 from lightning_gancompress.metrics import distances, l1, psnr, ssim, to_uint8
 from lightning_gancompress.metrics import fid as fid_module
 

@@ -3,7 +3,7 @@ from PIL import Image
 from tiny_module import Pairs, TinyModule, make_trainer
 from torch.utils.data import DataLoader
 
-from lightning_gancompress.callbacks.images import GAP, HEADER, ImageGrid, draw_grid, to_picture
+from lightning_gancompress.callbacks.image_grid import GAP, HEADER, ImageGrid, draw_grid, to_picture
 from lightning_gancompress.metrics import to_uint8
 
 

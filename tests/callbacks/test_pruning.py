@@ -20,13 +20,13 @@ from lightning_gancompress.callbacks import (
     RandomChannels,
     UniformWidth,
 )
-from lightning_gancompress.callbacks.pruning import magnitudes
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import SyntheticFacades
 from lightning_gancompress.density import CriticEncoder
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
-from lightning_gancompress.modules.image_cache import ImageCache
+from lightning_gancompress.search.image_cache import ImageCache
+from lightning_gancompress.search.policy import magnitudes
 from lightning_gancompress.trainer import Trainer
 
 

@@ -73,8 +73,8 @@ def make_trainer(folder, *callbacks, **arguments):
 
 
 def main(folder):
-    from lightning_gancompress.callbacks.evaluation import Evaluation
-    from lightning_gancompress.callbacks.images import ImageGrid
+    from lightning_gancompress.callbacks.image_grid import ImageGrid
+    from lightning_gancompress.evaluation.evaluation import Evaluation
 
     torch.set_num_threads(1)
     callbacks = [Evaluation(latency=False), ImageGrid(n_images=2)]

@@ -6,7 +6,7 @@ import torch
 from lightning_gancompress import UserError, load_generator
 from lightning_gancompress.checkpoints import load_network, load_networks
 from lightning_gancompress.networks import NetworkSpec, channel_widths, set_channel_widths
-from lightning_gancompress.pruning import Bundle, ChannelMasks, find_groups
+from lightning_gancompress.pruning import ChannelMasks, NetworkGroup, find_groups
 
 GENERATOR = NetworkSpec(
     "lightning_gancompress.networks.UnetGenerator",
@@ -139,7 +139,7 @@ def cyclegan(phase="search", **header):
 def test_a_search_of_both_directions_shares_one_mask(file):
     ignored = ["generator_BtoA.model.4"]
     content, networks = cyclegan(sides={"generator": DIRECTIONS}, ignored_layers={"generator": ignored})
-    bundle = Bundle({role: networks[f"student.{role}"] for role in DIRECTIONS})
+    bundle = NetworkGroup({role: networks[f"student.{role}"] for role in DIRECTIONS})
     groups = find_groups(bundle, [SOURCE[:1]] * 2, ignored)
     mask = (torch.rand(groups.total) > 0.4).float()
     for part in groups.split(mask):

@@ -181,7 +181,8 @@ def test_runs_share_the_cores_of_the_process(
 ) -> None:
     found: list[int] = []
     monkeypatch.setattr(
-        "lightning_gancompress.commands.execute", lambda runs, jobs, threads, _: found.append(threads) or []
+        "lightning_gancompress.cli.commands.execute",
+        lambda runs, jobs, threads, _: found.append(threads) or [],
     )
     before = torch.get_num_threads()
     try:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from lightning_gancompress import UserError
-from lightning_gancompress.comparison import found_runs, plan, write_comparison
-from lightning_gancompress.comparison.plot import _over_seeds
-from lightning_gancompress.comparison.results import Place
-from lightning_gancompress.comparison.statistics import Sample, pooled_std, student_t, welch, winner
+from lightning_gancompress.reporting.comparison import found_runs, plan, write_comparison
+from lightning_gancompress.reporting.comparison.plot import _over_seeds
+from lightning_gancompress.reporting.comparison.results import Place
+from lightning_gancompress.reporting.comparison.statistics import Sample, pooled_std, student_t, welch, winner
 
 CLOSE, FAR = [1.0, 1.1, 1.2], [2.0, 2.1, 2.2]
 

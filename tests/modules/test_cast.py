@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from lightning_gancompress.modules.cast import Cast
-from lightning_gancompress.modules.inputs import Inputs
+from lightning_gancompress.modules.teacher_loader import TeacherLoader
 from lightning_gancompress.networks import (
     MobileResnetGenerator,
     NetworkSpec,
@@ -14,6 +13,7 @@ from lightning_gancompress.networks import (
     UnetGenerator,
 )
 from lightning_gancompress.tasks import CycleGAN, Pix2Pix
+from lightning_gancompress.training.inputs import Inputs
 
 
 def recipe(network):
@@ -21,7 +21,7 @@ def recipe(network):
 
 
 def make(task, here, size=64, classes=None, partner="trained", missing="train"):
-    cast = Cast(task, None, classes or {}, {}, "running", partner, missing)
+    cast = TeacherLoader(task, None, classes or {}, {}, "running", partner, missing)
     return cast.make_missing(
         {role: recipe(network) for role, network in here.items()}, Inputs(task, {"crop_size": size})
     )
@@ -98,6 +98,6 @@ def test_the_file_of_a_given_class_may_be_another_projects(tmp_path, ending, oth
     torch.save(content, tmp_path / f"theirs.{ending}")
     given = {"generator": recipe(ResnetGenerator(ngf=2, n_blocks=1, norm="instance_affine"))}
     files = str(tmp_path / f"theirs.{ending}")
-    cast = Cast(Pix2Pix(), files, given, {}, "running", "trained", "leave_out")
+    cast = TeacherLoader(Pix2Pix(), files, given, {}, "running", "trained", "leave_out")
     image = torch.rand(1, 3, 8, 8)
     assert torch.equal(cast.load()["generator"][0](image), trained(image))

@@ -15,7 +15,7 @@ from torchvision.models import vgg16
 from lightning_gancompress import load_generator
 from lightning_gancompress.cli import main
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.modules.distillation import (
+from lightning_gancompress.finetune.distillation import (
     Distillation,
     called_convolutions,
     gram,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_gancompress.modules.image_pool import ImagePools
+from lightning_gancompress.training.image_pool import ImagePools
 
 
 def numbered(*values: float) -> Tensor:

@@ -19,8 +19,8 @@ from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.data import SyntheticFacades
 from lightning_gancompress.density import Encoder
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.modules import CompressionModule, GANModule, TeacherModule
-from lightning_gancompress.modules.distillation import Distillation
 from lightning_gancompress.networks import PatchDiscriminator, UnetGenerator, channel_widths
 from lightning_gancompress.trainer import Trainer
 

@@ -7,7 +7,7 @@ from torch import nn
 from lightning_gancompress import UserError, compress
 from lightning_gancompress.callbacks import UniformWidth
 from lightning_gancompress.data import DatasetDataModule
-from lightning_gancompress.modules.trial import try_networks, try_training
+from lightning_gancompress.modules.check_networks import check_networks, check_training
 from lightning_gancompress.networks import PatchDiscriminator, ResnetGenerator
 from lightning_gancompress.tasks import CycleGAN, Pix2Pix
 
@@ -171,7 +171,7 @@ def test_others_train_on_single_images(tmp_path):
 
 def test_norms_that_need_several_devices_are_passed_over():
     network = nn.ModuleDict({"generator": pooled(nn.SyncBatchNorm)})
-    try_training(Pix2Pix(), network, {"source": images(1)}, "batch_size", 1)
+    check_training(Pix2Pix(), network, {"source": images(1)}, "batch_size", 1)
     assert network["generator"].between[2].training
 
 
@@ -179,8 +179,8 @@ def test_the_other_generator_of_a_cyclegan_is_tried():
     networks = nn.ModuleDict({f"generator_{d}": ResnetGenerator(ngf=2, n_blocks=1) for d in ("AtoB", "BtoA")})
     batch = {"A": images(1), "B": images(1)} | {f"{n}_{d}": [0] for n in ("index", "path") for d in "AB"}
     task = CycleGAN("AtoB")
-    try_training(task, networks, batch, "batch_size", 1)
+    check_training(task, networks, batch, "batch_size", 1)
     networks["generator_BtoA"] = Deep()
-    try_networks(task, networks, batch)
+    check_networks(task, networks, batch)
     with pytest.raises(UserError, match="Deep returns a tuple in training mode"):
-        try_training(task, networks, batch, "batch_size", 1)
+        check_training(task, networks, batch, "batch_size", 1)

@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_gancompress.report.charts import line_chart, nice_ticks, spread, thin
+from lightning_gancompress.reporting.page.charts import line_chart, nice_ticks, spread, thin
 
 
 def test_ticks_are_round_and_span_the_range():

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from lightning_gancompress.report.curves import border, merge, read_curves
+from lightning_gancompress.reporting.page.curves import border, merge, read_curves
 
 
 def write(folder: Path, version: int, text: str) -> None:

@@ -10,10 +10,10 @@ import pytest
 import tiny
 from PIL import Image
 
-from lightning_gancompress.callbacks.images import draw_grid
+from lightning_gancompress.callbacks.image_grid import draw_grid
 from lightning_gancompress.cli import main
-from lightning_gancompress.report.pictures import cut_grid
-from lightning_gancompress.report.quality import quality_table
+from lightning_gancompress.reporting.page.pictures import cut_grid
+from lightning_gancompress.reporting.page.quality import quality_table
 
 VOID = {"meta", "img", "path", "circle"}
 

@@ -50,7 +50,7 @@ def test_images_and_what_belongs_to_them(networks):
         AB: [0.5, 2.5],
         BA: [0.5, -0.5],
     }
-    logits = task.judge(networks, BATCH, images)
+    logits = task.discriminate(networks, BATCH, images)
     assert logits[D_AB].flatten().tolist() == [-0.5, 1.5]
     assert logits[D_BA].flatten().tolist() == [-1.0, 1.0]
     assert task.targets(BATCH) == {AB: BATCH["B"], BA: BATCH["A"]}
@@ -159,9 +159,9 @@ def test_domains_of_different_channels_need_no_identity():
 
 
 def test_directions():
-    assert CycleGAN("AtoB").wanted == (AB,)
-    assert CycleGAN("BtoA").wanted == (BA,)
-    assert CycleGAN().wanted == (AB, BA)
+    assert CycleGAN("AtoB").compressed == (AB,)
+    assert CycleGAN("BtoA").compressed == (BA,)
+    assert CycleGAN().compressed == (AB, BA)
     assert [CycleGAN().discriminator_of(role) for role in (AB, BA)] == [D_AB, D_BA]
     assert [suffix(role) for role in (AB, BA, "generator")] == ["_AtoB", "_BtoA", ""]
 
@@ -171,4 +171,4 @@ def test_upstreams_settings_are_the_defaults():
     weights = (task.gan_mode, task.lambda_cycle, task.lambda_identity, task.pool_size)
     assert weights == ("lsgan", 10.0, 0.5, 50)
     assert task.generator_first
-    assert task.judged_channels(1, 3) == 3
+    assert task.discriminated_channels(1, 3) == 3

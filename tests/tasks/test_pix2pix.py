@@ -40,8 +40,11 @@ def test_images_targets_and_logits(networks):
     images = task.generate(networks, BATCH)
     assert images["generator"].flatten().tolist() == [0.5, 1.5]
     assert task.targets(BATCH)["generator"] is BATCH["target"]
-    assert task.judge(networks, BATCH, images)["discriminator"].flatten().tolist() == [-0.5, -3.0]
-    assert task.judge(networks, BATCH, task.targets(BATCH))["discriminator"].flatten().tolist() == [-2.0, 4.5]
+    assert task.discriminate(networks, BATCH, images)["discriminator"].flatten().tolist() == [-0.5, -3.0]
+    assert task.discriminate(networks, BATCH, task.targets(BATCH))["discriminator"].flatten().tolist() == [
+        -2.0,
+        4.5,
+    ]
 
 
 @pytest.mark.parametrize(

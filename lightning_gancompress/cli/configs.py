@@ -1,0 +1,108 @@
+"""Configurations: those that ship, and those that checkpoints carry."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+
+from lightning_gancompress.callbacks.run_config import KEY
+from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.errors import UserError
+
+RUNS = ("fit", "validate", "test", "predict")
+
+
+class ConfigFile(ActionConfigFile):
+    """`--config`, which finds the shipped files too."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Read one configuration."""
+        if str(values).startswith("{"):  # the settings from a checkpoint
+            self.apply_config(parser, cfg, self.dest, values)
+            return
+        path = find_config(values)
+        try:
+            self.apply_config(parser, cfg, self.dest, str(path))
+        except (UserError, UnicodeError) as error:
+            raise UserError(f"{path}: {error}") from error
+
+
+def configs_folder() -> Path:
+    """Where the shipped configurations lie: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def shipped() -> str:
+    """Names of the shipped configurations."""
+    folder = configs_folder()
+    names = sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*.yaml") if path.name != "defaults.yaml"
+    )
+    return ", ".join(names)
+
+
+def find_config(name: str | Path) -> Path:
+    """Path of a configuration: as it is, else among the shipped ones.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    for path in (Path(name), configs_folder() / name):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"There is no configuration {name}, neither here nor among the shipped ones: {shipped()}."
+    )
+
+
+def recorded_config(args: list[str]) -> dict[str, Any]:
+    """Settings recorded in the checkpoint that `args` name for a run, or nothing.
+
+    Left out is what belongs to the machine (accelerator, devices, nodes and strategy) and where that run was
+    told to stop: from its checkpoint it goes on.
+
+    Raises:
+        UserError: The file is missing or unreadable.
+    """
+    path = given_checkpoint(args)
+    if path == "best":
+        raise UserError("`--ckpt_path best` means the run in progress: here, name the file.")
+    if path is None or path in ("null", "last", "hpc") or path.startswith("registry") or "://" in path:
+        return {}
+    checkpoint = read_torch(Path(path))
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(
+            f"{path} is no training checkpoint: `export` and `profile` read it, the other commands don't."
+        )
+    recorded = {
+        key: checkpoint.get(KEY, {}).get(key) for key in ("seed_everything", "trainer", "model", "data")
+    }
+    recorded = {key: value for key, value in recorded.items() if value is not None}
+    for own in ("accelerator", "devices", "num_nodes", "strategy", "max_epochs", "max_steps", "max_time"):
+        recorded.get("trainer", {}).pop(own, None)
+    return recorded
+
+
+def given_checkpoint(args: list[str]) -> str | None:
+    """What `--ckpt_path` names, where a run is asked for."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    reader.add_argument("--ckpt_path")
+    try:
+        path: str | None = reader.parse_known_args(args)[0].ckpt_path
+    except argparse.ArgumentError:
+        return None  # the real parser will say it
+    return path if any(command in args for command in RUNS) else None
+
+
+def with_config(args: list[str], recorded: dict[str, Any]) -> list[str]:
+    """`args` with recorded settings as the first configuration, which everything else overrides."""
+    if not recorded:
+        return args
+    at = next(n for n, arg in enumerate(args) if arg in RUNS) + 1
+    return [*args[:at], "--config", json.dumps(recorded), *args[at:]]

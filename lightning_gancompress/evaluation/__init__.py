@@ -1,0 +1,1 @@
+"""Measuring generators at validation and test."""

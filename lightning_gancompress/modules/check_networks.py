@@ -1,0 +1,179 @@
+"""The trial: networks that can't do what the task asks of them are refused before the search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.networks import dry_run, require_image_alone
+from lightning_gancompress.tasks import Images, Task
+
+
+def check_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -> None:
+    """Let the wanted generators translate a batch in eval mode, and the discriminators judge what they make.
+
+    Here and in training, on shapes alone where that can be; the networks stay as they are.
+
+    Args:
+        task: Says who reads what.
+        networks: By role.
+        batch: The first of the data.
+
+    Raises:
+        UserError: A network can't read what it is given, or makes something else than the task needs.
+    """
+    for role, view in task.views(batch).items():
+        if role in task.compressed:
+            image = _translate(networks[role], view["source"])
+            _require_target_shape(networks[role], image, view.get("target"))
+            _judge(task, networks, batch, {role: image})
+
+
+def check_training(
+    task: Task, networks: nn.ModuleDict, batch: dict[str, Any], option: str, batch_size: int
+) -> None:
+    """Let all networks that will be trained do the same in training mode, with as many images as a step has.
+
+    Args:
+        task: Says who reads what.
+        networks: By role.
+        batch: The first of the data; its first sample is repeated.
+        option: What the data module calls the number of images.
+        batch_size: That number.
+
+    Raises:
+        UserError: A network can't, or makes something else than in eval mode.
+    """
+    batch = {key: _repeated(value, batch_size) for key, value in batch.items()}
+    with _single_values_refused(networks, option):
+        for role, view in task.views(batch).items():
+            if role in networks:
+                image = _translate(networks[role], view["source"])
+                _require_same(networks[role], image, _translate(networks[role], view["source"], True))
+                for training in (False, True):
+                    _judge(task, networks, batch, {role: image}, training)
+
+
+def _repeated(value: Any, count: int) -> Any:
+    if isinstance(value, Tensor) and value.ndim:
+        return torch.cat([value[:1]] * count)
+    return value[:1] * count if isinstance(value, (list, tuple)) else value
+
+
+def _translate(generator: nn.Module, source: Tensor, training: bool = False) -> Tensor:
+    """A blank image of the shape that the generator makes."""
+    name, shape, how = type(generator).__name__, _shape(source), _how(training)
+    require_image_alone(generator)
+    try:
+        image = dry_run(generator, lambda x: _set_mode(generator, training)(x), source)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's forward raises
+        remedy = "give data of the channels and the size that it was made for"
+        remedy = "mend what its forward does in that mode alone" if training else remedy
+        raise UserError(
+            f"{name} fails{how} on a source of the data, {shape} ({first_line(error)}): {remedy}."
+        ) from error
+    if not isinstance(image, Tensor) or image.ndim != 4 or len(image) != len(source):
+        made = _shape(image) if isinstance(image, Tensor) else f"a {type(image).__name__}"
+        raise UserError(
+            f"{name} returns {made}{how} for a source {shape}, not an image (channels, height, width) for "
+            "each: wrap it in a module that returns the image alone."
+        )
+    return source.new_zeros(image.shape)
+
+
+def _require_target_shape(generator: nn.Module, image: Tensor, target: Tensor | None) -> None:
+    if target is not None and target.shape != image.shape:
+        raise UserError(
+            f"{type(generator).__name__} makes images {_shape(image)}, but the targets are {_shape(target)} "
+            "(channels, height, width): give targets of that shape, or the sources alone, to fine-tune "
+            "against the generator's own images."
+        )
+
+
+def _require_same(generator: nn.Module, image: Tensor, trained: Tensor) -> None:
+    if image.shape != trained.shape:
+        raise UserError(
+            f"{type(generator).__name__} makes images {_shape(trained)}{_how(True)}, but {_shape(image)} in "
+            "eval mode (channels, height, width): wrap it in a module that returns the same image in both."
+        )
+
+
+def _judge(
+    task: Task, networks: nn.ModuleDict, batch: dict[str, Any], images: Images, training: bool = False
+) -> None:
+    ((role, image),) = images.items()
+
+    def judge(image: Tensor) -> Images:
+        return task.discriminate(_set_mode(networks, training), batch, {role: image})
+
+    try:
+        judged = dry_run(networks, judge, image)
+    except Exception as error:
+        if training and isinstance(error, UserError):
+            raise
+        name = type(networks[task.discriminator_of(role)]).__name__
+        remedy = (
+            "mend what its forward does in that mode alone"
+            if training
+            else f"the discriminator of {type(task).__name__} must read what the task shows it, for Pix2Pix "
+            "source and image side by side in one tensor of the channels of both; wrap it so, or leave it out"
+        )
+        raise UserError(
+            f"{name} fails{_how(training)} on an image of the {role} ({first_line(error)}): {remedy}."
+        ) from error
+    for role, logits in judged.items():
+        if not isinstance(logits, Tensor):
+            raise UserError(
+                f"{type(networks[role]).__name__} returns a {type(logits).__name__}{_how(training)}, not one "
+                "tensor: wrap it in a module that returns its logits alone."
+            )
+
+
+@contextmanager
+def _single_values_refused(networks: nn.ModuleDict, option: str) -> Iterator[None]:
+    """Meanwhile no batch norm in training mode may have a single value per channel."""
+
+    def check(role: str, name: str, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if layer.training and args[0].numel() == args[0].shape[1]:
+            pixels = "x".join(map(str, args[0].shape[2:])) or "1"
+            raise UserError(
+                f"data.{option}: with {len(args[0])} image in a step the batch norm {name!r} of the {role} "
+                f"can't be trained, since it sees each channel at {pixels} pixel alone: set it to 2 or more."
+            )
+
+    layers = [
+        layer.register_forward_pre_hook(partial(check, role, name))
+        for role, network in networks.items()
+        for name, layer in network.named_modules()
+        if isinstance(layer, _BatchNorm)
+    ]
+    try:
+        yield
+    finally:
+        for handle in layers:
+            handle.remove()
+
+
+def _set_mode(network: nn.Module, training: bool) -> Any:
+    network.train(training)
+    for layer in network.modules():
+        if isinstance(layer, nn.SyncBatchNorm):  # which trains on several GPUs only
+            layer.eval()
+    return network
+
+
+def _how(training: bool) -> str:
+    return " in training mode" if training else ""
+
+
+def _shape(x: Tensor) -> str:
+    return "x".join(map(str, x.shape[1:]))

@@ -1,0 +1,205 @@
+"""The cast of a compression: which of the task's networks play, and where they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from lightning_gancompress.checkpoints import load_network, sibling, tensors_for
+from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.header import KEY, is_training_checkpoint, network_from_checkpoint
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules.teacher import swapped
+from lightning_gancompress.networks import (
+    BatchNorm,
+    NetworkSpec,
+    PatchDiscriminator,
+    channel_widths,
+    copy_network,
+    load_tensors,
+    use_image_statistics,
+)
+from lightning_gancompress.tasks import Pix2Pix, Task
+from lightning_gancompress.training.inputs import Inputs
+
+Partner = Literal["trained", "frozen", "left_out"]
+Missing = Literal["train", "leave_out"]
+Made = tuple[nn.Module, NetworkSpec]
+
+
+def as_it_is(network: nn.Module, spec: NetworkSpec) -> NetworkSpec:
+    """The recipe of an object of the user's, who may have changed what its constructor made."""
+    spec = dataclasses.replace(spec, widths=channel_widths(network))
+    try:
+        built = spec.build(network.state_dict())
+    except UserError:
+        return dataclasses.replace(spec, init_args=None)
+    kinds, own = ([(name, type(m)) for name, m in net.named_modules()] for net in (built, network))
+    return spec if kinds == own else dataclasses.replace(spec, init_args=None)
+
+
+class TeacherLoader:
+    """Loads the networks that have weights, and makes those that have none.
+
+    Args:
+        task: Knows the roles.
+        files: One file, beside which or in which the others lie, or a file per role; None without files.
+        classes: Networks of the user's own classes, `generator` and `discriminator`, whose weights are in the
+            files.
+        objects: Networks of the user's that have their weights, by role.
+        batch_norm: How the generators' batch norms read their statistics.
+        partner: What becomes of the generator that is not compressed.
+        missing: What becomes of networks without weights.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        files: str | Mapping[str, str] | None,
+        classes: Mapping[str, Made],
+        objects: Mapping[str, Made],
+        batch_norm: BatchNorm,
+        partner: Partner,
+        missing: Missing,
+    ) -> None:
+        self.task, self.files, self.batch_norm = task, files, batch_norm
+        self.classes, self.objects = classes, objects
+        self.partner, self.missing = partner, missing
+        if isinstance(files, Mapping):
+            known = (*task.generators, *task.discriminators)
+            for role in files:
+                if role not in known:
+                    raise UserError(f"model.teacher: there is no {role!r} in this task: {', '.join(known)}.")
+
+    def roles(self) -> list[str]:
+        """Networks that the configuration asks for; the generators come first."""
+        partners = [role for role in self.task.generators if role not in self.task.compressed]
+        generators = [*self.task.compressed, *(partners if self.partner != "left_out" else [])]
+        trained = [*self.task.compressed, *(partners if self.partner == "trained" else [])]
+        return generators + [self.task.discriminator_of(role) for role in trained]
+
+    def load(self) -> dict[str, Made]:
+        """The networks that have weights, by role.
+
+        Raises:
+            UserError: A wanted generator has none, or a file can't be used.
+        """
+        found = {}
+        for role in self.roles():
+            try:
+                made = self._load(role, self._file(role))
+            except UserError as error:
+                raise UserError(f"model.teacher: {error}") from error
+            if made is not None:
+                found[role] = made
+            elif role in self.task.compressed:
+                raise UserError(
+                    f"model.teacher: nothing says where the {role} is; give its file, or files by role: "
+                    f"model.teacher.{role}."
+                )
+        return found
+
+    def _file(self, role: str) -> Path | None:
+        if self.files is None:
+            return None
+        if isinstance(self.files, Mapping):
+            return Path(self.files[role]) if role in self.files else None
+        path = Path(self.files)
+        if path.suffix == ".ckpt":
+            return path if self._holds(path, role) else None
+        if (role,) == self.task.compressed:
+            return path
+        beside = sibling(path, role)
+        return beside if beside.is_file() and (beside != path or role == self.task.compressed[0]) else None
+
+    def _holds(self, path: Path, role: str) -> bool:
+        """Whether a checkpoint, which has everything in itself, has this network.
+
+        Raises:
+            UserError: It is wanted, and the checkpoint is of another task.
+        """
+        content = read_torch(path)
+        if not is_training_checkpoint(content):
+            return role == self.task.compressed[0]  # to be refused where it is read
+        held = sorted({prefix.partition(".")[2] for prefix in content[KEY]["networks"]})
+        if role in self.task.compressed and role not in held:
+            raise UserError(
+                f"{path} holds {', '.join(held)}, and {type(self.task).__name__} wants a {role}: set "
+                "model.task to the task that it was made with."
+            )
+        return role in held
+
+    def _load(self, role: str, path: Path | None) -> Made | None:
+        kind = "generator" if role in self.task.generators else "discriminator"
+        batch_norm = self.batch_norm if kind == "generator" else None
+        own = self.objects.get(role) or self.classes.get(kind)
+        ours = path is not None and path.suffix == ".ckpt" and is_training_checkpoint(read_torch(path))
+        if own is None or ours:
+            return load_network(path, role, batch_norm) if path else None
+        # without a file a generator's class may have brought its weights; a discriminator's would be a guess
+        if path is None and role not in self.objects and role != self.task.compressed[0]:
+            return None
+        network, spec = copy_network(own[0]), own[1]
+        if role in self.objects:
+            spec = as_it_is(network, spec)
+        if batch_norm == "image":
+            use_image_statistics(network)
+            spec = spec.reading("image")
+        if path is not None:
+            load_tensors(network, tensors_for(own[0], path, role))
+        return network, spec
+
+    def read(self, checkpoint: dict[str, Any], path: Path, prefix: str) -> Made:
+        """A network as a checkpoint of the compression describes it."""
+        own = self.objects.get(prefix.partition(".")[2])
+        return network_from_checkpoint(checkpoint, path, prefix, architecture=own and own[0])
+
+    def make_missing(self, here: Mapping[str, Made], inputs: Inputs) -> dict[str, Made | None]:
+        """Fresh networks for the roles that have no weights, or None to go without them.
+
+        Args:
+            here: Networks that have weights.
+            inputs: What the task's networks read.
+
+        Raises:
+            UserError: One is needed and can't be made.
+        """
+        found: dict[str, Made | None] = {}
+        known = dict(here)
+        for role in self.roles():
+            if role not in here:
+                found[role] = None
+                if self.missing == "train":
+                    found[role] = known[role] = self._make(role, known, inputs)
+        return found
+
+    def _make(self, role: str, networks: Mapping[str, Made], inputs: Inputs) -> Made:
+        if role in self.task.generators:
+            if self.partner == "frozen":
+                raise UserError(
+                    f"model.partner: frozen needs the weights of the {role}, and there are none; give its "
+                    "file in model.teacher, or set model.partner to trained or left_out."
+                )
+            other = networks[self.task.compressed[0]][1]
+            if other.init_args is None:
+                raise UserError(
+                    f"No file holds the {role}, and it can't be made like the other generator, since nobody "
+                    f"recorded the arguments of {other.class_path}: give its file in model.teacher, or set "
+                    "missing to leave_out."
+                )
+            spec = swapped(other)
+        elif "discriminator" in self.classes:
+            spec = self.classes["discriminator"][1]
+        else:
+            spec = NetworkSpec.of(self._patch_discriminator(role, networks, inputs))
+        return spec.build(), spec
+
+    def _patch_discriminator(self, role: str, networks: Mapping[str, Made], inputs: Inputs) -> nn.Module:
+        judged = self.task.generators[self.task.discriminators.index(role)]
+        channels = inputs.judged(judged, networks[judged][0]).shape[1]
+        norm: Literal["batch", "instance"] = "batch" if isinstance(self.task, Pix2Pix) else "instance"
+        return PatchDiscriminator(channels, norm=norm)

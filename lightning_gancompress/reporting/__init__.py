@@ -1,0 +1,1 @@
+"""What people read of results: tables, the page of a run, comparisons of runs."""

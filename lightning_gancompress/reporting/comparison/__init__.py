@@ -1,0 +1,8 @@
+"""Several experiments with several seeds: their runs, and the tables and plots of what came out."""
+
+from lightning_gancompress.reporting.comparison.plan import Run, plan
+from lightning_gancompress.reporting.comparison.results import Row, found_runs, read_rows
+from lightning_gancompress.reporting.comparison.runs import execute
+from lightning_gancompress.reporting.comparison.tables import write_comparison
+
+__all__ = ["Row", "Run", "execute", "found_runs", "plan", "read_rows", "write_comparison"]

@@ -1,0 +1,166 @@
+"""Which runs a comparison consists of, and what each of them is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_gancompress.cli.configs import find_config
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import replacing
+from lightning_gancompress.reporting.comparison.results import Place, leaves
+
+RECORD = "command.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment with one seed, and at one budget if there are several.
+
+    Attributes:
+        settings: Of `fit` and `test`: their arguments, and what the configurations said as this was made.
+    """
+
+    place: Place
+    folder: Path
+    fit: tuple[str, ...]
+    test: tuple[str, ...]
+    settings: dict[str, Any] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", {"fit": settings_of(self.fit), "test": settings_of(self.test)})
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint from which it goes on."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def command(self, stage: str) -> list[str]:
+        """Arguments of the command line for `fit`, its continuation `resume`, or `test`."""
+        words = ["test", *self.test] if stage == "test" else ["fit", *self.fit]
+        return [*words, *([] if stage == "fit" else [f"--ckpt_path={self.last}"])]
+
+    def stage(self) -> str:
+        """What is to be done next: `fit`, `resume`, `test`, or nothing (`done`).
+
+        Raises:
+            UserError: The folder holds a run with other settings, or one that no comparison has made.
+        """
+        record = self._record()
+        if record is None:
+            if self.last.exists() or self.results():
+                raise UserError(
+                    f"{self.folder} holds a run of unknown settings (it has no {RECORD}): remove it, choose "
+                    "another output, or tabulate what is there with --only_report=true."
+                )
+            return "fit"
+        now = self.settings["fit"]
+        if record["fit"] != now:
+            raise UserError(
+                f"{self.folder} was made with other settings ({changes(record['fit'], now)}): remove it to "
+                "run it again, take back the change, or choose another output."
+            )
+        if "fit" not in record["finished"]:
+            return "resume" if self.last.is_file() else "fit"
+        tested = "test" in record["finished"] and self.results()
+        return "done" if tested and record["test"] == self.settings["test"] else "test"
+
+    def results(self) -> list[Path]:
+        """What its test has left."""
+        return list((self.folder / "test").glob("results*.json"))
+
+    def note(self, *finished: str) -> None:
+        """Record the settings, and which commands have been finished with them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {**self.settings, "finished": finished}
+        with replacing(self.folder / RECORD) as draft:
+            draft.write_text(json.dumps(content, indent=2) + "\n")
+
+    def _record(self) -> dict[str, Any] | None:
+        path = self.folder / RECORD
+        try:
+            record: dict[str, Any] = json.loads(path.read_bytes())
+            return record if {"fit", "test", "finished"} <= record.keys() else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} can't be read ({error}): remove the folder to run it again.") from error
+
+
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    """Arguments, and what their configurations say now."""
+    files = [word for word in words if word.endswith((".yaml", ".yml"))]
+    configs = {file: yaml.safe_load(find_config(file).read_text()) for file in files}
+    return {"arguments": list(words), "configs": json.loads(json.dumps(configs, default=str))}
+
+
+def plan(
+    output: Path,
+    experiments: Mapping[str, Sequence[str] | None],
+    *,
+    seeds: Sequence[int],
+    budgets: Sequence[float | str],
+    common: Sequence[str],
+    test: Sequence[str],
+    seed_options: Sequence[str],
+) -> list[Run]:
+    """All runs of a comparison, every experiment's first seed before the second ones.
+
+    Words are configurations (`*.yaml`) or options (`--key=value`); `{seed}` and `{budget}` stand for those of
+    the run.
+
+    Raises:
+        UserError: A word is neither, a configuration is missing, or a name is no folder's.
+    """
+    runs = []
+    for seed in seeds:
+        for budget in map(str, budgets or [""]):
+            for name, own in experiments.items():
+                place = Place(name, budget, seed)
+                if Place.of(place.path) != place or ".." in place.path.parts or place.path.is_absolute():
+                    raise UserError(
+                        f"experiments has {name!r}, which can't be a folder: choose another name."
+                    )
+                folder = output / place.path
+                words = [*common, *([f"--model.budget={budget}"] if budget else []), *(own or [])]
+                words += [f"{option}={seed}" for option in seed_options]
+                words = [w.replace("{seed}", str(seed)).replace("{budget}", budget) for w in words]
+                where = f"--trainer.default_root_dir={folder}"
+                fit = (*_arguments(words, name), where)
+                runs.append(Run(place, folder, fit, (*fit, *_arguments(test, "test"))))
+    return runs
+
+
+def _arguments(words: Sequence[str], name: str) -> list[str]:
+    """Arguments of the command line for configurations and options."""
+    found: list[str] = []
+    for word in words:
+        if word.endswith((".yaml", ".yml")) and not word.startswith("-"):
+            find_config(word)
+            found += ["--config", word]
+        elif word.startswith("--") and "=" in word:
+            found.append(word)
+        else:
+            raise UserError(
+                f"{name} has {word!r}: give names of .yaml files and options such as --key=value."
+            )
+    return found
+
+
+def changes(was: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first differences between two settings."""
+    gone = [word for word in was["arguments"] if word not in now["arguments"]]
+    new = [word for word in now["arguments"] if word not in was["arguments"]]
+    found = [f"{' '.join(gone) or 'nothing'} is now {' '.join(new) or 'nothing'}"] if gone or new else []
+    old, content = dict(leaves(was["configs"])), dict(leaves(now["configs"]))
+    found += [
+        f"{key} was {old.get(key, 'not set')} and is now {content.get(key, 'not set')}"
+        for key in old | content
+        if old.get(key) != content.get(key)
+    ]
+    return "; ".join(found[:3]) or "the order of the options"

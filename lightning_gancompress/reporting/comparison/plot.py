@@ -1,0 +1,158 @@
+"""Quality against MACs, and how the searches went."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning_gancompress.reporting.comparison.results import Place, Row
+from lightning_gancompress.reporting.comparison.statistics import Sample
+from lightning_gancompress.reporting.page.curve_section import DRAW
+from lightning_gancompress.reporting.page.curves import Curve, read_curves
+
+MARKERS = "osD^vPX*<>"
+SHIFT = 1.015  # between experiments, whose bars would hide each other at equal MACs
+SEARCH = {  # what a search logs, and what to write beside it
+    "train/discriminator_density": "critic's loss",
+    "train/generator_density": "generator's loss against it",
+    "train/teacher_l1": "L1 to the teacher",
+    "cost/generator_macs": "generator's MACs, fraction",
+    "cost/discriminator_macs": "discriminator's MACs, fraction",
+}
+
+
+def plots(rows: list[Row], teachers: list[Row], metrics: list[str], x_axis: str) -> dict[str, bytes]:
+    """`plot.png` and `plot.svg`: one panel per metric, below each other for every direction.
+
+    Args:
+        rows: Of the students.
+        teachers: One row per direction.
+        metrics: To be shown.
+        x_axis: The metric of the cost.
+    """
+    directions = list(dict.fromkeys(row.direction for row in rows))
+    figure, panels = _figure(len(directions), len(metrics))
+    for direction, line in zip(directions, panels, strict=True):
+        own = [row for row in rows if row.direction == direction]
+        teacher = next((row for row in teachers if row.direction == direction), None)
+        for metric, axes in zip(metrics, line, strict=True):
+            _panel(axes, own, metric, x_axis)
+            if teacher and metric in teacher.values:
+                axes.axhline(
+                    teacher.values[metric], color="0.4", linestyle="--", linewidth=1, label="teacher"
+                )
+            axes.set(xscale="log", xlabel="exact MACs, shifted a little", ylabel=metric, title=direction)
+            axes.grid(alpha=0.3)
+            _ticks(axes, [row.values[x_axis] for row in own if x_axis in row.values])
+    return _files(figure, panels, "plot")
+
+
+def search_curves(output: Path, places: list[Place]) -> dict[str, bytes]:
+    """`search.png` and `search.svg`: losses and MACs of both sides during the searches, a row per budget.
+
+    Lines are means over the seeds of an experiment, the shade is their range. Empty where no run has
+    searched.
+
+    Args:
+        output: The comparison's folder.
+        places: Its runs.
+    """
+    found = {place: read_curves(output / place.path / "logs") for place in places}
+    found = {place: curves for place, curves in found.items() if curves.keys() & SEARCH.keys()}
+    if not found:
+        return {}
+    budgets = list(dict.fromkeys(place.budget for place in found))
+    names = list(dict.fromkeys(place.name for place in found))
+    figure, panels = _figure(len(budgets), len(SEARCH))
+    for budget, line in zip(budgets, panels, strict=True):
+        for (metric, label), axes in zip(SEARCH.items(), line, strict=True):
+            for number, name in enumerate(names):
+                own = [
+                    c[metric]
+                    for p, c in found.items()
+                    if (p.budget, p.name) == (budget, name) and metric in c
+                ]
+                if points := list(_over_seeds(own)):
+                    steps, low, mean, high = zip(*points, strict=True)
+                    axes.plot(steps, mean, color=f"C{number % 10}", linewidth=1.2, label=name)
+                    axes.fill_between(steps, low, high, color=f"C{number % 10}", alpha=0.15, linewidth=0)
+            if metric == "train/discriminator_density":
+                axes.axhline(DRAW, color="0.4", linestyle="--", linewidth=1, label="draw")
+            axes.set(xlabel="step", ylabel=label, title=f"budget {budget}" if budget else "")
+            axes.grid(alpha=0.3)
+    return _files(figure, panels, "search")
+
+
+def _over_seeds(curves: list[Curve]) -> Iterator[tuple[int, float, float, float]]:
+    """Step, lowest, mean and highest value of curves, where all of them have a point."""
+    series = [dict(curve) for curve in curves]
+    for step in sorted(set.intersection(*map(set, series))) if series else ():
+        values = [points[step] for points in series]
+        yield step, min(values), sum(values) / len(values), max(values)
+
+
+def _figure(rows: int, columns: int) -> tuple[Any, Any]:
+    """A figure and its panels (rows, columns)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * columns, 3.4 * rows + 0.8), layout="constrained")
+    FigureCanvasAgg(figure)  # without pyplot no window system is asked, and nothing outlives this call
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _files(figure: Any, panels: Any, name: str) -> dict[str, bytes]:
+    """The figure as PNG and SVG, with one legend for all panels below them."""
+    import matplotlib
+
+    handles = {
+        text: h for axes in panels.flat for h, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=2 * panels.shape[1],
+        frameon=False,
+    )
+    files = {}
+    for ending in ("png", "svg"):
+        file = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "gancompress"}):  # equal results, equal file
+            figure.savefig(file, format=ending, dpi=120, metadata={"Date": None} if ending == "svg" else None)
+        files[f"{name}.{ending}"] = file.getvalue()
+    return files
+
+
+def _panel(axes: Any, rows: list[Row], metric: str, x_axis: str) -> None:
+    """A line with error bars per experiment, over its budgets."""
+    names = list(dict.fromkeys(row.name for row in rows))
+    for number, name in enumerate(names):
+        points = []
+        for budget in dict.fromkeys(row.budget for row in rows if row.name == name):
+            own = [row.values for row in rows if (row.name, row.budget) == (name, budget)]
+            found = [values for values in own if {metric, x_axis} <= values.keys()]
+            if found:
+                quality = Sample.of([values[metric] for values in found])
+                cost = Sample.of([values[x_axis] for values in found]).mean
+                points.append((cost * SHIFT ** (number - len(names) // 2), quality.mean, quality.std))
+        if points:
+            x, y, spread = zip(*sorted(points), strict=True)
+            bars = [0.0 if math.isnan(s) else s for s in spread]
+            style = {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 10}"}
+            axes.errorbar(x, y, bars, capsize=3, markersize=5, linewidth=1.2, label=name, **style)
+
+
+def _ticks(axes: Any, costs: list[float]) -> None:
+    """A tick at every budget, since whole powers of ten may all lie outside."""
+    ticks: list[float] = []
+    for cost in sorted(costs):
+        if not ticks or cost > 1.2 * ticks[-1]:
+            ticks.append(cost)
+    axes.set_xticks(ticks, [f"{tick / 1e6:.3g} M" if tick < 1e9 else f"{tick / 1e9:.3g} G" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    if ticks:
+        axes.set_xlim(min(ticks) / 1.4, max(costs) * 1.4)

@@ -1,0 +1,1 @@
+"""The search for the channels that stay: its phase, and the policies that decide."""

@@ -1,0 +1,1 @@
+"""What all phases of training share."""
