@@ -25,7 +25,7 @@ class Task(ABC):
 
     Attributes:
         generators: Roles of all generators.
-        discriminators: Roles of all discriminators; each judges the generator of the same place.
+        discriminators: Roles of all discriminators; each sees the generator of its direction.
         compressed: The generators that are compressed, measured and saved.
         generator_first: Whether the generators step before the discriminators.
         pool_size: Earlier images that a discriminator may be shown instead of the newest; 0 for none.
