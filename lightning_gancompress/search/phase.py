@@ -78,6 +78,7 @@ class SearchPhase(Phase):
         networks: Teacher and student; the latter's get gates.
         pruning: Budgets and limits.
         policy: Decides; None for a look at the masks that a checkpoint holds.
+        beta1: Adam's first momentum, for policies that train the networks' weights.
         budgets: In place of those of `pruning`.
 
     Attributes:
@@ -92,9 +93,10 @@ class SearchPhase(Phase):
         networks: TeacherStudent,
         pruning: Pruning,
         policy: Policy | None,
+        beta1: float = 0.5,
         budgets: Mapping[Side, float | str] | None = None,
     ) -> None:
-        self.networks, self.pruning, self.policy = networks, pruning, policy
+        self.networks, self.pruning, self.policy, self.beta1 = networks, pruning, policy, beta1
         self.sides, self.agents = Sides(), nn.ModuleDict()
         if budgets is None:
             budgets = {side: budget for side, budget in pruning.budgets.items() if budget not in WHOLE}

@@ -73,18 +73,12 @@ class CycleGAN(Task):
 
     def targets(self, batch: Batch) -> Images:
         """Images of the other domain, not of the same scenes."""
-        return {
-            role: batch[target]
-            for role, (_, target) in DOMAINS.items()
-            if target in batch
-        }
+        return {role: batch[target] for role, (_, target) in DOMAINS.items() if target in batch}
 
     def target_index(self, batch: Batch) -> dict[Role, Tensor | None]:
         """The position in the other domain."""
         return {
-            role: batch.get(f"index_{target}")
-            for role, (_, target) in DOMAINS.items()
-            if target in batch
+            role: batch.get(f"index_{target}") for role, (_, target) in DOMAINS.items() if target in batch
         }
 
     def preprocessing(self, generator: Role, data: Mapping[str, Any]) -> dict[str, Any]:

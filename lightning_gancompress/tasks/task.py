@@ -85,4 +85,3 @@ class Task(ABC):
     def reconstruction(images: Images, references: Images) -> Tensor:
         """Mean L1 distance between two sets of images."""
         return torch.stack([F.l1_loss(images[k], references[k]) for k in images]).mean()
-
