@@ -1,4 +1,4 @@
-"""The trial: networks that can't do what the task asks of them are refused before the search."""
+"""Networks that can't do what the task asks of them are refused before the search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_gancompress.tasks import Images, Task
 
 
 def check_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -> None:
-    """Let the wanted generators translate a batch in eval mode, and the discriminators judge what they make.
+    """Let the wanted generators translate a batch in eval mode, and the discriminators read what they make.
 
     Here and in training, on shapes alone where that can be; the networks stay as they are.
 
@@ -33,7 +33,7 @@ def check_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -
         if role in task.compressed:
             image = _translate(networks[role], view["source"])
             _require_target_shape(networks[role], image, view.get("target"))
-            _judge(task, networks, batch, {role: image})
+            _discriminate(task, networks, batch, {role: image})
 
 
 def check_training(
@@ -58,7 +58,7 @@ def check_training(
                 image = _translate(networks[role], view["source"])
                 _require_same(networks[role], image, _translate(networks[role], view["source"], True))
                 for training in (False, True):
-                    _judge(task, networks, batch, {role: image}, training)
+                    _discriminate(task, networks, batch, {role: image}, training)
 
 
 def _repeated(value: Any, count: int) -> Any:
@@ -107,20 +107,20 @@ def _require_same(generator: nn.Module, image: Tensor, trained: Tensor) -> None:
         )
 
 
-def _judge(
+def _discriminate(
     task: Task, networks: nn.ModuleDict, batch: dict[str, Any], images: Images, training: bool = False
 ) -> None:
     ((role, image),) = images.items()
 
-    def judge(image: Tensor) -> Images:
+    def discriminate(image: Tensor) -> Images:
         return task.discriminate(_set_mode(networks, training), batch, {role: image})
 
     try:
-        judged = dry_run(networks, judge, image)
+        logits_by_role = dry_run(networks, discriminate, image)
     except Exception as error:
         if training and isinstance(error, UserError):
             raise
-        name = type(networks[task.discriminator_of(role)]).__name__
+        name = type(networks[role.discriminator]).__name__
         remedy = (
             "mend what its forward does in that mode alone"
             if training
@@ -130,7 +130,7 @@ def _judge(
         raise UserError(
             f"{name} fails{_how(training)} on an image of the {role} ({first_line(error)}): {remedy}."
         ) from error
-    for role, logits in judged.items():
+    for role, logits in logits_by_role.items():
         if not isinstance(logits, Tensor):
             raise UserError(
                 f"{type(networks[role]).__name__} returns a {type(logits).__name__}{_how(training)}, not one "
