@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from lightning_gancompress.checkpoints.contents import network_tensors, side_in
 from lightning_gancompress.checkpoints.dialects import under_own_names
 from lightning_gancompress.checkpoints.files import read_torch
-from lightning_gancompress.checkpoints.training import load_networks, network_from_checkpoint
 from lightning_gancompress.checkpoints.header import Header, is_training_checkpoint
 from lightning_gancompress.checkpoints.small import load_small, save_small
+from lightning_gancompress.checkpoints.training import load_networks, network_from_checkpoint
 from lightning_gancompress.checkpoints.upstream import (
     direction_in_name,
     load_upstream,

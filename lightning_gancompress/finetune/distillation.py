@@ -100,9 +100,7 @@ class Distillation(nn.Module):
         Raises:
             UserError: A term wants a discriminator or a layer that isn't there, or images in colour.
         """
-        if self.weights["critic"] and not any(
-            role.discriminator in teacher for role in task.compressed
-        ):
+        if self.weights["critic"] and not any(role.discriminator in teacher for role in task.compressed):
             raise UserError(
                 "distillation.critic looks through the teacher's discriminator, and there is none: set it to "
                 "0, and perceptual to 10, say."

@@ -20,7 +20,7 @@ from lightning_gancompress.checkpoints.header import KEY, Header
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
-from lightning_gancompress.tasks import Images, Pix2Pix, Role, Task
+from lightning_gancompress.tasks import Pix2Pix, Role, Task
 from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
@@ -93,6 +93,11 @@ class GANModule(LightningModule):
         self.phase = phase
         phase.set_modes()
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has entered a phase."""
+        return "phase" in vars(self)
+
     def position(self, batch_idx: int) -> Position:
         """Where the run is at a batch; the seed depends on nothing else but the seed of the run."""
         seed = ((self.seed * 1_000_003 + self.current_epoch) * 10_000_019 + batch_idx * 1_009) % 2**62
@@ -124,7 +129,7 @@ class GANModule(LightningModule):
         return chosen
 
     def step(self, name: str, loss: Tensor) -> None:
-        """Backward and step of one optimizer, in one go: under fp16 the scale may change between two steps."""
+        """Backward and step of an optimizer in one go: under fp16 the scale may change between two steps."""
         self.require_finite(loss)
         optimizer = self.optimizer(name)
         optimizer.zero_grad()
@@ -210,14 +215,10 @@ class GANModule(LightningModule):
     @staticmethod
     def header_of(checkpoint: dict[str, Any], kind: str, path: Any, remedy: str) -> Header:
         """The header of a checkpoint, which must be of this kind of module."""
-        if KEY not in checkpoint:
-            raise UserError(
-                f"ckpt_path: this is a checkpoint of some other project, not of {kind}; {remedy}."
-            )
-        header = Header.of(checkpoint, path)
-        if header.kind != kind:
-            raise UserError(f"ckpt_path: this is a checkpoint of {header.kind}, not of {kind}; {remedy}.")
-        return header
+        found = checkpoint.get(KEY, {}).get("kind", "some other project")
+        if found != kind:
+            raise UserError(f"ckpt_path: this is a checkpoint of {found}, not of {kind}; {remedy}.")
+        return Header.of(checkpoint, path)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse tensors of another architecture before any is loaded."""
@@ -246,16 +247,12 @@ class GANModule(LightningModule):
                 columns[role] |= {name: net(view["source"]) for name, net in self.generators(role).items()}
         return columns
 
-    def validation_step(
-        self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[Role, dict[str, Tensor]]:
-        """Images for the callbacks that measure and draw."""
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """The `translations`, for the callbacks that measure and draw."""
         return self.translations(batch)
 
-    def test_step(
-        self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[Role, dict[str, Tensor]]:
-        """Images for the callbacks that measure and draw."""
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """The `translations`, for the callbacks that measure and draw."""
         return self.translations(batch)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:

@@ -2,18 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.finetune.distillation import Distillation
+from lightning_gancompress.modules.teacher_loader import Made
 from lightning_gancompress.networks import dry_run, require_image_alone
-from lightning_gancompress.tasks import Images, Task
+from lightning_gancompress.tasks import Images, Role, Task
+from lightning_gancompress.training.teacher_student import TeacherStudent
+
+
+def check_before_search(
+    pair: TeacherStudent,
+    make_missing: Callable[[], Mapping[Role, Made | None]],
+    distillation: Distillation | None,
+    trainer: Any,
+    searches: bool,
+) -> None:
+    """Refuse at once what would fail later in the run: what can't be made, translated, trained or distilled.
+
+    Args:
+        pair: Teacher and student.
+        make_missing: Makes the networks that have no weights.
+        distillation: Of the fine-tuning.
+        trainer: Knows the data and the devices.
+        searches: Whether the policy trains in the search as well.
+
+    Raises:
+        UserError: Naming what to change.
+    """
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    if hasattr(datamodule, "crop_size"):
+        pair.inputs.recorded["crop_size"] = datamodule.crop_size
+    pair.inputs.recorded |= getattr(datamodule, "preprocessing", {})
+    batch = datamodule.first_batch() if hasattr(datamodule, "first_batch") else None
+    if batch is not None:
+        pair.inputs.see(batch)
+        check_networks(pair.task, pair.teacher, batch)
+    missing = make_missing()
+    for role, made in missing.items():
+        fate = "trained afresh in the fine-tuning" if made else "left out, with the losses that need it"
+        rank_zero_info(f"{role}: no weights were found; {fate}.")
+    if batch is not None:
+        trained = {role: network for role, network in pair.student.items() if role not in pair.frozen}
+        trained |= {role: made[0] for role, made in missing.items() if made is not None}
+        names = ["batch_size", "search_batch_size"] if searches else ["batch_size"]
+        name = min(names, key=lambda name: getattr(datamodule, name, 2))
+        # of a batch norm
+        devices = trainer.world_size if getattr(trainer.strategy, "_layer_sync", None) else 1
+        count = getattr(datamodule, name, 2) * devices
+        check_training(pair.task, nn.ModuleDict(trained), batch, name, count)
+    if distillation is not None:
+        distillation.check(pair.task, pair.teacher, pair.student, pair.sources())
 
 
 def check_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -> None:

@@ -49,9 +49,9 @@ class TeacherLoader:
     Args:
         task: Knows the roles.
         files: One file, beside which or in which the others lie, or a file per role; None without files.
-        classes: Networks of the user's own classes, `generator` and `discriminator`, whose weights are in the
-            files.
-        objects: Networks of the user's that have their weights, by role.
+        made: Networks of the user's, by side. Those with weights play the first compressed generator and its
+            discriminator; the others are patterns for all of their side, whose weights are in the files.
+        own_weights: Whether they have their weights.
         batch_norm: How the generators' batch norms read their statistics.
         partner: What becomes of the generator that is not compressed.
         missing: What becomes of networks without weights.
@@ -61,20 +61,29 @@ class TeacherLoader:
         self,
         task: Task,
         files: str | Mapping[str, str] | None,
-        classes: Mapping[Side, Made],
-        objects: Mapping[Role, Made],
+        made: Mapping[Side, Made],
+        own_weights: bool,
         batch_norm: BatchNorm,
         partner: Partner,
         missing: Missing,
     ) -> None:
         self.task, self.files, self.batch_norm = task, files, batch_norm
-        self.classes, self.objects = classes, objects
+        first = task.compressed[0]
+        roles = {Side.GENERATOR: first, Side.DISCRIMINATOR: first.discriminator}
+        self.objects = {roles[side]: network for side, network in made.items()} if own_weights else {}
+        self.classes = {} if own_weights else dict(made)
         self.partner, self.missing = partner, missing
         if isinstance(files, Mapping):
             known = (*task.generators, *task.discriminators)
             for role in files:
                 if role not in known:
                     raise UserError(f"model.teacher: there is no {role!r} in this task: {', '.join(known)}.")
+
+    def cycles(self, teacher: nn.ModuleDict) -> bool:
+        """Whether a task of several generators has them all in the fine-tuning, or there is one only."""
+        asked = set(self.task.generators) & set(self.roles())
+        both = len(asked) > 1 and (asked <= set(teacher) or self.missing == "train")
+        return both or len(self.task.generators) == 1
 
     def roles(self) -> list[Role]:
         """Networks that the configuration asks for; the generators come first."""

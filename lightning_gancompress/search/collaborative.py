@@ -163,6 +163,12 @@ class CollaborativePruning(SearchPolicy):
             return 0.0 if len(search.networks.group(DISCRIMINATOR)) else 1.0
         return self.kernel_weight
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log also whether there was feedback."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self.searching(pl_module) is not None:
+            pl_module.log("search/feedback", float(self.feedback), sync_dist=True)
+
     # -- neighbourhoods --------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

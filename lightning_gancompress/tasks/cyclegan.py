@@ -21,7 +21,7 @@ DOMAINS = dict(zip(GENERATORS, (("A", "B"), ("B", "A")), strict=True))  # source
 class CycleGAN(Task):
     """Two generators that undo each other, and a discriminator for the images of each.
 
-    `generator_AtoB` and its discriminator `discriminator_AtoB` are G_A and D_A of pytorch-CycleGAN-and-pix2pix.
+    `generator_AtoB` and `discriminator_AtoB` are G_A and D_A of pytorch-CycleGAN-and-pix2pix.
 
     Args:
         direction: The translations that are compressed, measured and saved.

@@ -1,4 +1,4 @@
-"""What a phase of training is: which networks train, by which optimizers, and what one step does. No Lightning."""
+"""A phase of training: what trains, by which optimizers, and what one step does. No Lightning."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ class Phase(ABC):
         return list(self.trained().values())
 
     def set_modes(self) -> None:
-        """Put every network into training or eval mode."""
+        """Put every network into training or eval mode: those that it trains, unless it says otherwise."""
+        for network in self.trained().values():
+            network.train()
 
     def parts(self) -> dict[str, nn.Module]:
         """Modules of its own that checkpoints keep, by the names that they have in the LightningModule."""

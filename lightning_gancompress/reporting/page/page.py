@@ -14,7 +14,7 @@ from torch import nn
 
 from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.checkpoints.files import read_torch
-from lightning_gancompress.checkpoints.training import KEY
+from lightning_gancompress.checkpoints.header import KEY
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import write_files
 from lightning_gancompress.networks import blank_image, image_channels, pixels
