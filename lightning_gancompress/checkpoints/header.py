@@ -1,9 +1,9 @@
 """The header of this project's training checkpoints: what is in them, and what their run has decided.
 
-Such a file is an ordinary Lightning checkpoint with one more entry, `gancompress`, of plain types. The tensors
-of the network `prefix`, such as "student.generator", lie in its "state_dict" under `prefix` and a dot. In the
-search the student is still whole, and "sides.generator.masks.mask" says which channels of all networks of that
-side stay.
+Such a file is an ordinary Lightning checkpoint with one more entry, `gancompress`, of plain types. The
+tensors of the network `prefix`, such as "student.generator", lie in its "state_dict" under `prefix` and a
+dot. In the search the student is still whole, and "sides.generator.masks.mask" says which channels of all
+networks of that side stay.
 """
 
 from __future__ import annotations
