@@ -1,0 +1,131 @@
+"""Every figure of a test: its name, and how tables and plots show it. No torch, no Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+TEACHER = "teacher_"  # before the names of figures that hold the student against the teacher
+
+MACS_EXACT, MACS_LITERATURE, PARAMS, BYTES = "macs_exact", "macs_literature", "params", "bytes"
+ACTIVATION_BYTES = "activation_bytes"
+LATENCY, LATENCY_COMPILE, LATENCY_ONNX = "latency_ms", "latency_compile_ms", "latency_onnx_ms"
+L1, PSNR, SSIM, LPIPS = "l1", "psnr", "ssim", "lpips"
+FID, KID = "fid", "kid"
+DENSITY, COVERAGE, PRECISION, RECALL, ISE = "density", "coverage", "precision", "recall", "ise"
+MIOU, PIXEL_ACCURACY = "miou", "pixel_accuracy"
+COMPARED = ("fid*", "kid*", MIOU, LPIPS, TEACHER + LPIPS, TEACHER + L1, TEACHER + COVERAGE)
+# what `compare` shows unless told otherwise, as patterns
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a figure is called and shown.
+
+    Args:
+        name: Its key in `results.json`.
+        label: Its name for people.
+        unit: Written after the number, such as `dB`; empty for none.
+        better: Which values are good; None where neither end is.
+        digits: After the decimal point; None for four significant ones.
+        scale: The number shown is the figure times this.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    better: Literal["lower", "higher"] | None = None
+    digits: int | None = None
+    scale: float = 1.0
+
+    @property
+    def heading(self) -> str:
+        """The label, with the factor of a figure that is shown enlarged: `KID x 1000`."""
+        return f"{self.label} x {self.scale:g}" if self.scale > 1 else self.label
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better: ↓, ↑, or nothing."""
+        return {"lower": "↓", "higher": "↑", None: ""}[self.better]
+
+    def number(self, value: float) -> str:
+        """A figure without its unit."""
+        return f"{value * self.scale:.4g}" if self.digits is None else f"{value * self.scale:.{self.digits}f}"
+
+    def format(self, value: float) -> str:
+        """A figure with its unit, as in all tables."""
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+
+METRICS: dict[str, Metric] = {}
+"""All known metrics by name; the order is that of tables."""
+
+
+def register(*metrics: Metric) -> None:
+    """Make metrics known, so that tables show them under their labels; a known name stays as it is."""
+    for metric in metrics:
+        METRICS.setdefault(metric.name, metric)
+
+
+register(
+    Metric(MACS_EXACT, "MACs (exact)", "G", "lower", scale=1e-9),
+    Metric(MACS_LITERATURE, "MACs (literature)", "G", "lower", scale=1e-9),
+    Metric(PARAMS, "Parameters", "M", "lower", scale=1e-6),
+    Metric(BYTES, "File", "MB", "lower", scale=1e-6),
+    Metric(ACTIVATION_BYTES, "Feature maps", "MB", "lower", scale=1e-6),
+    Metric(LATENCY, "Latency", "ms", "lower"),
+    Metric(LATENCY_COMPILE, "Latency, compiled", "ms", "lower"),
+    Metric(LATENCY_ONNX, "Latency, ONNX", "ms", "lower"),
+    Metric(L1, "L1", "", "lower", 4),
+    Metric(PSNR, "PSNR", "dB", "higher", 2),
+    Metric(SSIM, "SSIM", "", "higher", 4),
+    Metric(LPIPS, "LPIPS", "", "lower", 4),
+    Metric(MIOU, "mIoU", "", "higher", 4),
+    Metric(PIXEL_ACCURACY, "Pixel accuracy", "", "higher", 4),
+    Metric(FID, "FID", "", "lower", 3),
+    Metric(KID, "KID", "", "lower", 3, scale=1000),
+    Metric(DENSITY, "Density", "", None, 4),  # as many samples in a ball as there should be is best: 1
+    Metric(COVERAGE, "Coverage", "", "higher", 4),
+    Metric(PRECISION, "Precision", "", "higher", 4),
+    Metric(RECALL, "Recall", "", "higher", 4),
+    Metric(ISE, "Neighbourhood ISE", "", "lower", 4),
+)
+BUILT_IN = frozenset(METRICS)
+
+
+def metric(name: str) -> Metric:
+    """The metric of a figure, by its key in `results.json`; one that nobody registered shows its plain name.
+
+    `fid_768` is the FID of another layer and shown like `fid`; `teacher_l1` is the distance from student to
+    teacher and shown like `l1`.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    if name.startswith(TEACHER):
+        base = metric(name.removeprefix(TEACHER))
+        return replace(base, name=name, label=f"{base.label} to the teacher")
+    family, _, variant = name.rpartition("_")
+    if family in METRICS and variant.isdigit():
+        return replace(METRICS[family], name=name, label=f"{METRICS[family].label}-{variant}")
+    return Metric(name, name.replace("_", " "))
+
+
+def is_registered(name: str) -> bool:
+    """Whether a figure is shown as its measure wants, not just by its name."""
+    family, _, variant = name.removeprefix(TEACHER).rpartition("_")
+    return bool({name, name.removeprefix(TEACHER)} & METRICS.keys()) or (
+        family in METRICS and variant.isdigit()
+    )
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in the order of tables: as registered, families together, others last, `teacher_*` at the end."""
+    known = list(METRICS)
+
+    def place(name: str) -> tuple[bool, int]:
+        base = name.removeprefix(TEACHER)
+        found = base if base in METRICS else base.rpartition("_")[0]
+        return base != name, known.index(found) if is_registered(name) else len(known)
+
+    return sorted(dict.fromkeys(names), key=place)
