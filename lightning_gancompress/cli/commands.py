@@ -18,6 +18,7 @@ from lightning_gancompress.checkpoints import load_network, load_networks, load_
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.upstream import direction_in_name
 from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.evaluation.metrics import COMPARED
 from lightning_gancompress.export import export_onnx, export_torch
 from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CHECKPOINT_KEY, CompressionModule, GANModule
@@ -34,7 +35,6 @@ from lightning_gancompress.pruning import (
 )
 from lightning_gancompress.reporting.comparison import Run, execute, found_runs, plan, write_comparison
 from lightning_gancompress.reporting.comparison.runs import command_line
-from lightning_gancompress.reporting.comparison.tables import METRICS
 from lightning_gancompress.reporting.page import write_page
 from lightning_gancompress.tasks import suffix
 
@@ -125,7 +125,7 @@ def compare(
     budgets: list[float | str] = [],  # noqa: B006
     common: list[str] = [],  # noqa: B006
     test: list[str] = [],  # noqa: B006
-    metrics: list[str] = list(METRICS),  # noqa: B006
+    metrics: list[str] = list(COMPARED),  # noqa: B006
     seed_options: list[str] = ["--seed_everything", "--data.seed"],  # noqa: B006
     jobs: int = 1,
     threads: int | None = None,
