@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_gancompress.evaluation.results import TestResults
 from lightning_gancompress.files import write_files
 
 LATENCIES = {
@@ -30,12 +31,20 @@ def table(results: dict[str, Any]) -> str:
     rows = [{"": name, **_cells(facts)} for name, facts in results["networks"].items()]
     columns = list(rows[0])
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *([row[c] for c in columns] for row in rows)]
+    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *_notes(results), ""])
+
+
+def notes(results: TestResults) -> list[str]:
+    """What stands below the table: how its figures were measured, and the student beside the teacher."""
+    return _notes(results.to_json())
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
     height, width = results["size"]
-    notes = [f"{results['images']} images; MACs at {height} x {width} pixels; L1 of pixels in [-1, 1]."]
+    told = [f"{results['images']} images; MACs at {height} x {width} pixels; L1 of pixels in [-1, 1]."]
     if results["phase"] == "search":
-        notes.append("The search isn't over: the student is the whole network under masks.")
-    notes += protocol(results) + comparison(results)
-    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *notes, ""])
+        told.append("The search isn't over: the student is the whole network under masks.")
+    return told + protocol(results) + comparison(results)
 
 
 def protocol(results: Mapping[str, Any]) -> list[str]:

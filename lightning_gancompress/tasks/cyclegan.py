@@ -43,7 +43,7 @@ class CycleGAN(Task):
         pool_size: int = 50,
     ) -> None:
         self.compressed = self.generators if direction == "both" else (f"generator_{direction}",)
-        self.gan_mode = gan_mode
+        self.gan_mode: GanMode = gan_mode
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
         self.pool_size = pool_size
 
