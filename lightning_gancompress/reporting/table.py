@@ -1,115 +1,108 @@
-"""What the generators cost, and the table that says so."""
+"""The table of a test: what generators cost and how good their images are, in Markdown."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_gancompress.evaluation.metrics import (
+    DENSITY,
+    FID,
+    MIOU,
+    OF_DENSITY,
+    TEACHER,
+    in_order,
+    metric,
+)
+from lightning_gancompress.evaluation.results import NetworkResults, RuntimeFacts, TestResults, leaves
 from lightning_gancompress.files import write_files
 
-LATENCIES = {
-    "latency_ms": "Latency",
-    "latency_compile_ms": "Latency, compiled",
-    "latency_onnx_ms": "Latency, ONNX",
+SENTENCES = {
+    FID: "FID and KID: Inception's layer {feature} (weights {weights_sha256}), resize of {resize}, {n_fake} "
+    "generated against {n_real} real images of: {reals}.",
+    MIOU: "mIoU: {network}, protocol {protocol}, {classes} classes; on the real photos it is {ceiling:.4f}.",
 }
+TOLD_ELSEWHERE = ("fid_reals", DENSITY)  # beside FID, and beside the density itself
 
 
-def write_report(folder: Path, results: dict[str, Any], suffix: str = "") -> None:
+def write_report(folder: Path, results: TestResults, suffix: str = "") -> None:
     """Write `results.json` and `table.md` into `folder`; `suffix` goes before the extensions."""
-    files = {
-        f"results{suffix}.json": json.dumps(results, indent=2) + "\n",
-        f"table{suffix}.md": table(results),
-    }
-    write_files({folder / name: text.encode() for name, text in files.items()})
+    files = {f"results{suffix}.json": results.to_bytes(), f"table{suffix}.md": table(results).encode()}
+    write_files({folder / name: content for name, content in files.items()})
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: TestResults) -> str:
     """The results as Markdown: one row per generator, then how they were measured."""
-    rows = [{"": name, **_cells(facts)} for name, facts in results["networks"].items()]
-    columns = list(rows[0])
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *([row[c] for c in columns] for row in rows)]
-    height, width = results["size"]
-    notes = [f"{results['images']} images; MACs at {height} x {width} pixels; L1 of pixels in [-1, 1]."]
-    if results["phase"] == "search":
+    columns = in_order(name for network in results.networks.values() for name in network.figures)
+    lines = [
+        ["", *(metric(name).heading for name in columns)],
+        ["---", *["---:"] * len(columns)],
+        *([name, *(cell(network, c) for c in columns)] for name, network in results.networks.items()),
+    ]
+    height, width = results.size
+    notes = [f"{results.images} images; MACs at {height} x {width} pixels; L1 of pixels in [-1, 1]."]
+    if results.phase == "search":
         notes.append("The search isn't over: the student is the whole network under masks.")
     notes += protocol(results) + comparison(results)
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *notes, ""])
 
 
-def protocol(results: Mapping[str, Any]) -> list[str]:
-    """How the figures of the table were measured."""
-    notes = []
-    if "fid" in results:
-        fid = results["fid"]
-        notes.append(
-            f"FID and KID: Inception's layer {fid['feature']} (weights {fid['weights_sha256']}), resize of "
-            f"{fid['resize']}, {fid['n_fake']} generated against {fid['n_real']} real images of: "
-            f"{fid['reals']}."
-        )
-    if "miou" in results:
-        miou = results["miou"]
-        notes.append(
-            f"mIoU: {miou['network']}, protocol {miou['protocol']}, {miou['classes']} classes; on the real "
-            f"photos it is {miou['ceiling']:.4f}."
-        )
-    repetitions = next(iter(results["networks"].values())).get("latency_ms", {}).get("repetitions")
-    for facts in results.get("latency", {}).values():
-        if "failed" in facts:
-            notes.append(f"No latency: {facts['failed']}")
-            continue
-        speedup = f", speed-up {facts['speedup']:.2f}" if "speedup" in facts else ""
-        notes.append(
-            f"Latency of one image: median of {repetitions} runs, {facts['version']}, {facts['device']}, "
-            f"threads: {facts['threads']}{speedup}."
-        )
-    return notes
+def cell(network: NetworkResults, name: str) -> str:
+    """A figure, a latency with its percentiles, or nothing where it was not measured."""
+    if name not in network.figures:
+        return ""
+    text = metric(name).format(network.figures[name])
+    if name not in network.latencies:
+        return text
+    latency = network.latencies[name]
+    return f"{text} ({metric(name).number(latency.p10_ms)} to {metric(name).number(latency.p90_ms)})"
 
 
-def comparison(results: Mapping[str, Any]) -> list[str]:
+def protocol(results: TestResults) -> list[str]:
+    """How the figures were measured, a sentence for each measure."""
+    told = {name: facts for name, facts in results.facts.items() if name not in TOLD_ELSEWHERE}
+    latencies = (latency for network in results.networks.values() for latency in network.latencies.values())
+    repetitions = next((latency.repetitions for latency in latencies), 0)
+    notes = [sentence(name, facts) for name, facts in told.items()]
+    return notes + [runtime(facts, repetitions) for facts in results.latency.values()]
+
+
+def sentence(name: str, facts: Any) -> str:
+    """What a measure says of itself: in its own words, or one fact after the other."""
+    try:
+        return SENTENCES[name].format(**facts)
+    except (KeyError, TypeError, ValueError):  # a user's measure, or facts of another release
+        facts = leaves(facts) if isinstance(facts, Mapping) else [("", facts)]
+        return f"{name}: {', '.join(f'{key} {value}'.strip() for key, value in facts)}."
+
+
+def runtime(facts: RuntimeFacts, repetitions: int) -> str:
+    """Where latencies were measured, or why not."""
+    if facts.failed is not None:
+        return f"No latency: {facts.failed}"
+    speedup = "" if facts.speedup is None else f", speed-up {facts.speedup:.2f}"
+    return (
+        f"Latency of one image: median of {repetitions} runs, {facts.version}, {facts.device}, "
+        f"threads: {facts.threads}{speedup}."
+    )
+
+
+def comparison(results: TestResults) -> list[str]:
     """The student beside the teacher."""
-    labels = {"l1": "L1", "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"}
-    near = [
-        f"{label} {results[f'teacher_{key}']:.4f}"
-        for key, label in labels.items()
-        if f"teacher_{key}" in results
-    ]
-    notes = [f"Student to teacher: {', '.join(near)}."] if near else []
-    if "teacher_ise" in results:
-        names = ("density", "coverage", "precision", "recall", "ise")
-        figures = ", ".join(f"{name} {results[f'teacher_{name}']:.4f}" for name in names)
-        encoder, k = results["density"]["encoder"], results["density"]["k"]
-        notes.append(f"Student beside teacher, {k} neighbours in features of {encoder}: {figures}.")
+    figures = {name.removeprefix(TEACHER): value for name, value in results.comparison.items()}
+    near = {name: value for name, value in figures.items() if name not in OF_DENSITY}
+    beside = {name: value for name, value in figures.items() if name in OF_DENSITY}
+    notes = [f"Student to teacher: {listed(near)}."] if near else []
+    if beside:
+        facts = results.facts.get(DENSITY, {})
+        notes.append(
+            f"Student beside teacher, {facts.get('k')} neighbours in features of {facts.get('encoder')}: "
+            f"{listed(beside).lower()}."
+        )
     return notes
 
 
-def _cells(facts: dict[str, Any]) -> dict[str, str]:
-    cells = {
-        "MACs (exact)": f"{facts['macs_exact'] / 1e9:.4g} G",
-        "MACs (literature)": f"{facts['macs_literature'] / 1e9:.4g} G",
-        "Parameters": f"{facts['params'] / 1e6:.4g} M",
-        "File": f"{facts['bytes'] / 1e6:.4g} MB",
-    }
-    if "activation_bytes" in facts:
-        cells["Feature maps"] = f"{facts['activation_bytes'] / 1e6:.4g} MB"
-    for key, label in LATENCIES.items():
-        if key in facts:
-            times = facts[key]
-            cells[label] = f"{times['median_ms']:.4g} ms ({times['p10_ms']:.4g} to {times['p90_ms']:.4g})"
-    if "l1" in facts:
-        cells |= {
-            "L1": f"{facts['l1']:.4f}",
-            "PSNR": f"{facts['psnr']:.2f} dB",
-            "SSIM": f"{facts['ssim']:.4f}",
-        }
-    labels = {"lpips": "LPIPS", "miou": "mIoU", "pixel_accuracy": "Pixel accuracy"}
-    cells |= {label: f"{facts[key]:.4f}" for key, label in labels.items() if key in facts}
-    for key, value in facts.items():
-        name, _, feature = key.partition("_")
-        label = name.upper() + (f"-{feature}" if feature else "")
-        if name == "fid":
-            cells[label] = f"{value:.3f}"
-        elif name == "kid":
-            cells[f"{label} x 1000"] = f"{1000 * value:.3f}"
-    return cells
+def listed(figures: Mapping[str, float]) -> str:
+    """Figures with their labels."""
+    return ", ".join(f"{metric(n).label} {metric(n).format(figures[n])}" for n in in_order(figures))
