@@ -17,9 +17,9 @@ from lightning_gancompress.evaluation.measures.set_distances import Reals, SetDi
 from lightning_gancompress.evaluation.metrics import register
 from lightning_gancompress.evaluation.results import NetworkResults, TestResults
 from lightning_gancompress.evaluation.session import Session
+from lightning_gancompress.evaluation.table import write_report
 from lightning_gancompress.evaluation.translator import phase_of
 from lightning_gancompress.metrics import Feature, Resize
-from lightning_gancompress.reporting.table import write_report
 
 
 class Evaluation(Callback):

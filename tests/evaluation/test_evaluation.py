@@ -16,7 +16,6 @@ from torch.utils.data import ConcatDataset, DataLoader
 from lightning_gancompress import UserError
 from lightning_gancompress.density import Encoder, density_coverage, precision_recall
 from lightning_gancompress.evaluation.evaluation import Evaluation
-from lightning_gancompress.evaluation.ledger import first_of_each
 from lightning_gancompress.evaluation.measure import Findings, Measure
 from lightning_gancompress.evaluation.measures.set_distances import SetDistances
 from lightning_gancompress.evaluation.metrics import Metric
@@ -215,11 +214,6 @@ def test_images_without_numbers_all_count(tmp_path):
         trainer.test(TinyModule(), loader(numbered=numbered), verbose=False)
     texts = [(tmp_path / str(n) / "test" / "results.json").read_text() for n in (True, False)]
     assert texts[0] == texts[1]
-
-
-def test_first_of_each():
-    assert first_of_each(torch.tensor([7, 2, 7, 0, 2])).tolist() == [3, 1, 0]
-    assert first_of_each(torch.empty(0, dtype=torch.long)).tolist() == []
 
 
 def test_two_processes_measure_what_one_does(tmp_path):
