@@ -15,6 +15,7 @@ L1, PSNR, SSIM, LPIPS = "l1", "psnr", "ssim", "lpips"
 FID, KID = "fid", "kid"
 DENSITY, COVERAGE, PRECISION, RECALL, ISE = "density", "coverage", "precision", "recall", "ise"
 MIOU, PIXEL_ACCURACY = "miou", "pixel_accuracy"
+OF_DENSITY = (DENSITY, COVERAGE, PRECISION, RECALL, ISE)
 COMPARED = ("fid*", "kid*", MIOU, LPIPS, TEACHER + LPIPS, TEACHER + L1, TEACHER + COVERAGE)
 # what `compare` shows unless told otherwise, as patterns
 
@@ -29,7 +30,7 @@ class Metric:
         unit: Written after the number, such as `dB`; empty for none.
         better: Which values are good; None where neither end is.
         digits: After the decimal point; None for four significant ones.
-        scale: The number shown is the figure times this.
+        scale: The number shown is the figure times this, 100 for per cent.
     """
 
     name: str
@@ -41,8 +42,8 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """The label, with the factor of a figure that is shown enlarged: `KID x 1000`."""
-        return f"{self.label} x {self.scale:g}" if self.scale > 1 else self.label
+        """The label, with the factor where no unit tells it: `KID x 1000`."""
+        return f"{self.label} x {self.scale:g}" if self.scale != 1 and not self.unit else self.label
 
     @property
     def arrow(self) -> str:

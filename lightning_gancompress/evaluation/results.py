@@ -84,13 +84,19 @@ class NetworkResults:
         Raises:
             ValueError: A registered figure is no number.
         """
-        figures, latencies = {}, {}
+        found: dict[str, float | LatencyResult] = {}
         for key, value in items(data, where):
             if isinstance(value, Mapping) and is_registered(key):
-                latencies[key] = build(LatencyResult, value, f"{where}.{key}")
-                figures[key] = latencies[key].median_ms
+                found[key] = build(LatencyResult, value, f"{where}.{key}")
             elif is_registered(key) or is_number(value):
-                figures[key] = typed(value, float, f"{where}.{key}")
+                found[key] = typed(value, float, f"{where}.{key}")
+        return cls.of(found)
+
+    @classmethod
+    def of(cls, found: Mapping[str, float | LatencyResult]) -> NetworkResults:
+        """Figures and latencies that a measure found."""
+        latencies = {key: value for key, value in found.items() if isinstance(value, LatencyResult)}
+        figures = {k: v.median_ms if isinstance(v, LatencyResult) else v for k, v in found.items()}
         return cls(figures, latencies)
 
     def to_json(self) -> Json:

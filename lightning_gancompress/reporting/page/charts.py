@@ -1,9 +1,9 @@
 """Line charts, which `templates/chart.svg` draws.
 
-They are drawn by hand, not by matplotlib. Their colours are the page's, so they follow its light and dark by
-CSS; their text is text of the page's font, at a size that a phone can show. One with two lines of 200 points
-takes 5 kB; an SVG of matplotlib takes 20 kB, has its colours inside, and has ids that collide with those of the
-next one in a page. A chart library in JavaScript would outweigh the rest of the page.
+They are drawn by hand, not by matplotlib. Their colours are the page's, so they follow its light and dark
+by CSS; their text is text of the page's font, at a size that a phone can show. One with two lines of 200
+points takes 5 kB; matplotlib's SVG takes 20 kB, has its colours inside, and ids that collide with those of
+the next one in a page. A chart library in JavaScript would outweigh the rest of the page.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_gancompress.evaluation.table import notes
 from lightning_gancompress.files import write_files
 from lightning_gancompress.reporting.page.channels import finding, kept_channels
 from lightning_gancompress.reporting.page.curve_charts import curve_charts
@@ -18,7 +19,6 @@ from lightning_gancompress.reporting.page.pictures import origin, pictures
 from lightning_gancompress.reporting.page.quality import advice, quality_advice, quality_rows
 from lightning_gancompress.reporting.page.run import Compression, read_run
 from lightning_gancompress.reporting.page.templates import render
-from lightning_gancompress.reporting.table import notes
 
 PAGE = "report.html"
 
