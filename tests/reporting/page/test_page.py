@@ -23,6 +23,7 @@ from lightning_gancompress.callbacks.image_grid import draw_grid
 from lightning_gancompress.cli import main
 from lightning_gancompress.cli.main import GanCompressCLI
 from lightning_gancompress.evaluation.evaluation import Evaluation
+from lightning_gancompress.evaluation.measures.set_distances import SetDistances
 from lightning_gancompress.evaluation.results import (
     LatencyResult,
     NetworkResults,
@@ -244,8 +245,9 @@ def test_commands_on_the_page_parse(run, tmp_path, parse):
     shutil.copy(Path(__file__).parents[2] / "checkpoints/old/results.json", folder / "test")
     measure_fid = next(words for words in commands_in(write_page(folder)) if "fid" in words)
     callbacks = parse(measure_fid).trainer.callbacks
-    evaluations = [callback for callback in callbacks if isinstance(callback, Evaluation)]
-    assert [(e.fid_feature, e.fid_weights) for e in evaluations] == [(2048, "WEIGHTS.pth")]
+    (evaluation,) = [callback for callback in callbacks if isinstance(callback, Evaluation)]
+    (fid,) = [measure for measure in evaluation.own if isinstance(measure, SetDistances)]
+    assert (fid.feature, fid.weights) == (2048, "WEIGHTS.pth")
 
 
 def commands_in(page: Path) -> list[str]:
