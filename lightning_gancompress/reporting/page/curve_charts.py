@@ -73,7 +73,7 @@ def search_balance(curves: Curves, axis: Axis) -> Iterator[LineChart]:
 def finetune_balance(curves: Curves, draw: float | None, axis: Axis) -> Iterator[LineChart]:
     """Who leads in the fine-tuning: both losses of each discriminator, beside a draw where it is known."""
     levels = () if draw is None else (Level(f"draw {draw:.2f}", draw),)
-    matches = [re.fullmatch(r"train/(discriminator\w*)_real", name) for name in curves]
+    matches = [re.fullmatch(r"train/(discriminator(?:_\w+)?)_real", name) for name in curves]
     for role in [Role(match[1]) for match in matches if match]:
         ends = {"real": "discriminator", "fake": "discriminator alt"}
         logged = {end: curves.get(f"train/{role}_{end}") for end in ends}

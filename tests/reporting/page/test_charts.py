@@ -1,7 +1,7 @@
 import pytest
 
 from lightning_gancompress.reporting.page.charts import Line, LineChart, nice_ticks, spread
-from lightning_gancompress.reporting.page.templates import render
+from lightning_gancompress.reporting.page.rendering import render
 
 
 def draw(chart: LineChart) -> str:

@@ -35,7 +35,7 @@ from lightning_gancompress.reporting.page import write_page
 from lightning_gancompress.reporting.page.headline import tiles
 from lightning_gancompress.reporting.page.quality import quality_rows
 from lightning_gancompress.reporting.page.run import Generator
-from lightning_gancompress.reporting.page.templates import render
+from lightning_gancompress.reporting.page.rendering import render
 from lightning_gancompress.tasks import Role
 
 VOID = {"meta", "img", "path", "circle"}
@@ -90,6 +90,7 @@ def test_fit_and_test_leave_a_page(run, tmp_path):
     )
     assert "Quality has not been measured yet" in text
     assert "fine-tuning</text>" in text
+    assert text.count(">draw 0.69</text>") == 2  # of the search, and of the recorded gan_mode
     folder = shutil.copytree(run, tmp_path / "run")
     where = f"--trainer.default_root_dir={folder}"
     main(["test", f"--ckpt_path={tiny.last(folder)}", where])
@@ -268,12 +269,16 @@ def test_the_measured_speedup_is_shown(tmp_path):
     assert tiles(untold) == [("Faster", "4.0\u00d7", "8 → 2 ms an image")]
 
 
-def test_grids_of_earlier_releases_are_shown_whole(run, tmp_path):
+def test_runs_of_earlier_releases(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
+    description = json.loads((folder / "generator.json").read_text())
+    assert description["provenance"].pop("gan_mode") == "vanilla"
+    (folder / "generator.json").write_text(json.dumps(description))
     for path in (folder / "images").iterdir():
         Image.open(path).save(path)  # without its layout
     text, _ = check(write_page(folder))
     assert text.count("<img") == text.count('class="whole"') == 1
+    assert text.count(">draw 0.69</text>") == 1
 
 
 def test_page_and_comparison_load_no_lightning():

@@ -1,4 +1,4 @@
-"""The templates of the page. Autoescape is on for all of them, so no name, setting or file enters as HTML."""
+"""From templates to text. Autoescape is on for all of them, so no name, setting or file enters as HTML."""
 
 from __future__ import annotations
 
