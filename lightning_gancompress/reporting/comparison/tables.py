@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -97,29 +97,43 @@ def mean(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def differences(students: list[Row], teachers: list[Row]) -> list[str]:
     """What is wrong with comparing these: other protocols, other teachers, or seeds without effect."""
-    found = []
+    found: list[str] = []
     for direction in dict.fromkeys(row.direction for row in students):
-        own = [row for row in students if row.direction == direction]
-        for key in dict.fromkeys(key for row in own for key in row.protocol):
-            kinds: dict[str, list[Row]] = {}
-            for row in own:
-                kinds.setdefault(row.protocol.get(key, "nothing"), []).append(row)
-            if len(kinds) > 1:
-                said = ", ".join(f"{short(value)} in {names(rows)}" for value, rows in kinds.items())
-                found.append(f"The runs were measured in different ways, {key}: {said}. Test them again.")
-        measured = [row for row in teachers if row.direction == direction]
-        for key in dict.fromkeys(key for row in measured for key in row.steady):
-            values = [row.values[key] for row in measured if key in row.values]
-            if max(values) - min(values) > SAME * max(map(abs, values)):
-                found.append(
-                    f"The runs' teachers differ, {key} from {min(values):.6g} to {max(values):.6g}: "
-                    "another teacher, other test images, or test noise."
-                )
-                break  # the other metrics will differ too
-    for (_, _, name), rows in grouped(students).items():
-        if len(rows) > 1 and all(row.steady == rows[0].steady for row in rows):
-            found.append(f"The seeds of {name} made no difference at all: see seed_options.")
-    return found
+        found += other_protocols([row for row in students if row.direction == direction])
+        found += other_teachers([row for row in teachers if row.direction == direction])
+    return found + idle_seeds(students)
+
+
+def other_protocols(students: list[Row]) -> Iterator[str]:
+    """Everything that was not measured in one way."""
+    for key in dict.fromkeys(key for row in students for key in row.protocol):
+        kinds: dict[str, list[Row]] = {}
+        for row in students:
+            kinds.setdefault(row.protocol.get(key, "nothing"), []).append(row)
+        if len(kinds) > 1:
+            said = ", ".join(f"{short(value)} in {names(rows)}" for value, rows in kinds.items())
+            yield f"The runs were measured in different ways, {key}: {said}. Test them again."
+
+
+def other_teachers(teachers: list[Row]) -> list[str]:
+    """The first figure in which teachers differ; the others will differ too."""
+    for key in dict.fromkeys(key for row in teachers for key in row.steady):
+        values = [row.values[key] for row in teachers if key in row.values]
+        if max(values) - min(values) > SAME * max(map(abs, values)):
+            return [
+                f"The runs' teachers differ, {key} from {min(values):.6g} to {max(values):.6g}: "
+                "another teacher, other test images, or test noise."
+            ]
+    return []
+
+
+def idle_seeds(students: list[Row]) -> list[str]:
+    """Experiments whose seeds give one and the same result."""
+    return [
+        f"The seeds of {name} made no difference at all: see seed_options."
+        for (_, _, name), rows in grouped(students).items()
+        if len(rows) > 1 and all(row.steady == rows[0].steady for row in rows)
+    ]
 
 
 def names(rows: list[Row]) -> str:

@@ -17,8 +17,8 @@ from lightning_gancompress.reporting.page.headline import headline, tiles
 from lightning_gancompress.reporting.page.making import config, facts, use
 from lightning_gancompress.reporting.page.pictures import origin, pictures
 from lightning_gancompress.reporting.page.quality import advice, quality_advice, quality_rows
-from lightning_gancompress.reporting.page.run import Compression, read_run
 from lightning_gancompress.reporting.page.rendering import render
+from lightning_gancompress.reporting.page.run import Compression, read_run
 
 PAGE = "report.html"
 

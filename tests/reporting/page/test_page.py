@@ -34,8 +34,8 @@ from lightning_gancompress.reporting.grid import cut, lay_out, png
 from lightning_gancompress.reporting.page import write_page
 from lightning_gancompress.reporting.page.headline import tiles
 from lightning_gancompress.reporting.page.quality import quality_rows
-from lightning_gancompress.reporting.page.run import Generator
 from lightning_gancompress.reporting.page.rendering import render
+from lightning_gancompress.reporting.page.run import Generator
 from lightning_gancompress.tasks import Role
 
 VOID = {"meta", "img", "path", "circle"}
