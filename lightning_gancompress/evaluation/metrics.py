@@ -96,7 +96,12 @@ BUILT_IN = frozenset(METRICS)
 
 
 def metric(name: str) -> Metric:
-    """The metric of a figure, by its key in `results.json`; one that nobody registered shows its plain name.
+    """The metric of a figure, by its key in `results.json`; an unregistered one shows its plain name."""
+    return registered(name) or Metric(name, name.replace("_", " "))
+
+
+def registered(name: str) -> Metric | None:
+    """The metric of a figure, if its measure has registered it.
 
     `fid_768` is the FID of another layer and shown like `fid`; `teacher_l1` is the distance from student to
     teacher and shown like `l1`.
@@ -104,29 +109,20 @@ def metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     if name.startswith(TEACHER):
-        base = metric(name.removeprefix(TEACHER))
-        return replace(base, name=name, label=f"{base.label} to the teacher")
+        base = registered(name.removeprefix(TEACHER))
+        return base and replace(base, name=name, label=f"{base.label} to the teacher")
     family, _, variant = name.rpartition("_")
     if family in METRICS and variant.isdigit():
         return replace(METRICS[family], name=name, label=f"{METRICS[family].label}-{variant}")
-    return Metric(name, name.replace("_", " "))
-
-
-def is_registered(name: str) -> bool:
-    """Whether a figure is shown as its measure wants, not just by its name."""
-    family, _, variant = name.removeprefix(TEACHER).rpartition("_")
-    return bool({name, name.removeprefix(TEACHER)} & METRICS.keys()) or (
-        family in METRICS and variant.isdigit()
-    )
+    return None
 
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Names in the order of tables: as registered, families together, others last, `teacher_*` at the end."""
-    known = list(METRICS)
 
     def place(name: str) -> tuple[bool, int]:
         base = name.removeprefix(TEACHER)
-        found = base if base in METRICS else base.rpartition("_")[0]
-        return base != name, known.index(found) if is_registered(name) else len(known)
+        matches = (n for n, known in enumerate(METRICS) if base == known or base.startswith(f"{known}_"))
+        return base != name, next(matches, len(METRICS))
 
     return sorted(dict.fromkeys(names), key=place)

@@ -14,9 +14,9 @@ from lightning_gancompress.evaluation.metrics import (
     BUILT_IN,
     METRICS,
     Metric,
-    is_registered,
     metric,
     register,
+    registered,
 )
 from lightning_gancompress.files import write_files
 from lightning_gancompress.leaves import leaves
@@ -86,9 +86,9 @@ class NetworkResults:
         """
         found: dict[str, float | LatencyResult] = {}
         for key, value in items(data, where):
-            if isinstance(value, Mapping) and is_registered(key):
+            if isinstance(value, Mapping) and registered(key):
                 found[key] = build(LatencyResult, value, f"{where}.{key}")
-            elif is_registered(key) or is_number(value):
+            elif registered(key) or is_number(value):
                 found[key] = typed(value, float, f"{where}.{key}")
         return cls.of(found)
 

@@ -10,9 +10,9 @@ from lightning_gancompress.evaluation.metrics import (
     METRICS,
     Metric,
     in_order,
-    is_registered,
     metric,
     register,
+    registered,
 )
 
 PACKAGE = Path(lightning_gancompress.__file__).parent
@@ -23,12 +23,12 @@ EVERYDAY = {"bytes", "density", "precision"}
 UNCHANGED = ("reporting/", "cli/")  # they come to read the registry by themselves
 
 
-def test_every_figure_of_a_test_is_registered():
+def test_every_figure_of_a_test_registered():
     results = json.loads(OLD.read_text())
     names = [name for figures in results["networks"].values() for name in figures]
     names += [name for name in results if name.startswith("teacher_")]
     assert len(set(names)) == 12
-    assert all(map(is_registered, names))
+    assert all(map(registered, names))
 
 
 def test_metric_names_stand_in_one_file():
@@ -40,7 +40,7 @@ def test_metric_names_stand_in_one_file():
             continue
         texts = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
         names = {text for text in texts if isinstance(text, str) and text not in EVERYDAY}
-        names = {name for name in names if is_registered(name)} - OTHER_MEANING.get(place, set())
+        names = {name for name in names if registered(name)} - OTHER_MEANING.get(place, set())
         found |= {place: names} if names else {}
     assert found == {}
 
@@ -72,7 +72,7 @@ def test_users_register_their_own_and_change_none_of_ours(monkeypatch):
     assert metric("stripes").format(0.256) == "25.6 %"
     assert metric("teacher_stripes").heading == "Stripes to the teacher"
     assert metric("psnr").label == "PSNR"
-    assert is_registered("stripes_8")
+    assert registered("stripes_8")
 
 
 def test_order_of_tables():
