@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from lightning_gancompress.evaluation.metrics import (
@@ -68,16 +68,21 @@ def speed(generator: Generator) -> Iterator[Tile]:
 
 def quality(generator: Generator) -> Iterator[Tile]:
     """How good the student's images are, and how close to the teacher's."""
-    for name, value in generator.student.items():
-        if (name == FID or name.startswith(f"{FID}_")) and name in generator.teacher:
+    for name in fids(generator.student):
+        if name in generator.teacher:
             detail = f"teacher {generator.teacher[name]:.4g}; lower is better"
-            yield Tile(metric(name).label, f"{value:.4g}", detail)
+            yield Tile(metric(name).label, f"{generator.student[name]:.4g}", detail)
     compared = generator.results.comparison if generator.results else {}
     if TEACHER + L1 in compared:
         yield Tile("Student to teacher", f"{compared[TEACHER + L1]:.3f}", "L1 of pixels in [-1, 1]")
     if TEACHER + COVERAGE in compared:
         covered = f"{compared[TEACHER + COVERAGE]:.2f}"
         yield Tile("Coverage of the teacher", covered, "1 keeps all neighbourhoods")
+
+
+def fids(figures: Iterable[str]) -> list[str]:
+    """Those that are FID, of any of Inception's layers."""
+    return [name for name in figures if name == FID or name.startswith(f"{FID}_")]
 
 
 def times(ratio: float) -> str:

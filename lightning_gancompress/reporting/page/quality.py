@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from lightning_gancompress.evaluation.metrics import FID, LATENCY, Metric, in_order, metric
+from lightning_gancompress.evaluation.metrics import LATENCY, Metric, in_order, metric
 from lightning_gancompress.evaluation.results import NetworkResults
+from lightning_gancompress.reporting.page.headline import fids
 from lightning_gancompress.reporting.page.run import Compression
 
 UNKNOWN = "\u2013"
@@ -63,7 +64,7 @@ def quality_advice(run: Compression) -> list[Advice]:
     if not tested:
         return [advice(run, "Quality has not been measured yet.")]
     found, figures = [], tested[0].student
-    if not any(name == FID or name.startswith(f"{FID}_") for name in figures):
+    if not fids(figures):
         found.append(advice(run, "FID has not been measured.", *MEASURE_FID))
     if LATENCY not in figures:
         found.append(advice(run, "Latency has not been measured.", "--trainer.callbacks+=Evaluation"))
