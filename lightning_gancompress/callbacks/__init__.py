@@ -7,7 +7,7 @@ from lightning_gancompress.callbacks.prediction import PredictionWriter
 from lightning_gancompress.callbacks.progress import ProgressLines
 from lightning_gancompress.callbacks.small_model import SmallModel
 from lightning_gancompress.evaluation.evaluation import Evaluation
-from lightning_gancompress.evaluation.segmentation import SegmentationScore
+from lightning_gancompress.evaluation.measures.segmentation import SegmentationScore
 from lightning_gancompress.search.baselines import (
     BatchNormScale,
     L1Magnitude,

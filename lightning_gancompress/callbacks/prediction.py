@@ -9,10 +9,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_gancompress.callbacks.image_grid import png, to_picture
+from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.layout import EXTENSIONS
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import write_files
+from lightning_gancompress.reporting.grid import png
 
 
 class PredictionWriter(Callback):

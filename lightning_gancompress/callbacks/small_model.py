@@ -46,6 +46,7 @@ class SmallModel(Callback):
             "convention": module.pruning.convention,
             "policy": type(module.policy).__name__,
             "epochs": trainer.current_epoch,
+            "gan_mode": module.task.gan_mode,
             "lightning_gancompress": __version__,
             "torch": str(torch.__version__),
         }

@@ -20,6 +20,7 @@ from lightning_gancompress.checkpoints.header import KEY as CHECKPOINT_KEY
 from lightning_gancompress.checkpoints.training import split_prefix
 from lightning_gancompress.checkpoints.upstream import direction_in_name
 from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.evaluation.metrics import COMPARED
 from lightning_gancompress.export import export_onnx, export_torch
 from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CompressionModule, GANModule
@@ -36,7 +37,6 @@ from lightning_gancompress.pruning import (
 )
 from lightning_gancompress.reporting.comparison import Run, execute, found_runs, plan, write_comparison
 from lightning_gancompress.reporting.comparison.runs import command_line
-from lightning_gancompress.reporting.comparison.tables import METRICS
 from lightning_gancompress.reporting.page import write_page
 from lightning_gancompress.tasks import Side
 
@@ -127,7 +127,7 @@ def compare(
     budgets: list[float | str] = [],  # noqa: B006
     common: list[str] = [],  # noqa: B006
     test: list[str] = [],  # noqa: B006
-    metrics: list[str] = list(METRICS),  # noqa: B006
+    metrics: list[str] = list(COMPARED),  # noqa: B006
     seed_options: list[str] = ["--seed_everything", "--data.seed"],  # noqa: B006
     jobs: int = 1,
     threads: int | None = None,

@@ -8,7 +8,6 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,17 +20,12 @@ import lightning_gancompress
 import lightning_gancompress.callbacks
 import lightning_gancompress.data  # importing a class makes its short name known to the command line
 from lightning_gancompress.callbacks.run_config import RunConfig
-from lightning_gancompress.cli.configs import (
-    RUNS,
-    ConfigFile,
-    configs_folder,
-    recorded_config,
-    shipped,
-    with_config,
-)
+from lightning_gancompress.cli.configs import RUNS, ConfigFile, recorded_config, with_config
 from lightning_gancompress.cli.explain import condense, explain
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.leaves import leaves
 from lightning_gancompress.modules import GANModule, TeacherModule
+from lightning_gancompress.shipped_configs import configs_folder, shipped
 from lightning_gancompress.trainer import Trainer
 
 
@@ -153,7 +147,7 @@ class GanCompressCLI(LightningCLI):
         """Say where the user's words and the checkpoint's differ."""
         config = self.config[self.config.subcommand]
         dumped = self._subcommand_parsers[self.config.subcommand].dump(config, "json", skip_unset=False)
-        was, now = dict(flatten(recorded, "model")), dict(flatten(json.loads(dumped)["model"], "model"))
+        was, now = dict(leaves({"model": recorded})), dict(leaves({"model": json.loads(dumped)["model"]}))
         key = "model.class_path"
         if was[key] != now[key]:
             raise UserError(
@@ -240,15 +234,6 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         program = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")
         raise UserError(f"{condense(message)} See `{program} --help`.") from ex
-
-
-def flatten(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Leaves of nested dictionaries with their dotted names."""
-    if isinstance(tree, dict) and tree:
-        for key, branch in tree.items():
-            yield from flatten(branch, f"{name}.{key}")
-    else:
-        yield name, tree
 
 
 def quieten() -> None:

@@ -62,7 +62,15 @@ class InceptionMetrics:
         self._features: defaultdict[str, list[Tensor]] = defaultdict(list)
 
     def update(self, name: str, images: Tensor) -> None:
-        """Add images (B, 1 or 3, H, W) in [-1, 1], or uint8, to the set `name`."""
+        """Add images to the set `name`: see `extract`."""
+        self._features[name].append(self.extract(images))
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Features (B, feature), on the CPU, of images (B, 1 or 3, H, W) in [-1, 1], or uint8.
+
+        Raises:
+            UserError: The images have other channels.
+        """
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         if images.shape[1] != 3:
@@ -72,8 +80,8 @@ class InceptionMetrics:
         rounded = self.resize == "torch-fidelity"
         pixels = images if images.dtype == torch.uint8 else to_uint8(images, rounded)
         with torch.inference_mode():
-            (features,) = self._network(pixels.to(self._device))
-        self._features[name].append(features.cpu())
+            features: Tensor = self._network(pixels.to(self._device))[0]
+        return features.cpu()
 
     def features(self, name: str) -> Tensor:
         """The features (N, feature) of a set, in the order of its updates."""

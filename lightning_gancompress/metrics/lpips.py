@@ -26,6 +26,8 @@ class Lpips:
     """
 
     def __init__(self, weights: str | Path, device: torch.device | str = "cpu") -> None:
+        # private, as the public class and function download the backbone, and the class keeps no value of an
+        # image; the package `lpips`, last released in 2021, calls what torchvision has deprecated
         from torchmetrics.functional.image.lpips import _LPIPS
 
         state = read_state_dict(Path(weights))

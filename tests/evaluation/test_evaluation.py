@@ -15,8 +15,10 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from lightning_gancompress import UserError
 from lightning_gancompress.density import Encoder, density_coverage, precision_recall
-from lightning_gancompress.evaluation.evaluation import Evaluation, first_of_each
-from lightning_gancompress.evaluation.measure import Measure
+from lightning_gancompress.evaluation.evaluation import Evaluation
+from lightning_gancompress.evaluation.measure import Findings, Measure
+from lightning_gancompress.evaluation.measures.set_distances import SetDistances
+from lightning_gancompress.evaluation.metrics import Metric
 from lightning_gancompress.metrics import distances, l1, psnr, ssim, to_uint8
 from lightning_gancompress.metrics import fid as fid_module
 
@@ -130,6 +132,16 @@ def test_fid_compares_every_generator_with_the_targets(tmp_path, tiny_inception)
     assert "| FID-64 | KID-64 x 1000 |" in (tmp_path / "test" / "table.md").read_text()
 
 
+def test_densities_against_the_real_images_stand_in_the_table(tmp_path, tiny_inception):
+    evaluation = Evaluation(fid_feature=64, latency=False)
+    make_trainer(tmp_path, evaluation).test(TinyModule(), loader(n=8), verbose=False)
+    results = json.loads((tmp_path / "test" / "results.json").read_text())["networks"]["student"]
+    header, _, _, student, *_ = (tmp_path / "test" / "table.md").read_text().splitlines()
+    cells = dict(zip(header.split(" | "), student.split(" | "), strict=True))
+    for name in ("density", "coverage", "precision"):
+        assert cells[name.capitalize()] == f"{results[name]:.4f}"
+
+
 def test_without_real_images_the_student_is_held_against_the_teacher_alone(tmp_path, tiny_inception):
     evaluation = Evaluation(fid_feature=64, latency=False)
     make_trainer(tmp_path, evaluation).test(TinyModule(), loader(n=8, paired=False), verbose=False)
@@ -183,7 +195,8 @@ def test_metric_networks_stay_out_of_checkpoints(tmp_path, tiny_inception):
     trainer.test(module, loader(), verbose=False)
     assert kept[0]["state_dict"].keys() == module.state_dict().keys()
     assert not any(kept[0].get("callbacks", {}).values())
-    assert evaluation._inception is None
+    (measure,) = (measure for measure in evaluation.own if isinstance(measure, SetDistances))
+    assert measure._inception is None
 
 
 def test_an_image_counts_once_however_often_it_comes(tmp_path, tiny_inception):
@@ -201,11 +214,6 @@ def test_images_without_numbers_all_count(tmp_path):
         trainer.test(TinyModule(), loader(numbered=numbered), verbose=False)
     texts = [(tmp_path / str(n) / "test" / "results.json").read_text() for n in (True, False)]
     assert texts[0] == texts[1]
-
-
-def test_first_of_each():
-    assert first_of_each(torch.tensor([7, 2, 7, 0, 2])).tolist() == [3, 1, 0]
-    assert first_of_each(torch.empty(0, dtype=torch.long)).tolist() == []
 
 
 def test_two_processes_measure_what_one_does(tmp_path):
@@ -236,14 +244,22 @@ class Printed(Splits):
         return split
 
 
-def test_real_images_are_seen_by_inception_once(tmp_path, tiny_inception, monkeypatch):
+def real_images_seen(monkeypatch):
+    """Counts the batches of real images that Inception sees."""
     seen = []
-    update = fid_module.InceptionMetrics.update
-    monkeypatch.setattr(
-        fid_module.InceptionMetrics,
-        "update",
-        lambda self, name, x: (seen.append(name), update(self, name, x)),
-    )
+    rows = SetDistances.real_rows
+
+    def noted(self, *arguments):
+        found = rows(self, *arguments)
+        seen.extend(found)
+        return found
+
+    monkeypatch.setattr(SetDistances, "real_rows", noted)
+    return seen
+
+
+def test_real_images_are_seen_by_inception_once(tmp_path, tiny_inception, monkeypatch):
+    seen = real_images_seen(monkeypatch)
     results = []
     for run, arguments in enumerate(({}, {}, {"fid_resize": "pytorch-fid"}, {"fid_reals": "test"})):
         arguments = {"fid_reals": "train+test", "cache_dir": str(tmp_path / "reals")} | arguments
@@ -251,13 +267,25 @@ def test_real_images_are_seen_by_inception_once(tmp_path, tiny_inception, monkey
         make_trainer(tmp_path / str(run), evaluation).test(TinyModule(), datamodule=Printed(), verbose=False)
         results.append(json.loads((tmp_path / str(run) / "test" / "results.json").read_text()))
         # another resize or choice of reals is another set
-        assert ("generator/target" in seen) == (run != 1)
+        assert bool(seen) == (run != 1)
         seen.clear()
     assert results[0] == results[1]
     assert results[0]["fid"]["n_real"] == 9
     assert results[0]["fid"]["n_fake"] == 5
     assert [r["fid"]["resize"] for r in results[1:3]] == ["torch-fidelity", "pytorch-fid"]
     assert results[3]["fid"]["n_real"] == 5
+
+
+def test_features_of_a_limited_test_are_not_kept_for_others(tmp_path, tiny_inception):
+    found = []
+    for run, limit in enumerate((1, 1.0, 1, 1.0)):
+        evaluation = Evaluation(fid_feature=64, latency=False, cache_dir=str(tmp_path / "reals"))
+        trainer = make_trainer(tmp_path / str(run), evaluation, limit_test_batches=limit)
+        trainer.test(TinyModule(), datamodule=Printed(), verbose=False)
+        found.append(json.loads((tmp_path / str(run) / "test" / "results.json").read_text()))
+    assert [results["fid"]["n_real"] for results in found] == [2, 5, 2, 5]
+    assert found[:2] == found[2:]
+    assert len(list((tmp_path / "reals").iterdir())) == 1
 
 
 class Flat(Encoder):
@@ -288,8 +316,10 @@ def test_encoders_read_images_of_a_mixed_precision(tmp_path):
 
 
 class Found(Measure):
-    def findings(self, trainer, pl_module, role):
-        return {"networks": {"student": {"stripes": 0.25}}, "stripes": {"role": role}}
+    metrics = (Metric("stripes", "Stripes", "%", "lower", 1, 100),)
+
+    def findings(self, trainer, pl_module, seen):
+        return Findings({"student": {"stripes": 0.25}}, facts={"stripes": {"role": seen.role}})
 
 
 def test_other_encoders_and_measures_add_to_the_results(tmp_path):
@@ -303,7 +333,50 @@ def test_other_encoders_and_measures_add_to_the_results(tmp_path):
     assert results["density"] == {"encoder": "Flat", "k": 5}
     assert results["networks"]["student"]["stripes"] == logged["test/student/stripes"] == 0.25
     assert results["stripes"] == {"role": "generator"}
-    assert "5 neighbours in features of Flat: density" in (tmp_path / "test" / "table.md").read_text()
+    header, _, teacher, student, *notes = (tmp_path / "test" / "table.md").read_text().splitlines()
+    assert header.endswith("| Stripes |")
+    assert teacher.endswith("|  |")
+    assert student.endswith("| 25.0 % |")
+    assert "stripes: role generator." in notes
+    assert any("5 neighbours in features of Flat: density" in note for note in notes)
+
+
+class Brightness(Measure):
+    """Mean of each image, gathered as our own measures do it."""
+
+    def rows(self, trainer, pl_module, images):
+        return {name: image.flatten(1).mean(1) for name, image in images.generated.items()}
+
+    def findings(self, trainer, pl_module, seen):
+        assert all(len(values) == seen.count for values in seen.rows.values())
+        return Findings({name: {"brightness": float(values.mean())} for name, values in seen.rows.items()})
+
+
+def test_measures_of_users_get_each_image_once(tmp_path):
+    callbacks = [Evaluation(latency=False), Brightness()]
+    data = ConcatDataset([Pairs(), Pairs(3)])
+    trainer = make_trainer(tmp_path, *callbacks)
+    (logged,) = trainer.test(TinyModule(), DataLoader(data, batch_size=3), verbose=False)
+    for name, images in translated(TinyModule(), Pairs()).items():
+        assert logged[f"test/{name}/brightness"] == pytest.approx(float(images.mean()), abs=1e-6)
+    assert "| brightness |" in (tmp_path / "test" / "table.md").read_text()
+
+
+class Wrong(Measure):
+    def findings(self, trainer, pl_module, seen):
+        return {"stripes": 1.0}
+
+
+def test_findings_of_another_type_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"Wrong\.findings returned dict: it must return .*Findings"):
+        make_trainer(tmp_path, Evaluation(latency=False), Wrong()).test(TinyModule(), loader(), verbose=False)
+
+
+def test_modules_without_generators_are_refused(tmp_path):
+    module = TinyModule()
+    del module.task
+    with pytest.raises(UserError, match=r"TinyModule cannot be evaluated: a module needs task, phase"):
+        make_trainer(tmp_path, Evaluation(latency=False)).test(module, loader(), verbose=False)
 
 
 def test_every_runtime_is_timed_and_one_that_fails_costs_nothing(tmp_path, monkeypatch):

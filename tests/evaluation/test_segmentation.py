@@ -13,7 +13,7 @@ from lightning_gancompress import UserError
 from lightning_gancompress.callbacks import Evaluation, SegmentationScore
 from lightning_gancompress.cli import main
 from lightning_gancompress.data.canvas import LABELS
-from lightning_gancompress.evaluation.segmentation import LabelFiles
+from lightning_gancompress.evaluation.measures.label_files import LabelFiles
 from lightning_gancompress.metrics.segmentation import Segmenter, decode, mean_iou, pixel_accuracy
 
 COLOURS = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]

@@ -129,7 +129,7 @@ class TestOneAfterTheOther:
         (folder / "table.md").unlink()
         main(["compare", f"--output={folder}", "--only_report", "--metrics=[psnr]"])
         table = (folder / "table.md").read_text()
-        assert "psnr ↑" in table
+        assert "PSNR, dB ↑" in table
         assert "| random |  | 2 |" in table
 
 

@@ -4,13 +4,14 @@
 """
 
 import sys
+from types import SimpleNamespace
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gancompress.tasks import Pix2Pix
+from lightning_gancompress.tasks import Pix2Pix, Role
 
 
 class Pairs(Dataset):
@@ -40,7 +41,7 @@ class TinyModule(LightningModule):
         self.automatic_optimization = False
         torch.manual_seed(1)
         self.networks = nn.ModuleDict({name: nn.Conv2d(3, 3, 3, padding=1) for name in names})
-        self.phase, self.task = phase, Pix2Pix()
+        self.phase, self.task = SimpleNamespace(name=phase), Pix2Pix()
 
     def generators(self, role):
         return dict(self.networks)
@@ -50,7 +51,7 @@ class TinyModule(LightningModule):
 
     def validation_step(self, batch, batch_idx):
         images = {name: net(batch["source"]).tanh() for name, net in self.networks.items()}
-        return {"generator": {k: batch[k] for k in ("source", "target") if k in batch} | images}
+        return {Role("generator"): {k: batch[k] for k in ("source", "target") if k in batch} | images}
 
     test_step = validation_step
 

@@ -1,0 +1,65 @@
+"""Local density: does the student put its images where the teacher puts them?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lightning_gancompress.density import Encoder, density_coverage, neighbourhood_ise, precision_recall
+from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
+from lightning_gancompress.evaluation.metrics import COVERAGE, DENSITY, ISE, PRECISION, RECALL, TEACHER
+
+NEIGHBOURS = 5  # as in the search and in Naeem et al. 2020
+
+
+class LocalDensity(Measure):
+    """The student's local density beside the teacher's, in the feature space of an encoder."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the encoder where the images are."""
+        self.encoder.to(trainer.strategy.root_device)
+
+    def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
+        """Features of every generator's images."""
+        with torch.no_grad():
+            return {
+                name: self.encoder(images.source.float(), image.float())
+                for name, image in images.generated.items()
+            }
+
+    def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
+        """See `beside_teacher`."""
+        return beside_teacher(seen.rows, type(self.encoder).__name__)
+
+
+def beside_teacher(features: Mapping[str, Tensor], encoder: str) -> Findings:
+    """How well the student keeps the teacher's local density, from features (N, D) of both, if N suffices.
+
+    Returns:
+        `teacher_density`, `teacher_coverage`, `teacher_precision` and `teacher_recall` (1 is best), and
+        `teacher_ise` (0 is best), the mean integrated squared error within the neighbourhoods.
+    """
+    if not {"teacher", "student"} <= features.keys() or len(features["teacher"]) <= NEIGHBOURS:
+        return Findings()
+    teacher, student = (normalize(features[name], dim=1) for name in ("teacher", "student"))
+    figures = manifold(teacher, student) | {ISE: neighbourhood_ise(teacher, student, NEIGHBOURS)}
+    return Findings(
+        comparison={TEACHER + name: value for name, value in figures.items()},
+        facts={DENSITY: {"encoder": encoder, "k": NEIGHBOURS}},
+    )
+
+
+def manifold(reference: Tensor, samples: Tensor) -> dict[str, float]:
+    """Density, coverage, precision and recall of features (N, D) and (M, D), where there are enough."""
+    if min(len(reference), len(samples)) <= NEIGHBOURS:
+        return {}
+    density, coverage = density_coverage(reference, samples, NEIGHBOURS)
+    precision, recall = precision_recall(reference, samples, NEIGHBOURS)
+    return {DENSITY: density, COVERAGE: coverage, PRECISION: precision, RECALL: recall}

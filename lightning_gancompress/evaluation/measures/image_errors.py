@@ -1,0 +1,71 @@
+"""Distances between pairs of images: generated and target, student's and teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
+from lightning_gancompress.evaluation.metrics import L1, LPIPS, PSNR, SSIM, TEACHER
+from lightning_gancompress.metrics import Lpips, l1, psnr, ssim
+
+Error = Callable[[Tensor, Tensor], Tensor]
+ERRORS: dict[str, Error] = {L1: l1, PSNR: psnr, SSIM: ssim}
+
+
+class ImageErrors(Measure):
+    """Mean L1, PSNR, SSIM and LPIPS to the target, where there are pairs, and of student to teacher.
+
+    Args:
+        lpips_weights: File of torchvision's AlexNet or VGG-16; None leaves LPIPS out.
+    """
+
+    def __init__(self, lpips_weights: str | None = None) -> None:
+        self.lpips_weights = lpips_weights
+        self._errors = ERRORS
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the network of LPIPS."""
+        if self.lpips_weights is not None:
+            self._errors = ERRORS | {LPIPS: Lpips(self.lpips_weights, trainer.strategy.root_device)}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Free it."""
+        self._errors = ERRORS
+
+    def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
+        """One value per image, generator and error."""
+        rows: Rows = {}
+        if images.target is not None:
+            for name, image in images.generated.items():
+                rows |= {f"{name}/{key}": error(image, images.target) for key, error in self._errors.items()}
+        return rows | teacher_errors(images, self._errors)
+
+    def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
+        """Means over all images."""
+        found = Findings()
+        for key, values in seen.rows.items():
+            name, _, metric = key.rpartition("/")
+            part = found.networks.setdefault(name, {}) if name else found.comparison
+            part[metric] = float(values.double().mean())
+        return found
+
+
+class ValidationErrors(ImageErrors):
+    """Errors of the trained generator alone, and its L1 to the teacher: what training is watched by."""
+
+    def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
+        """One value per image and error."""
+        trained = list(images.generated.values())[-1]
+        errors = {} if images.target is None else {k: e(trained, images.target) for k, e in ERRORS.items()}
+        return errors | teacher_errors(images, {L1: l1})
+
+
+def teacher_errors(images: Translated, errors: dict[str, Error]) -> Rows:
+    """Errors of the student's images against the teacher's, where there are both."""
+    if not {"teacher", "student"} <= images.generated.keys():
+        return {}
+    student, teacher = images.generated["student"], images.generated["teacher"]
+    return {TEACHER + key: error(student, teacher) for key, error in errors.items()}

@@ -1,0 +1,202 @@
+"""Mean IoU of generated photos: do they show what the label maps ask for?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from lightning_gancompress.checkpoints.files import read_state_dict
+from lightning_gancompress.density import cache_key
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
+from lightning_gancompress.evaluation.measures.label_files import LabelFiles
+from lightning_gancompress.evaluation.measures.small_segmenter import Look, fresh, require_pairs, teach
+from lightning_gancompress.evaluation.metrics import MIOU, PIXEL_ACCURACY
+from lightning_gancompress.evaluation.translator import cache_folder, training_pairs, translator
+from lightning_gancompress.files import replacing
+from lightning_gancompress.metrics.segmentation import (
+    CITYSCAPES,
+    CITYSCAPES_IGNORED,
+    IGNORED,
+    Colours,
+    Segmenter,
+    decode,
+    load_weights,
+    mean_iou,
+    pixel_accuracy,
+)
+from lightning_gancompress.tasks import Role
+
+Protocol = Literal["field", "quick"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VERSION = 1  # of the training of small networks: raise it when trained networks change
+REAL = "real"
+
+
+class SegmentationScore(Measure):
+    """Measure at test how well a segmentation network finds the classes of the label map in the photo.
+
+    For generators that read colour-coded label maps and whose data has pairs. Each one's `miou` and
+    `pixel_accuracy`, in [0, 1], stand beside the `ceiling`: the mIoU of the real photos. Figures compare
+    under one network, protocol and palette only.
+
+    `quick` decodes the labels from the source, at its own size. `field` is what papers on GAN compression
+    do (GAN Compression, Li et al. 2020, and those that follow it): log-probabilities of the image are
+    resized to label files of full resolution. The label file of a test image `X.jpg` or `X_leftImg8bit.png`
+    is the one in `labels` or below named `X_trainIds.png`, `X_gtFine_trainIds.png` or
+    `X_gtFine_labelTrainIds.png`; where images have numbers for names, `label_table` names their files.
+
+    Args:
+        network: Maps normalised images to scores per class; None trains a small U-Net on the training pairs.
+        weights: State dict of `network`.
+        mean: Of the channels that `network` expects, of pixels in [0, 1]; ImageNet's by default.
+        std: Likewise.
+        input_size: Height and width, in pixels, to which images are resized for `network`; None leaves them.
+        protocol: Which labels, at which size.
+        palette: Colours of the classes in the label maps: those of Cityscapes, whose void colours don't
+            count, or a list of RGB values, 0..255.
+        labels: Folder of the label files of `field`: greyscale, a pixel's value its class, 255 for none.
+        label_table: Text file with an image and its label file per line, the first two words, such as
+            `12 gtFine/val/frankfurt/frankfurt_000000_000294_gtFine_trainIds.png`; folders are left out of
+            account. GAN Compression's `val_table.txt` is one.
+        epochs: Of training the small U-Net.
+        cache_dir: Where it is kept for other tests; None is `<default_root_dir>/cache`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | None = None,
+        weights: str | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        input_size: list[int] | None = None,
+        protocol: Protocol = "quick",
+        palette: Literal["cityscapes"] | list[list[int]] = "cityscapes",
+        labels: str | None = None,
+        label_table: str | None = None,
+        epochs: int = 10,
+        cache_dir: str | None = None,
+    ) -> None:
+        if (network is None) != (weights is None):
+            raise UserError(
+                f"network is {type(network).__name__} and weights is {weights}: a segmentation network and "
+                "its file belong together; without both a small one is trained."
+            )
+        if protocol == "field" and labels is None:
+            raise UserError("protocol is field, but labels is not set: name the folder of *_trainIds.png.")
+        if input_size is not None and (len(input_size) != 2 or min(input_size) < 1):
+            raise UserError(f"input_size is {input_size}: give height and width in pixels, [256, 512] say.")
+        if epochs < 1:
+            raise UserError(f"epochs is {epochs}: an untrained network finds nothing, use at least 1.")
+        self.look = Look(*colours_of(palette), mean or IMAGENET_MEAN, std or IMAGENET_STD, input_size)
+        self.network, self.weights = network, weights
+        self.protocol: Protocol = protocol
+        found = None if labels is None else LabelFiles(Path(labels), label_table)
+        self.labels = found if protocol == "field" else None
+        self.epochs, self.cache_dir = epochs, cache_dir
+        # outside any module, so that the network never enters a checkpoint
+        self._segmenter: Segmenter | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load or train the network before a test; training needs gradients, which a test has not."""
+        if stage != "test":
+            return
+        network = self.network
+        if network is not None and self.weights is not None:
+            load_weights(network, self.weights)
+        elif network is None:
+            network = self._own_network(trainer, pl_module)
+        device = trainer.strategy.root_device
+        look = self.look
+        self._segmenter = Segmenter(network, len(look.colours), look.mean, look.std, look.input_size, device)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Free it."""
+        self._segmenter = None
+
+    def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
+        """Confusion matrix of each real and each generated photo against the labels."""
+        assert self._segmenter is not None
+        photos = {REAL: require_pairs(images.source, images.target), **images.generated}
+        labels = self._labels_of(images)
+        return {name: self._segmenter.confusions(photo, labels) for name, photo in photos.items()}
+
+    def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
+        """Scores over all images."""
+        assert self._segmenter is not None
+        totals = {name: matrices.sum(0) for name, matrices in seen.rows.items()}
+        real = totals.pop(REAL)
+        if not real.sum():
+            raise UserError("mIoU: not a pixel of the labels is of any class: check palette and labels.")
+        facts = {
+            "network": type(self._segmenter.network).__name__,
+            "weights_sha256": self._segmenter.weights_sha256,
+            "protocol": self.protocol,
+            "classes": len(self.look.colours),
+            "images": seen.count,
+            "ceiling": mean_iou(real),
+            "ceiling_pixel_accuracy": pixel_accuracy(real),
+        }
+        rank_zero_info(f"mIoU: {facts['ceiling']:.4f} on the real photos, the ceiling for generated ones.")
+        return Findings(
+            networks={
+                name: {MIOU: mean_iou(total), PIXEL_ACCURACY: pixel_accuracy(total)}
+                for name, total in totals.items()
+            },
+            facts={MIOU: facts},
+        )
+
+    def _labels_of(self, images: Translated) -> list[Tensor]:
+        """Labels (h, w) of each image."""
+        if self.labels is None:
+            return list(decode(images.source, self.look.colours, self.look.ignored))
+        if images.path is None:
+            raise UserError("protocol is field, but the data gives no paths of its images: use quick.")
+        return [self.labels.read(path) for path in images.path]
+
+    def _own_network(self, trainer: Trainer, pl_module: LightningModule) -> nn.Module:
+        """A small network trained on the real pairs, or one of an earlier test; the same on all ranks."""
+        state: dict[str, Tensor] = {}
+        if trainer.is_global_zero:
+            state = self._trained(trainer, translator(pl_module).task.compressed[0])
+        network = fresh(len(self.look.colours))
+        network.load_state_dict(trainer.strategy.broadcast(state))
+        return network
+
+    def _trained(self, trainer: Trainer, role: Role) -> dict[str, Tensor]:
+        pairs, num_workers, digest = training_pairs(trainer, role)
+        key = cache_key("segmentation", VERSION, str(role), *self.look, self.epochs, digest)
+        path = cache_folder(trainer, self.cache_dir) / f"segmentation_{key}.pth"
+        network = fresh(len(self.look.colours))
+        try:
+            load_weights(network, path)
+        except UserError:  # there is none yet, or what is left of one
+            rank_zero_info(f"mIoU: training a network on {len(pairs)} pairs for {self.epochs} epochs.")
+            teach(network, pairs, num_workers, self.look, self.epochs, trainer.strategy.root_device)
+            with replacing(path) as part:
+                torch.save(network.state_dict(), part)
+        return read_state_dict(path)
+
+
+def colours_of(palette: Literal["cityscapes"] | Sequence[Sequence[int]]) -> tuple[Colours, Colours]:
+    """Colours of the classes of a palette, and those that don't count.
+
+    Raises:
+        UserError: It is no list of at least two RGB values.
+    """
+    if palette == "cityscapes":
+        return CITYSCAPES, CITYSCAPES_IGNORED
+    rgb = [tuple(colour) for colour in palette]
+    if not 2 <= len(rgb) <= IGNORED or any(
+        len(colour) != 3 or min(colour) < 0 or max(colour) > 255 for colour in rgb
+    ):
+        raise UserError(
+            f"palette is {palette}: give cityscapes, or a list of 2 to {IGNORED} colours [R, G, B] of 0..255."
+        )
+    return rgb, ()

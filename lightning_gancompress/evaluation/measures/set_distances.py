@@ -1,0 +1,147 @@
+"""Distances between sets of images: FID, KID, density and coverage against the real images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_gancompress.density import cache_key, load_table, save_table
+from lightning_gancompress.evaluation.ledger import Ledger
+from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
+from lightning_gancompress.evaluation.measures.density import beside_teacher, manifold
+from lightning_gancompress.evaluation.metrics import FID
+from lightning_gancompress.evaluation.translator import (
+    cache_folder,
+    fingerprints,
+    test_images,
+    training_batches,
+    translator,
+)
+from lightning_gancompress.metrics import Feature, InceptionMetrics, Resize, distances
+from lightning_gancompress.tasks.role import Role
+
+Reals = Literal["test", "train+test"]
+REAL = "real"
+
+
+class SetDistances(Measure):
+    """FID, KID, density, coverage, precision and recall in Inception's features.
+
+    Args:
+        feature: Inception's layer.
+        weights: torch-fidelity's weight file; None downloads it.
+        resize: How images reach Inception's 299 pixels.
+        reals: Which real images are compared with.
+        cache_dir: Where features of the real images are kept; None is in the run's folder.
+        local_density: Whether to hold the student against the teacher in these features as well.
+    """
+
+    def __init__(
+        self,
+        feature: Feature,
+        weights: str | None,
+        resize: Resize,
+        reals: Reals,
+        cache_dir: str | None,
+        local_density: bool,
+    ) -> None:
+        self.feature, self.weights, self.resize, self.reals = feature, weights, resize, reals
+        self.cache_dir, self.local_density = cache_dir, local_density
+        # outside any module, so that Inception never enters a checkpoint
+        self._inception: InceptionMetrics | None = None
+        self._cached: dict[Role, Tensor] = {}  # features of real images that an earlier test has left
+        self._trained: dict[Role, Tensor] | None = None  # those of the training split
+
+    @property
+    def inception(self) -> InceptionMetrics:
+        """Inception, during a test."""
+        assert self._inception is not None
+        return self._inception
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load Inception, so that missing weights are reported at once."""
+        device = trainer.strategy.root_device
+        self._inception = InceptionMetrics(self.feature, self.weights, device, self.resize)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Free it."""
+        self._inception = None
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look for the features of the real images, the same on all ranks."""
+        self._cached, self._trained = {}, None
+        for role in map(Role, translator(pl_module).task.compressed):
+            key = self._key(trainer, role)
+            found = None if key is None else load_table(cache_folder(trainer, self.cache_dir), key)
+            found = trainer.strategy.broadcast(found)
+            if found is not None:
+                self._cached[role] = found
+
+    def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
+        """Features of every generator's images."""
+        return {name: self.inception.extract(image) for name, image in images.generated.items()}
+
+    def real_rows(self, trainer: Trainer, pl_module: LightningModule, role: Role, images: Tensor) -> Rows:
+        """Features of real images, unless an earlier test has left them."""
+        return {} if role in self._cached else {REAL: self.inception.extract(images)}
+
+    def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
+        """Generators against the real images, where there are some, and the student against the teacher."""
+        found = beside_teacher(seen.rows, "Inception") if self.local_density else Findings()
+        real = self._real(trainer, pl_module, seen)
+        if real is not None:
+            for name, features in seen.rows.items():
+                found.networks[name] = {**distances(features, real), **manifold(real, features)}
+            found.facts |= {"fid_reals": self.reals, FID: self._facts(len(real), seen.count)}
+        return found
+
+    def _facts(self, n_real: int, n_fake: int) -> dict[str, object]:
+        return {
+            "feature": self.feature,
+            "resize": self.resize,
+            "weights_sha256": self.inception.weights_sha256,
+            "reals": self.reals,
+            "n_real": n_real,
+            "n_fake": n_fake,
+        }
+
+    def _real(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Tensor | None:
+        """Features of the real images, from the cache or of this test, which leaves them there."""
+        if seen.role in self._cached or REAL not in seen.real:
+            return self._cached.get(seen.role)
+        features = seen.real[REAL]
+        if self.reals == "train+test":
+            features = torch.cat([features, self._training(trainer, pl_module)[seen.role]])
+        key = self._key(trainer, seen.role)
+        if key is not None and trainer.is_global_zero:
+            save_table(cache_folder(trainer, self.cache_dir), key, features)
+        return features
+
+    def _training(self, trainer: Trainer, pl_module: LightningModule) -> dict[Role, Tensor]:
+        """Features of the real images of the training split by role; every rank sees them all, and once."""
+        if self._trained is None:
+            task, ledger = translator(pl_module).task, Ledger[str](trainer.strategy.root_device)
+            for batch in training_batches(trainer):
+                index = task.target_index(batch)
+                for role, images in task.targets(batch).items():
+                    if role in task.compressed and role not in self._cached:
+                        rows = {REAL: self.inception.extract(images)}
+                        ledger.add(role, index[role], len(images), rows)
+            self._trained = {Role(role): ledger.gather(role)[1][REAL] for role in ledger.groups}
+        return self._trained
+
+    def _key(self, trainer: Trainer, role: Role) -> str | None:
+        """What the features of the real images depend on; None where they are not to be kept.
+
+        That is where the data can't be told apart, and where a test leaves images out.
+        """
+        prints, counts = fingerprints(trainer, self.reals.split("+")), test_images(trainer)
+        if prints is None or counts is None:
+            return None
+        inception = self.inception
+        return cache_key(
+            "reals", str(role), prints, counts, inception.feature, inception.resize, inception.weights_sha256
+        )

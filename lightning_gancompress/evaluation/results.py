@@ -1,0 +1,264 @@
+"""The results of a test: what `results.json` holds, typed and versioned. No torch, no Lightning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.evaluation.metrics import (
+    BUILT_IN,
+    METRICS,
+    Metric,
+    metric,
+    register,
+    registered,
+)
+from lightning_gancompress.files import write_files
+from lightning_gancompress.leaves import leaves
+
+__all__ = [
+    "METRICS",
+    "LatencyResult",
+    "Metric",
+    "NetworkResults",
+    "RuntimeFacts",
+    "TestResults",
+    "metric",
+    "register",
+]
+
+VERSION = 1  # of results.json; files without one are older and read the same
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """Milliseconds of one image: median, tenth and ninetieth percentile over `repetitions` calls."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    repetitions: int
+
+
+@dataclass(frozen=True)
+class RuntimeFacts:
+    """Where the latencies of one runtime were measured; `failed` says why they were not.
+
+    `speedup` is how many times faster the student is than the teacher.
+    """
+
+    device: str | None = None
+    threads: int | None = None
+    version: str | None = None
+    speedup: float | None = None
+    failed: str | None = None
+
+    def to_json(self) -> Json:
+        """What is known."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class NetworkResults:
+    """What was measured of one generator.
+
+    Attributes:
+        figures: All of them by name, latencies by their medians.
+        latencies: The spread of those that are latencies.
+    """
+
+    figures: dict[str, float] = field(default_factory=dict)
+    latencies: dict[str, LatencyResult] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, data: object, where: str) -> NetworkResults:
+        """Read what `to_json` wrote. Entries that are no number are left out, unless they should be one.
+
+        Raises:
+            ValueError: A registered figure is no number.
+        """
+        found: dict[str, float | LatencyResult] = {}
+        for key, value in items(data, where):
+            if isinstance(value, Mapping) and registered(key):
+                found[key] = build(LatencyResult, value, f"{where}.{key}")
+            elif registered(key) or is_number(value):
+                found[key] = typed(value, float, f"{where}.{key}")
+        return cls.of(found)
+
+    @classmethod
+    def of(cls, found: Mapping[str, float | LatencyResult]) -> NetworkResults:
+        """Figures and latencies that a measure found."""
+        latencies = {key: value for key, value in found.items() if isinstance(value, LatencyResult)}
+        figures = {k: v.median_ms if isinstance(v, LatencyResult) else v for k, v in found.items()}
+        return cls(figures, latencies)
+
+    def to_json(self) -> Json:
+        """Figures by name, a latency with its spread."""
+        return {**self.figures, **{key: asdict(latency) for key, latency in self.latencies.items()}}
+
+
+@dataclass(frozen=True)
+class TestResults:
+    """What a test found out about the generators of one direction.
+
+    Attributes:
+        phase: Of the module: `teacher`, `search` (the student is the whole network under masks), `finetune`.
+        images: How many were translated, each counted once.
+        size: Height and width of an image, in pixels.
+        networks: What was measured of each generator; the trained one comes last.
+        comparison: Figures of the student against the teacher, such as its distance.
+        latency: How latencies were measured, by runtime.
+        facts: How the other figures were measured, by measure: `{"fid": {"resize": "pytorch-fid", ...}}`.
+        version: Of the file.
+    """
+
+    __test__: ClassVar[bool] = False  # no test of pytest's
+
+    phase: str
+    images: int
+    size: tuple[int, int]
+    networks: dict[str, NetworkResults]
+    comparison: dict[str, float] = field(default_factory=dict)
+    latency: dict[str, RuntimeFacts] = field(default_factory=dict)
+    facts: Json = field(default_factory=dict)
+    version: int = VERSION
+
+    @property
+    def trained(self) -> str:
+        """Name of the generator that was trained: `student`, or the only one."""
+        return list(self.networks)[-1]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all figures."""
+        own = [name for network in self.networks.values() for name in network.figures]
+        return list(dict.fromkeys([*own, *self.comparison]))
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """What must agree where figures of two tests are compared, flat: `fid.resize` and the like."""
+        inside = {"images": self.images, "size": list(self.size), **self.facts}
+        return {key: str(value) for key, value in leaves(inside)}
+
+    @classmethod
+    def read(cls, path: Path) -> TestResults:
+        """Read a `results.json` of any version up to this one; metrics that it declares become known.
+
+        Raises:
+            UserError: The file is missing, damaged, or of a later release.
+        """
+        try:
+            return cls.parse(json.loads(path.read_bytes()))
+        except (OSError, ValueError, RecursionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"{path} holds no results of a test ({reason}): remove it, or test again."
+            ) from error
+
+    @classmethod
+    def parse(cls, data: object) -> TestResults:
+        """Check and take over the content of a file.
+
+        Raises:
+            ValueError: Something is missing or of another type.
+        """
+        rest = dict(items(data, "it"))
+        version = typed(rest.pop("version", VERSION), int, "version")
+        if version > VERSION:
+            raise ValueError(f"version {version} is of a later release, this one reads up to {VERSION}")
+        declared = items(rest.pop("metrics", {}), "metrics")
+        register(*(build(Metric, {**dict(items(v, k)), "name": k}, f"metrics.{k}") for k, v in declared))
+        networks = {k: NetworkResults.parse(v, k) for k, v in items(rest.pop("networks", None), "networks")}
+        size = rest.pop("size", None)
+        if not networks:
+            raise ValueError("networks is empty")
+        if not (isinstance(size, list) and len(size) == 2):
+            raise ValueError(f"size is {size!r}, not a height and a width")
+        return cls(
+            phase=typed(rest.pop("phase", None), str, "phase"),
+            images=typed(rest.pop("images", None), int, "images"),
+            size=(typed(size[0], int, "size"), typed(size[1], int, "size")),
+            networks=networks,
+            latency={
+                k: build(RuntimeFacts, v, f"latency.{k}")
+                for k, v in items(rest.pop("latency", {}), "latency")
+            },
+            comparison={k: v for k, v in rest.items() if is_number(v)},
+            facts={k: v for k, v in rest.items() if not is_number(v)},
+            version=version,
+        )
+
+    def to_json(self) -> Json:
+        """The content of the file: figures and facts where they have always been."""
+        data: Json = {
+            "version": self.version,
+            "phase": self.phase,
+            "images": self.images,
+            "size": list(self.size),
+            "networks": {name: network.to_json() for name, network in self.networks.items()},
+        }
+        if self.latency:
+            data["latency"] = {runtime: facts.to_json() for runtime, facts in self.latency.items()}
+        declared = {name: asdict(METRICS[name]) for name in self.names if name in METRICS.keys() - BUILT_IN}
+        return data | self.comparison | self.facts | ({"metrics": declared} if declared else {})
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        return (json.dumps(self.to_json(), indent=2) + "\n").encode()
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        write_files({path: self.to_bytes()})
+
+
+def build(cls: type[T], data: object, where: str) -> T:
+    """An instance of a dataclass of plain values; entries that it does not know are left out.
+
+    Raises:
+        ValueError: A value is missing or of another type.
+    """
+    hints, found = get_type_hints(cls), dict(items(data, where))
+    known = {f.name: found[f.name] for f in fields(cls) if f.name in found}  # type: ignore[arg-type]
+    for name, value in known.items():
+        typed(value, hints[name], f"{where}.{name}")
+    try:
+        return cls(**known)
+    except TypeError as error:
+        raise ValueError(f"{where} is not complete") from error
+
+
+def items(data: object, where: str) -> Iterator[tuple[str, Any]]:
+    """The entries of a mapping with names for keys."""
+    if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
+        raise ValueError(f"{where} is not a table of names and values")
+    yield from data.items()
+
+
+def typed(value: Any, kind: Any, where: str) -> Any:
+    """The value, if it is of a type such as `int`, `float | None` or `Literal["lower", "higher"]`."""
+    if not fits(value, kind):
+        raise ValueError(f"{where} is {value!r}, not {getattr(kind, '__name__', kind)}")
+    return value
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a type; an integer is a float as well, and a bool is neither."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind in (int, float):
+        return is_number(value) and isinstance(value, (int, kind))
+    return isinstance(value, kind)
+
+
+def is_number(value: object) -> bool:
+    """Whether JSON has it as a number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
