@@ -1,6 +1,6 @@
 """Data modules: pairs of images, two domains without pairs, one folder, generated facades, and tensors."""
 
-from lightning_gancompress.data.base import GANDataModule
+from lightning_gancompress.data.contract import GANDataModule
 from lightning_gancompress.data.datasets import Images, Pairs
 from lightning_gancompress.data.folder import FolderDataModule
 from lightning_gancompress.data.images import ImageDataModule

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning_gancompress.data.base import Split
+from lightning_gancompress.data.contract import GENERATOR, Split
 from lightning_gancompress.data.datasets import Files, Images
 from lightning_gancompress.data.holdout import check_holdout, held_out
 from lightning_gancompress.data.images import ImageDataModule
 from lightning_gancompress.data.layout import find_domains, list_images
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.tasks.role import Role
 
 
 class FolderDataModule(ImageDataModule):
@@ -74,7 +75,7 @@ class FolderDataModule(ImageDataModule):
         check_holdout(holdout)
         self.holdout = holdout
 
-    def find(self, split: Split) -> dict[str, Files]:
+    def find(self, split: Split) -> dict[Role, Files]:
         """Files of the split's folder, or its share of all.
 
         Raises:
@@ -84,7 +85,7 @@ class FolderDataModule(ImageDataModule):
         found = next((files for name in self.splits[split] if (files := folders[name])), [])
         if not any(folders[name] for name in self.splits["val"]):
             found = self._share(folders["train"] or self._all_images(), split)
-        return {"generator": [(path,) for path in found]} if found else {}
+        return {GENERATOR: [(path,) for path in found]} if found else {}
 
     def _all_images(self) -> list[Path]:
         if domains := find_domains(self.root, "train"):
@@ -105,6 +106,6 @@ class FolderDataModule(ImageDataModule):
         """Where `find` looks for a split, in words."""
         return "images in it, or images without such folders"
 
-    def dataset(self, role: str, files: Files, seed: int | None) -> Images:
+    def dataset(self, role: Role, files: Files, seed: int | None) -> Images:
         """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
         return Images(files, self.view, self.channels["in_channels"], seed)

@@ -7,13 +7,13 @@ import json
 from abc import abstractmethod
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from lightning_gancompress.data.base import GANDataModule, Split
+from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, Images, Samples
 from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_images
 from lightning_gancompress.data.transforms import Preprocessing, check_channels
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.tasks.role import Role
 
 
 class ImageDataModule(GANDataModule):
@@ -48,16 +48,16 @@ class ImageDataModule(GANDataModule):
         self.root, self.view, self.channels = Path(root), view, channels
         self.max_train, self.predict_folder = max_train, predict_folder
         self.splits = {"train": ["train"], "val": [*splits], "test": [*reversed(splits)]}
-        self._files: dict[str, dict[str, Files]] = {}
+        self._files: dict[Split, dict[Role, Files]] = {}
 
     # -- what derived classes say ----------------------------------------------------------------------
 
     @abstractmethod
-    def find(self, split: Split) -> dict[str, Files]:
+    def find(self, split: Split) -> dict[Role, Files]:
         """Per generator role the files of a split, sorted by name; empty if the split is not there."""
 
     @abstractmethod
-    def dataset(self, role: str, files: Files, seed: int | None) -> Samples:
+    def dataset(self, role: Role, files: Files, seed: int | None) -> Samples:
         """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
 
     @abstractmethod
@@ -72,14 +72,17 @@ class ImageDataModule(GANDataModule):
         return self.view.crop_size
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
+    def preprocessing(self) -> PreprocessingRecord:
         """What a user of the generator must do to an image first, in plain types. Sizes in pixels."""
+        channels: PreprocessingRecord = {"in_channels": self.channels["in_channels"]}
+        if "out_channels" in self.channels:
+            channels["out_channels"] = self.channels["out_channels"]
         return {
             "preprocess": self.view.preprocess,
             "load_size": self.view.load_size,
             "crop_size": self.view.crop_size,
             "resample": "bicubic",
-            **self.channels,
+            **channels,
             "range": [-1.0, 1.0],
         }
 
@@ -90,7 +93,7 @@ class ImageDataModule(GANDataModule):
         facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
         return hashlib.sha256(json.dumps([self.preprocessing, facts]).encode()).hexdigest()
 
-    def files(self, split: Split) -> dict[str, Files]:
+    def files(self, split: Split) -> dict[Role, Files]:
         """Per generator role the files of each sample of a split; read from disk once.
 
         Raises:
@@ -114,7 +117,7 @@ class ImageDataModule(GANDataModule):
             self._files[split] = {role: files[:limit] for role, files in found.items()}
         return self._files[split]
 
-    def datasets(self, split: Split, augment: bool = False) -> dict[str, Samples]:
+    def datasets(self, split: Split, augment: bool = False) -> dict[Role, Samples]:
         """Per generator role the data set of a split, augmented or as evaluation sees it."""
         files = self.files(split)
         seeds = self._seeds() if augment else [None, None]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from lightning_gancompress.data.base import Split
+from lightning_gancompress.data.contract import GENERATOR, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Direction, Files, Pairs
 from lightning_gancompress.data.images import ImageDataModule
 from lightning_gancompress.data.layout import domain_layouts, find_pairs
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
+from lightning_gancompress.tasks.role import Role
 
 
 class PairedDataModule(ImageDataModule):
@@ -75,20 +74,20 @@ class PairedDataModule(ImageDataModule):
         self.direction = direction
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
+    def preprocessing(self) -> PreprocessingRecord:
         """What a user of the generator must do to an image first, in plain types. Sizes in pixels."""
         return {"direction": self.direction, **super().preprocessing}
 
-    def find(self, split: Split) -> dict[str, Files]:
+    def find(self, split: Split) -> dict[Role, Files]:
         """Pairs of files (A, B)."""
         found = (find_pairs(self.root, name) for name in self.splits[split])
-        return next(({"generator": pairs} for pairs in found if pairs), {})
+        return next(({GENERATOR: pairs} for pairs in found if pairs), {})
 
     def layouts(self, split: str) -> str:
         """Where `find` looks for a split, in words."""
         return f"images A | B side by side, {domain_layouts(split)}"
 
-    def dataset(self, role: str, files: Files, seed: int | None) -> Pairs:
+    def dataset(self, role: Role, files: Files, seed: int | None) -> Pairs:
         """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
         channels = self.channels["in_channels"], self.channels["out_channels"]
         return Pairs(files, self.view, self.direction, channels, seed)

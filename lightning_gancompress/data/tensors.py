@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,16 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from lightning_gancompress.data.base import GANDataModule, Split
+from lightning_gancompress.data.contract import GENERATOR, GANDataModule, Split
 from lightning_gancompress.data.datasets import Samples
 from lightning_gancompress.data.holdout import check_holdout, held_out
 from lightning_gancompress.data.transforms import ImageError
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.tasks.role import Role
 
 LIMIT = (
     1.5  # images in [-1, 1] may overshoot, by resampling say; those in [0, 255] or standardised go farther
 )
-FINGERPRINTED = 64  # items that the fingerprint reads: a data set may be slow
 
 
 class DatasetDataModule(GANDataModule):
@@ -83,7 +82,7 @@ class DatasetDataModule(GANDataModule):
             _check_map_style(name, dataset)
 
     @cached_property
-    def _first(self) -> dict[str, Tensor]:
+    def _first_images(self) -> dict[str, Tensor]:
         """Source, and target if there are any, of the first training item.
 
         Raises:
@@ -102,28 +101,10 @@ class DatasetDataModule(GANDataModule):
     @property
     def crop_size(self) -> int | tuple[int, int]:
         """Side of the first source, or its height and width, in pixels."""
-        _, height, width = self._first["source"].shape
+        _, height, width = self._first_images["source"].shape
         return height if height == width else (height, width)
 
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """What the generator's input looks like, in plain types. Sizes in pixels."""
-        size = self.crop_size
-        names = {"source": "in_channels", "target": "out_channels"}
-        channels = {names[key]: len(image) for key, image in self._first.items()}
-        return {"crop_size": size if isinstance(size, int) else [*size], **channels, "range": [-1.0, 1.0]}
-
-    def fingerprint(self, split: Split = "train") -> str:
-        """Digest of the number of items in a split and of the values of some, evenly spread."""
-        dataset = self.datasets(split)["generator"]
-        digest = sha256(repr((len(dataset), self.preprocessing)).encode())
-        for index in np.unique(np.linspace(0, len(dataset) - 1, FINGERPRINTED).astype(int)).tolist():
-            item = dataset[index]
-            for key in self._first:
-                digest.update(item[key].contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
-    def datasets(self, split: Split, augment: bool = False) -> dict[str, Samples]:
+    def datasets(self, split: Split, augment: bool = False) -> dict[Role, Samples]:
         """The data set of a split, with the random numbers of training or those of evaluation.
 
         Raises:
@@ -136,14 +117,16 @@ class DatasetDataModule(GANDataModule):
             positions = [position for position in positions if (position in held) != (split == "train")]
         if not positions:
             raise UserError(f"The data set for {split} is empty: give one with images.")
-        return {"generator": Tensors(given, split, positions, self.seed if augment else None, self._first)}
+        return {
+            GENERATOR: Tensors(given, split, positions, self.seed if augment else None, self._first_images)
+        }
 
     def predict_dataset(self) -> Samples:
         """Sources alone."""
         if "predict" not in self._given:
             raise UserError("predict needs images: set data.predict to a data set of sources.")
         given = self._given["predict"]
-        sources = {"source": self._first["source"]}
+        sources = {"source": self._first_images["source"]}
         return Tensors(given, "predict", range(len(given)), like=sources)  # type: ignore[arg-type]
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from lightning_gancompress.data.base import Split
+from lightning_gancompress.data.contract import Split
 from lightning_gancompress.data.datasets import Files, Images
 from lightning_gancompress.data.images import ImageDataModule
 from lightning_gancompress.data.layout import describe_folder, domain_layouts, find_domains, list_images
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.tasks.role import Role
 
 Domain = Literal["A", "B"]
-DOMAINS: dict[str, Domain] = {"generator_AtoB": "A", "generator_BtoA": "B"}  # whose images a generator reads
+# whose images a generator reads
+DOMAINS: dict[Role, Domain] = {
+    Role("generator_AtoB"): "A",
+    Role("generator_BtoA"): "B",
+}
 CHANNELS = {"A": "in_channels", "B": "out_channels"}
 
 
@@ -86,7 +91,7 @@ class UnpairedDataModule(ImageDataModule):
         """Channels of the images of ``predict_folder``."""
         return self.channels[CHANNELS[self.predict_domain]]
 
-    def find(self, split: Split) -> dict[str, Files]:
+    def find(self, split: Split) -> dict[Role, Files]:
         """Files of A and of B.
 
         Raises:
@@ -116,7 +121,7 @@ class UnpairedDataModule(ImageDataModule):
         """Where `find` looks for a split, in words."""
         return f"images in {domain_layouts(split)}"
 
-    def dataset(self, role: str, files: Files, seed: int | None) -> Images:
+    def dataset(self, role: Role, files: Files, seed: int | None) -> Images:
         """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
         domain = DOMAINS[role]
         return Images(files, self.view, self.channels[CHANNELS[domain]], seed, domain)
