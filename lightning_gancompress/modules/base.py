@@ -13,6 +13,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
@@ -179,8 +180,7 @@ class GANModule(LightningModule):
 
     def preprocessing(self, role: str) -> dict[str, Any]:
         """What the data does to images, with the channels and the size that a generator's sources had."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        return self.inputs.record(getattr(datamodule, "preprocessing", {}), role)
+        return self.inputs.record(data_of(self.trainer).preprocessing, role)
 
     @staticmethod
     def require_kind(checkpoint: dict[str, Any], kind: str, remedy: str) -> dict[str, Any]:

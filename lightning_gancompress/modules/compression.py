@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.modules.base import CHECKPOINT_KEY, GANModule
@@ -230,10 +231,7 @@ class CompressionModule(GANModule):
 
     def _ask_data(self) -> None:
         """Prefer what the data says of its images to what a checkpoint recorded."""
-        datamodule: Any = getattr(self._trainer, "datamodule", None)
-        if hasattr(datamodule, "crop_size"):
-            self.inputs.recorded["crop_size"] = datamodule.crop_size
-        self.inputs.recorded |= getattr(datamodule, "preprocessing", {})
+        self.inputs.recorded |= data_of(self._trainer).preprocessing
 
     def generators(self, role: str) -> dict[str, nn.Module]:
         """Teacher and student."""
@@ -292,8 +290,7 @@ class CompressionModule(GANModule):
         """Masks and agents; a policy that needs no search cuts at once."""
         assert self.policy is not None
         self._ask_data()
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        batch = datamodule.first_batch() if hasattr(datamodule, "first_batch") else None
+        batch = data_of(self.trainer).first_batch()
         if batch is not None:
             self.inputs.see(batch)
             check_networks(self.task, self.teacher, batch)
@@ -317,11 +314,14 @@ class CompressionModule(GANModule):
         frozen = self._frozen()
         trained = {role: network for role, network in self.student.items() if role not in frozen}
         trained |= {role: made[0] for role, made in missing.items() if made is not None}
-        names = ["batch_size", "search_batch_size"] if self.search_epochs else ["batch_size"]
-        data, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
-        name = min(names, key=lambda name: getattr(data, name, 2))
-        devices = self.trainer.world_size if getattr(strategy, "_layer_sync", None) else 1  # of a batch norm
-        check_training(self.task, nn.ModuleDict(trained), batch, name, getattr(data, name, 2) * devices)
+        data = data_of(self.trainer)
+        sizes = {"batch_size": data.batch_size}
+        if self.search_epochs:
+            sizes["search_batch_size"] = data.search_batch_size
+        name = min(sizes, key=sizes.__getitem__)
+        layer_sync = getattr(self.trainer.strategy, "_layer_sync", None)
+        devices = self.trainer.world_size if layer_sync else 1  # of a batch norm
+        check_training(self.task, nn.ModuleDict(trained), batch, name, sizes[name] * devices)
 
     def on_fit_start(self) -> None:
         """Put every network into the mode of its phase."""
@@ -432,9 +432,7 @@ class CompressionModule(GANModule):
             self.distillation.prepare(self.task, self.teacher, self.student, self._sources())
             self.distillation.to(self.device)
         self._set_modes()
-        datamodule = getattr(self._trainer, "datamodule", None)
-        if datamodule is not None:
-            datamodule.neighbourhoods = None
+        data_of(self._trainer).end_search()
 
     # -- checkpoints -----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from lightning_gancompress.data.contract import GANDataModule, PlainData, data_of
 from lightning_gancompress.density import (
     Comparison,
     CriticEncoder,
@@ -31,6 +32,7 @@ from lightning_gancompress.search.agents import PruningAgent, binarize, gumbel, 
 from lightning_gancompress.search.image_cache import ImageCache
 from lightning_gancompress.search.policy import PruningPolicy
 from lightning_gancompress.tasks import Images
+from lightning_gancompress.tasks.role import Role
 
 PEER = {"generator": "discriminator", "discriminator": "generator"}
 
@@ -154,47 +156,45 @@ class CollaborativePruning(PruningPolicy):
         module = self._searching(pl_module)
         if module is None:
             return
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        if not hasattr(datamodule, "plain_train_loader"):
-            raise UserError(
-                f"data: {type(datamodule).__name__} can't be searched by neighbourhoods: use "
-                "DatasetDataModule for a data set of your own, or another one of lightning_gancompress.data."
-            )
+        data = data_of(trainer)
+        if isinstance(data, PlainData):
+            raise data.refusal("can't be searched by neighbourhoods")
         self._images = ImageCache(self.teacher_cache_gb)
         self._encoders = {
             role: (self.encoder or default_encoder(module, role)).to(module.device)
             for role in module.task.compressed
         }
-        datamodule.neighbourhoods = self._neighbourhoods(trainer, module, datamodule)
-        datamodule.members = self.members
+        data.search_by(self._neighbourhoods(trainer, module, data), self.members)
 
     def _neighbourhoods(
-        self, trainer: Trainer, module: CompressionModule, datamodule: Any
-    ) -> dict[str, Tensor]:
+        self, trainer: Trainer, module: CompressionModule, data: GANDataModule
+    ) -> dict[Role, Tensor]:
         folder = Path(self.cache_dir or Path(trainer.default_root_dir) / "cache")
-        data = datamodule.fingerprint()
+        images = data.fingerprint()
         keys = {
-            role: cache_key(role, module.teacher, encoder, type(encoder), self.neighbours, data)
+            role: cache_key(role, module.teacher, encoder, type(encoder), self.neighbours, images)
             for role, encoder in self._encoders.items()
         }
         tables = {role: load_table(folder, key) for role, key in keys.items()}
         missing = [role for role, table in tables.items() if table is None]
         if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")
-            for role, features in self._features(trainer, module, datamodule, missing).items():
+            for role, features in self._features(trainer, module, data, missing).items():
                 tables[role] = table = nearest_neighbours(features, self.neighbours)
                 save_table(folder, keys[role], table)
         # every rank has looked itself, which takes no longer; but one may have found another machine's file
         return {
-            role: trainer.strategy.broadcast(table) for role, table in tables.items() if table is not None
+            Role(role): trainer.strategy.broadcast(table)
+            for role, table in tables.items()
+            if table is not None
         }
 
     @torch.no_grad()
     def _features(
-        self, trainer: Trainer, module: CompressionModule, datamodule: Any, roles: list[str]
+        self, trainer: Trainer, module: CompressionModule, data: GANDataModule, roles: list[str]
     ) -> dict[str, Tensor]:
         found: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
-        for cpu_batch in datamodule.plain_train_loader():
+        for cpu_batch in data.plain_train_loader():
             batch = trainer.strategy.batch_to_device(cpu_batch, module.device)
             with trainer.precision_plugin.forward_context():  # as in the steps, which use these images again
                 images = self._teacher_images(module, batch)
