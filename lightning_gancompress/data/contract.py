@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from itertools import chain
@@ -16,7 +17,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
 
-from lightning_gancompress.data.datasets import Samples, Together
+from lightning_gancompress.data.datasets import SampleDataset, ZipDataset
+from lightning_gancompress.data.options import check_least
 from lightning_gancompress.data.sampler import EpochSampler, ResumableLoader, ShardSampler, ZipSampler
 from lightning_gancompress.data.transforms import collate
 from lightning_gancompress.errors import UserError
@@ -42,6 +44,7 @@ class PreprocessingRecord(TypedDict, total=False):
     range: list[float]
 
 
+@dataclass(eq=False, repr=False)
 class GANDataModule(LightningDataModule, ABC):
     """The data that a GAN is trained, searched and measured on: one data set for each generator.
 
@@ -63,35 +66,31 @@ class GANDataModule(LightningDataModule, ABC):
     Evaluation has one loader for each generator; for CycleGAN the batches of the first hold A alone, those
     of the second B. A data set holds the keys of its generator: `A`, `index_A`, `path_A`.
 
-    Attributes:
-        batch_size: Training images per step and process.
+    Args:
+        batch_size: Training images per step and process, of each domain.
         search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
         eval_batch_size: Images per step in validation, test and prediction.
         num_workers: Processes that load images, per loader.
         seed: Of order and augmentation.
+
+    Attributes:
         predict_folder: Folder that the paths of predicted images are relative to; None keeps them whole.
         neighbourhoods: What `search_by` was given; None outside of a search. To read only.
     """
 
-    predict_folder: str | None = None
+    _: KW_ONLY
+    batch_size: int = 1
+    search_batch_size: int = 8
+    eval_batch_size: int = 8
+    num_workers: int = 0
+    seed: int = 0
+    predict_folder: str | None = field(default=None, init=False)
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 1,
-        search_batch_size: int = 8,
-        eval_batch_size: int = 8,
-        num_workers: int = 0,
-        seed: int = 0,
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        if min(batch_size, search_batch_size, eval_batch_size) < 1:
-            raise UserError(
-                f"batch_size {batch_size}, search_batch_size {search_batch_size} and eval_batch_size "
-                f"{eval_batch_size} must be positive."
-            )
-        self.batch_size, self.search_batch_size = batch_size, search_batch_size
-        self.eval_batch_size, self.num_workers, self.seed = eval_batch_size, num_workers, seed
+        check_least(1, batch_size=self.batch_size, search_batch_size=self.search_batch_size)
+        check_least(1, eval_batch_size=self.eval_batch_size)
+        check_least(0, num_workers=self.num_workers, seed=self.seed)
         self.neighbourhoods: Mapping[Role, Tensor] | None = None
         self._members = 1
         self._train_loader: tuple[Trainer | None, DataLoader[Any]] | None = None
@@ -99,14 +98,14 @@ class GANDataModule(LightningDataModule, ABC):
     # -- what derived classes say ----------------------------------------------------------------------
 
     @abstractmethod
-    def datasets(self, split: Split, augment: bool = False) -> Mapping[Role, Samples]:
+    def datasets(self, split: Split, augment: bool = False) -> Mapping[Role, SampleDataset]:
         """The data set of a split for each generator, augmented or as search and evaluation see it.
 
         Raises:
             UserError: There is nothing in it.
         """
 
-    def predict_dataset(self) -> Samples:
+    def predict_dataset(self) -> SampleDataset:
         """Sources to translate.
 
         Raises:
@@ -198,7 +197,7 @@ class GANDataModule(LightningDataModule, ABC):
             )
             for (role, dataset), seed in zip(datasets.items(), self._seeds(), strict=False)
         ]
-        dataset, sampler = Together(list(datasets.values())), ZipSampler(samplers)
+        dataset, sampler = ZipDataset(list(datasets.values())), ZipSampler(samplers)
         return self._loader(dataset, sampler, batch_size, train=True)
 
     def _seeds(self) -> list[int]:
@@ -221,11 +220,15 @@ class GANDataModule(LightningDataModule, ABC):
         loaders = [self._share_loader(dataset) for dataset in self.datasets(split).values()]
         return loaders if len(loaders) > 1 else loaders[0]
 
-    def _share_loader(self, dataset: Samples) -> DataLoader[Any]:
+    def _share_loader(self, dataset: SampleDataset) -> DataLoader[Any]:
         return self._loader(dataset, ShardSampler(dataset, self.trainer), self.eval_batch_size)
 
     def _loader(
-        self, dataset: Samples | Together, sampler: Sampler[Any] | None, batch_size: int, train: bool = False
+        self,
+        dataset: SampleDataset | ZipDataset,
+        sampler: Sampler[Any] | None,
+        batch_size: int,
+        train: bool = False,
     ) -> DataLoader[Any]:
         return ResumableLoader(
             dataset,

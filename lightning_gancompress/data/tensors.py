@@ -1,10 +1,9 @@
 """Data sets of the user's own, whose items are tensors."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from lightning_gancompress.data.contract import GENERATOR, GANDataModule, Split
-from lightning_gancompress.data.datasets import Samples
-from lightning_gancompress.data.holdout import check_holdout, held_out
+from lightning_gancompress.data.datasets import SampleDataset
+from lightning_gancompress.data.holdout import held_out
+from lightning_gancompress.data.options import check_share
 from lightning_gancompress.data.transforms import ImageError
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role
@@ -26,6 +26,7 @@ LIMIT = (
 )
 
 
+@dataclass(eq=False, repr=False)
 class DatasetDataModule(GANDataModule):
     """Any data set that can be indexed, with items of any number of channels.
 
@@ -42,41 +43,25 @@ class DatasetDataModule(GANDataModule):
         val: What to validate on; ``test`` where it is missing, and without either a share of ``train``.
         test: What to test on; ``val`` where it is missing.
         predict: Sources for prediction; targets are passed over.
-        batch_size: Training images per step and process.
-        search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
-        holdout: Share of ``train`` that is kept for validation and test, where there is neither ``val`` nor
-            ``test``; 0 validates on the training images.
-        num_workers: Processes that load images, per loader.
-        seed: Of order and augmentation.
-        eval_batch_size: Images per step in validation, test and prediction.
+        holdout: Share of `train` that is kept for validation and test, where there is neither `val` nor
+            `test`; 0 validates on the training images.
     """
+
+    train: Dataset  # type: ignore[type-arg]  # of Dataset[Any], jsonargparse 4 takes no arguments
+    val: Dataset | None = None  # type: ignore[type-arg]
+    test: Dataset | None = None  # type: ignore[type-arg]
+    predict: Dataset | None = None  # type: ignore[type-arg]
+    _: KW_ONLY
+    holdout: float = 0.1
 
     predict_folder = "predict"  # that of the paths of predicted images
 
-    def __init__(
-        self,
-        train: Dataset,  # type: ignore[type-arg]  # of Dataset[Any], jsonargparse 4 takes no arguments
-        val: Dataset | None = None,  # type: ignore[type-arg]
-        test: Dataset | None = None,  # type: ignore[type-arg]
-        predict: Dataset | None = None,  # type: ignore[type-arg]
-        batch_size: int = 1,
-        search_batch_size: int = 8,
-        holdout: float = 0.1,
-        num_workers: int = 0,
-        seed: int = 0,
-        eval_batch_size: int = 8,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            search_batch_size=search_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            seed=seed,
-        )
-        check_holdout(holdout)
-        self.holdout = holdout
-        val, test = test if val is None else val, val if test is None else test
-        given = {"train": train, "val": val, "test": test, "predict": predict}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(holdout=self.holdout)
+        val = self.test if self.val is None else self.val
+        test = self.val if self.test is None else self.test
+        given = {"train": self.train, "val": val, "test": test, "predict": self.predict}
         self._given = {name: dataset for name, dataset in given.items() if dataset is not None}
         for name, dataset in self._given.items():
             _check_map_style(name, dataset)
@@ -88,7 +73,7 @@ class DatasetDataModule(GANDataModule):
         Raises:
             UserError: It is another when it is read again.
         """
-        first, again = (Tensors(self._given["train"], "train", range(1))[0] for _ in range(2))
+        first, again = (ItemDataset(self._given["train"], "train", range(1))[0] for _ in range(2))
         images: dict[str, Tensor] = {key: first[key] for key in ("source", "target") if key in first}
         if not all(torch.equal(image, again[key]) for key, image in images.items()):
             raise UserError(
@@ -104,7 +89,7 @@ class DatasetDataModule(GANDataModule):
         _, height, width = self._first_images["source"].shape
         return height if height == width else (height, width)
 
-    def datasets(self, split: Split, augment: bool = False) -> dict[Role, Samples]:
+    def datasets(self, split: Split, augment: bool = False) -> dict[Role, SampleDataset]:
         """The data set of a split, with the random numbers of training or those of evaluation.
 
         Raises:
@@ -118,19 +103,21 @@ class DatasetDataModule(GANDataModule):
         if not positions:
             raise UserError(f"The data set for {split} is empty: give one with images.")
         return {
-            GENERATOR: Tensors(given, split, positions, self.seed if augment else None, self._first_images)
+            GENERATOR: ItemDataset(
+                given, split, positions, self.seed if augment else None, self._first_images
+            )
         }
 
-    def predict_dataset(self) -> Samples:
+    def predict_dataset(self) -> SampleDataset:
         """Sources alone."""
         if "predict" not in self._given:
             raise UserError("predict needs images: set data.predict to a data set of sources.")
         given = self._given["predict"]
         sources = {"source": self._first_images["source"]}
-        return Tensors(given, "predict", range(len(given)), like=sources)  # type: ignore[arg-type]
+        return ItemDataset(given, "predict", range(len(given)), like=sources)  # type: ignore[arg-type]
 
 
-class Tensors(Samples):
+class ItemDataset(SampleDataset):
     """Items of a user's data set as ``{"source", ["target"]: (C, H, W), "index": int, "path": str}``.
 
     Args:
