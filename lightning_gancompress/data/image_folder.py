@@ -28,7 +28,8 @@ class ImageDataModule(GANDataModule):
         root: Folder with the images.
         load_size: Pixels to which training images are resized before the crop; None is `crop_size`.
         crop_size: Pixels of what the networks see.
-        preprocess: As the option of the same name there; `none` only rounds sizes to a multiple of 4.
+        preprocess: As the option of that name in pytorch-CycleGAN-and-pix2pix; `none` only rounds sizes to a
+            multiple of 4.
         flip: Whether half of the training images are mirrored.
         in_channels: 1 makes the sources (the images of A) greyscale, 3 RGB.
         val_split: Folder name of the validation split; `test_split` where it is missing.

@@ -1,29 +1,21 @@
 """Data sets of the user's own, whose items are tensors."""
 
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from lightning_gancompress.data.contract import GENERATOR, GANDataModule, Split
 from lightning_gancompress.data.datasets import SampleDataset
 from lightning_gancompress.data.holdout import held_out
+from lightning_gancompress.data.items import ItemDataset
 from lightning_gancompress.data.options import check_share
-from lightning_gancompress.data.transforms import ImageError
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role
-
-LIMIT = (
-    1.5  # images in [-1, 1] may overshoot, by resampling say; those in [0, 255] or standardised go farther
-)
 
 
 @dataclass(eq=False, repr=False)
@@ -102,11 +94,8 @@ class DatasetDataModule(GANDataModule):
             positions = [position for position in positions if (position in held) != (split == "train")]
         if not positions:
             raise UserError(f"The data set for {split} is empty: give one with images.")
-        return {
-            GENERATOR: ItemDataset(
-                given, split, positions, self.seed if augment else None, self._first_images
-            )
-        }
+        seed = self.seed if augment else None
+        return {GENERATOR: ItemDataset(given, split, positions, seed, self._first_images)}
 
     def predict_dataset(self) -> SampleDataset:
         """Sources alone."""
@@ -114,105 +103,7 @@ class DatasetDataModule(GANDataModule):
             raise UserError("predict needs images: set data.predict to a data set of sources.")
         given = self._given["predict"]
         sources = {"source": self._first_images["source"]}
-        return ItemDataset(given, "predict", range(len(given)), like=sources)  # type: ignore[arg-type]
-
-
-class ItemDataset(SampleDataset):
-    """Items of a user's data set as ``{"source", ["target"]: (C, H, W), "index": int, "path": str}``.
-
-    Args:
-        dataset: The user's.
-        name: Of the split; begins each ``path``.
-        positions: Which items, in order.
-        seed: None for evaluation; else seeds the item's random numbers, together with epoch and position.
-        like: Images whose keys and channels all items share.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset[Any],
-        name: str,
-        positions: Sequence[int],
-        seed: int | None = None,
-        like: dict[str, Tensor] | None = None,
-    ) -> None:
-        self.dataset, self.name, self.positions, self.seed = dataset, name, positions, seed
-        self.channels = None if like is None else {key: len(image) for key, image in like.items()}
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, code: int) -> dict[str, Any]:
-        epoch, index = divmod(code, len(self.positions))
-        position = self.positions[index]
-        place = f"{self.name}[{position}]"
-        with seeded(position, *(() if self.seed is None else (self.seed, epoch))):
-            images = read_item(self.dataset[position], place)
-        if self.name == "predict":
-            images = {"source": images["source"]}
-        channels = {key: len(image) for key, image in images.items()}
-        if self.channels not in (None, channels):
-            raise ImageError(
-                f"{place} has {_channels(channels)}, but train[0] has {_channels(self.channels or {})}: make "
-                "all items alike."
-            )
-        return {**images, "index": index, "path": f"{self.name}/{position}"}
-
-
-def _channels(channels: dict[str, int]) -> str:
-    return " and ".join(f"a {key} of {count} channel(s)" for key, count in channels.items())
-
-
-@contextmanager
-def seeded(*numbers: int) -> Iterator[None]:
-    """Draw the random numbers of these seeds, and leave the generators as they were."""
-    with isolate_rng(include_cuda=False):
-        seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA as well
-        np.random.seed(seed)
-        random.seed(seed)
-        yield
-
-
-def read_item(item: Any, place: str) -> dict[str, Tensor]:
-    """Source and maybe target in an item of a user's data set, as float32.
-
-    Args:
-        item: A tensor, one or two of them, or a dict with them.
-        place: Where it was, for messages.
-
-    Raises:
-        ImageError: It is something else, or an image is no image in [-1, 1].
-    """
-    if isinstance(item, dict):
-        images = {key: item[key] for key in ("source", "target") if item.get(key) is not None}
-        if "source" not in images:
-            keys = ", ".join(map(repr, item)) or "nothing"
-            raise ImageError(f"{place} has no 'source', but {keys}: give what the generator reads this name.")
-    else:
-        parts = item if isinstance(item, (tuple, list)) else (item,)
-        if len(parts) not in (1, 2):
-            raise ImageError(f"{place} has {len(parts)} parts: return a source, or a source and a target.")
-        images = dict(zip(("source", "target"), parts, strict=False))
-    return {key: _image(image, f"The {key} of {place}") for key, image in images.items()}
-
-
-def _image(image: Any, name: str) -> Tensor:
-    if not isinstance(image, Tensor) or image.ndim != 3:
-        found = f"a tensor {tuple(image.shape)}" if isinstance(image, Tensor) else f"a {type(image).__name__}"
-        raise ImageError(
-            f"{name} is {found}, not a tensor (channels, height, width) in [-1, 1]: return images alone, and "
-            "turn them into such tensors, for example by torchvision's pil_to_tensor(image) / 127.5 - 1."
-        )
-    pixels = image.detach().float()
-    values = pixels.numpy(force=True)  # numpy wakes no threads, which would wait for each other
-    low, high = float(values.min()), float(values.max())
-    if not (low >= -LIMIT and high <= LIMIT):  # so that nan fails as well
-        raise ImageError(
-            f"{name} has values from {low:.4g} to {high:.4g}, where [-1, 1] is expected: scale "
-            "it, by x / 127.5 - 1 if it goes from 0 to 255."
-        )
-    return pixels
+        return ItemDataset(given, "predict", like=sources)
 
 
 def _check_map_style(name: str, dataset: Any) -> None:

@@ -74,7 +74,7 @@ class Preprocessing:
     def transform(
         self, size: tuple[int, int], path: Path | str, random: np.random.Generator | None = None
     ) -> Transform:
-        """Choose what happens to an image of a size (width, height); as evaluation does without ``random``.
+        """Choose what happens to an image of a size (width, height), as evaluation does without ``random``.
 
         Raises:
             ImageError: The image of ``path`` is smaller than the crop.

@@ -58,8 +58,8 @@ class UnpairedDataModule(ImageDataModule):
                 return {role: self._domain(split, domain, folders) for role, domain in DOMAINS.items()}
             if list_images(self.folder / name):
                 raise UserError(
-                    f"{self.folder / name} holds images, but no folders A and B: use PairedDataModule if they "
-                    f"are pairs A | B side by side, or sort them into {name}A and {name}B."
+                    f"{self.folder / name} holds images, but no folders A and B: use PairedDataModule if "
+                    f"they are pairs A | B side by side, or sort them into {name}A and {name}B."
                 )
         return {}
 
