@@ -108,7 +108,7 @@ class Trainer(lightning.pytorch.Trainer):
         """
         if self.is_global_zero:
             require_writable(Path(self.default_root_dir))
-        # Lightning warns of pytorch issue 91252, which needs a new loader every epoch; here one serves them all
+        # Lightning warns of pytorch issue 91252, which needs new loaders; here one serves all epochs
         warnings.filterwarnings("ignore", ".*persistent_workers=True.* can lead to instability")
         super().fit(*args, **kwargs)
 
