@@ -286,11 +286,16 @@ class PlainData:
     def end_search(self) -> None:
         """Nothing to end."""
 
-    def refusal(self, why: str) -> UserError:
-        """The error where these data won't do, such as because they `can't be searched by neighbourhoods`."""
+    def refusal(self, why: str, remedy: str = "") -> UserError:
+        """The error where these data won't do.
+
+        Args:
+            why: What they lack, such as `can't be searched by neighbourhoods`.
+            remedy: What else helps, before another data module does: `set fid_reals to test, or `.
+        """
         name = "a data loader" if self.datamodule is None else type(self.datamodule).__name__
         return UserError(
-            f"data: {name} {why}: use DatasetDataModule for a data set of your own, another one of "
+            f"data: {name} {why}: {remedy}use DatasetDataModule for a data set of your own, another one of "
             "lightning_gancompress.data, or one derived from its GANDataModule."
         )
 
