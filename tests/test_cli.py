@@ -11,9 +11,9 @@ import torch
 from lightning_gancompress import __version__, load_generator
 from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.cli import main
-from lightning_gancompress.cli.configs import configs_folder, find_config
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.pruning import count_macs, count_params
+from lightning_gancompress.shipped_configs import configs_folder, find_config
 
 SHIPPED = sorted(path.name for path in configs_folder().glob("*.yaml"))
 PARTS = ("policy", "switch", "finetune", "evaluate", "compare", "defaults")  # not to be fitted by themselves

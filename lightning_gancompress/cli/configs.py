@@ -12,6 +12,7 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning_gancompress.callbacks.run_config import KEY
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.shipped_configs import find_config
 
 RUNS = ("fit", "validate", "test", "predict")
 
@@ -29,36 +30,6 @@ class ConfigFile(ActionConfigFile):
             self.apply_config(parser, cfg, self.dest, str(path))
         except (UserError, UnicodeError) as error:
             raise UserError(f"{path}: {error}") from error
-
-
-def configs_folder() -> Path:
-    """Where the shipped configurations lie: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-def shipped() -> str:
-    """Names of the shipped configurations."""
-    folder = configs_folder()
-    names = sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*.yaml") if path.name != "defaults.yaml"
-    )
-    return ", ".join(names)
-
-
-def find_config(name: str | Path) -> Path:
-    """Path of a configuration: as it is, else among the shipped ones.
-
-    Raises:
-        UserError: There is none of that name.
-    """
-    for path in (Path(name), configs_folder() / name):
-        if path.is_file():
-            return path
-    raise UserError(
-        f"There is no configuration {name}, neither here nor among the shipped ones: {shipped()}."
-    )
 
 
 def recorded_config(args: list[str]) -> dict[str, Any]:

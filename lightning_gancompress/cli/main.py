@@ -21,17 +21,11 @@ import lightning_gancompress
 import lightning_gancompress.callbacks
 import lightning_gancompress.data  # importing a class makes its short name known to the command line
 from lightning_gancompress.callbacks.run_config import RunConfig
-from lightning_gancompress.cli.configs import (
-    RUNS,
-    ConfigFile,
-    configs_folder,
-    recorded_config,
-    shipped,
-    with_config,
-)
+from lightning_gancompress.cli.configs import RUNS, ConfigFile, recorded_config, with_config
 from lightning_gancompress.cli.explain import condense, explain
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import GANModule, TeacherModule
+from lightning_gancompress.shipped_configs import configs_folder, shipped
 from lightning_gancompress.trainer import Trainer
 
 
