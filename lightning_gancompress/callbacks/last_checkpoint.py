@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,9 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import replacing
-
-# the data module counts batches in the trainer's progress; Lightning guesses from optimizer steps
-warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+from lightning_gancompress.lightning_internals import save_checkpoint
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -123,7 +120,7 @@ class LastCheckpoint(ModelCheckpoint):
                 f"Weights became NaN or infinite in epoch {trainer.current_epoch}, so {self._path} was left "
                 "as it was. Resume from it with a lower learning rate or precision 32-true."
             )
-        self._save_checkpoint(trainer, str(self._path))
+        save_checkpoint(self, trainer, str(self._path))
         self.last_model_path, self._saved_at = str(self._path), time.monotonic()
 
     def _stop_if_asked(self, trainer: Trainer) -> None:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_gancompress.checkpoints import save_small
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.pruning import count_params
-from lightning_gancompress.tasks import suffix
+from lightning_gancompress.tasks import Role
 
 
 class SmallModel(Callback):
@@ -28,8 +28,8 @@ class SmallModel(Callback):
             return
         if not trainer.is_global_zero:
             return
-        for role in pl_module.task.compressed:
-            path = Path(trainer.default_root_dir) / f"generator{suffix(role)}.pth"
+        for role in map(Role, pl_module.task.compressed):
+            path = Path(trainer.default_root_dir) / f"{role}.pth"
             network, spec = pl_module.student[role], pl_module.specs[f"student.{role}"]
             preprocessing = pl_module.task.preprocessing(role, pl_module.preprocessing(role))
             provenance = self._provenance(trainer, pl_module)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,9 +19,15 @@ import lightning_gancompress
 import lightning_gancompress.callbacks
 import lightning_gancompress.data  # importing a class makes its short name known to the command line
 from lightning_gancompress.callbacks.run_config import RunConfig
+from lightning_gancompress.cli.commands.compare import compare
+from lightning_gancompress.cli.commands.export import export
+from lightning_gancompress.cli.commands.profile import profile
+from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, ConfigFile, recorded_config, with_config
 from lightning_gancompress.cli.explain import condense, explain
+from lightning_gancompress.cli.quieten import quieten
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.lightning_internals import CommandLine, child_processes
 from lightning_gancompress.modules import GANModule, TeacherModule
 from lightning_gancompress.shipped_configs import configs_folder, shipped
 from lightning_gancompress.trainer import Trainer
@@ -61,7 +65,16 @@ def main(args: ArgsType = None) -> None:
         raise SystemExit(2) from None
 
 
-class GanCompressCLI(LightningCLI):
+class Commands(Trainer):
+    """The trainer, with our commands beside its own: LightningCLI looks for all of them in one class."""
+
+    export = staticmethod(export)
+    profile = staticmethod(profile)
+    compare = staticmethod(compare)
+    report = staticmethod(report)
+
+
+class GanCompressCLI(CommandLine):
     """LightningCLI for this project's modules, with commands of its own: export, profile, compare, report.
 
     What the user writes counts most; what it leaves open comes from the checkpoint in `--ckpt_path`, then
@@ -74,13 +87,13 @@ class GanCompressCLI(LightningCLI):
             GANModule,
             LightningDataModule,
             save_config_callback=RunConfig,
-            trainer_class=Trainer,
+            trainer_class=Commands,
             seed_everything_default=0,
             parser_kwargs={
                 "prog": "gancompress",
                 "description": lightning_gancompress.__doc__.splitlines()[0],
                 "version": lightning_gancompress.__version__,
-                "compare": {"description": str(Trainer.compare.__doc__).partition("Args:")[0]},
+                "compare": {"description": str(compare.__doc__).partition("Args:")[0]},
                 **{name: {"default_config_files": defaults} for name in (*RUNS, "profile")},
             },
             subclass_mode_model=True,
@@ -108,18 +121,12 @@ class GanCompressCLI(LightningCLI):
         )
         return parser
 
-    def _prepare_subcommand_parser(
-        self, klass: type, subcommand: str, **kwargs: Any
-    ) -> LightningArgumentParser:
-        if subcommand in ("export", "compare", "report"):  # need no module, so a short help
-            parser = self.init_parser(**kwargs)
-            self._subcommand_method_arguments[subcommand] = parser.add_method_arguments(klass, subcommand)
-            for action in parser._actions:
-                if getattr(action, "_typehint", None) is bool:
-                    action.nargs, action.const = "?", True  # --dry_run is --dry_run=true
-            return parser
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand == "predict":
+    def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
+        """A parser; a short one where neither model nor data are needed."""
+        if command in ("export", "compare", "report"):
+            return self.short_parser(trainer, command, **kwargs)
+        parser = super().command_parser(trainer, command, **kwargs)
+        if command == "predict":
             parser.set_defaults({"return_predictions": False})  # they are written, not kept in memory
         return parser
 
@@ -140,13 +147,10 @@ class GanCompressCLI(LightningCLI):
         if "model" in recorded:
             self._compare(recorded["model"])
 
-    def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let the checkpoint override what the user wrote."""
-
     def _compare(self, recorded: dict[str, Any]) -> None:
         """Say where the user's words and the checkpoint's differ."""
         config = self.config[self.config.subcommand]
-        dumped = self._subcommand_parsers[self.config.subcommand].dump(config, "json", skip_unset=False)
+        dumped = self.parser_of(self.config.subcommand).dump(config, "json", skip_unset=False)
         was, now = dict(flatten(recorded, "model")), dict(flatten(json.loads(dumped)["model"], "model"))
         key = "model.class_path"
         if was[key] != now[key]:
@@ -158,9 +162,10 @@ class GanCompressCLI(LightningCLI):
             if was[name] != now[name]:
                 rank_zero_warn(f"{name} was {was[name]} in {config.ckpt_path} and is now {now[name]}.")
 
-    def _set_seed(self) -> None:
-        if self.config.subcommand in RUNS:  # nothing else is random
-            super()._set_seed()
+    def seed(self) -> None:
+        """Seed a run; nothing else is random."""
+        if self.config.subcommand in RUNS:
+            super().seed()
 
     # -- running ---------------------------------------------------------------------------------------
 
@@ -199,23 +204,23 @@ class GanCompressCLI(LightningCLI):
         else:
             self.config_init = self.parser.instantiate_classes(self.config)
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand in RUNS:
-            try:
-                super()._run_subcommand(subcommand)
-            except Exception as error:
-                self._end_other_ranks(error)
-                raise
+    def run_command(self, command: str) -> None:
+        """Do what was asked for."""
+        if command not in RUNS:
+            config, arguments = self.config_init[command], self.arguments_of(command)
+            if command == "profile":
+                arguments |= {"model": config.model, "datamodule": config.data}
+            getattr(Commands, command)(**arguments)
             return
-        config = self.config_init[subcommand]
-        arguments = {name: config[name] for name in self._subcommand_method_arguments[subcommand]}
-        if subcommand == "profile":
-            arguments |= {"model": config.model, "datamodule": config.data}
-        getattr(Trainer, subcommand)(**arguments)
+        try:
+            super().run_command(command)
+        except Exception as error:
+            self._end_other_ranks(error)
+            raise
 
     def _end_other_ranks(self, error: Exception) -> None:
         """They may wait for this one in a collective."""
-        children = getattr(self.trainer.strategy.launcher, "procs", [])
+        children = child_processes(self.trainer)
         if children and explain(error) is None:
             # what the user can mend may have happened there, and here only a connection broke
             time.sleep(1)
@@ -243,22 +248,3 @@ def flatten(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from flatten(branch, f"{name}.{key}")
     else:
         yield name, tree
-
-
-def quieten() -> None:
-    """Leave out what Lightning says of other products, and warnings that are none of the user's business."""
-    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed"):
-        logging.getLogger(f"lightning.{name}").addFilter(worth_reading)
-    for message in (
-        ".*isinstance.treespec, LeafSpec",  # Lightning 2.6 under torch 2.15
-        "Found .* module.s. in eval mode at the start of training",  # the teacher
-        ".*does not have many workers",  # the data module's to choose
-        "The number of training batches .* is smaller than the logging interval",  # it counts on over epochs
-        ".*recommended to use `self.log.*sync_dist=True",  # the values are equal on all ranks
-    ):
-        warnings.filterwarnings("ignore", message)
-
-
-def worth_reading(record: logging.LogRecord) -> bool:
-    """Whether a log record concerns this run."""
-    return not record.getMessage().startswith(("💡", "TPU available", "Seed set to"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -21,9 +20,6 @@ from lightning_gancompress.data.transforms import collate
 from lightning_gancompress.errors import UserError
 
 Split = Literal["train", "val", "test"]
-
-# Lightning warns of pytorch issue 91252, which needs a new loader every epoch; here one serves them all
-warnings.filterwarnings("ignore", ".*persistent_workers=True.* can lead to instability")
 
 
 class GANDataModule(LightningDataModule, ABC):
