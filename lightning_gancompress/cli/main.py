@@ -132,7 +132,7 @@ class GanCompressCLI(CommandLine):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Trainer, model and data; the latter two can come from a checkpoint."""
-        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.add_lightning_class_args(Trainer, "trainer")
         parser.add_lightning_class_args(GANModule, "model", subclass_mode=True, required=False)
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
 
