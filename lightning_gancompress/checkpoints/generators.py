@@ -9,9 +9,10 @@ from torch import nn
 
 from lightning_gancompress.checkpoints import load_network, load_networks, load_small
 from lightning_gancompress.checkpoints.files import read_torch
-from lightning_gancompress.checkpoints.header import KEY, is_training_checkpoint
+from lightning_gancompress.checkpoints.header import Header, is_training_checkpoint
+from lightning_gancompress.checkpoints.training import split_prefix
 from lightning_gancompress.checkpoints.upstream import direction_in_name, upstream_preprocessing
-from lightning_gancompress.tasks.role import Role, Side
+from lightning_gancompress.tasks import Role, Side
 
 
 class GeneratorName(NamedTuple):
@@ -42,9 +43,9 @@ def generators_in(path: Path) -> dict[GeneratorName, nn.Module]:
         name = GeneratorName("student" if is_small_model(path) else "teacher", role)
         return {name: load_network(path)[0]}
     found = {}
-    for prefix, (network, _) in load_networks(path, "generator").items():
-        part, _, role_name = prefix.partition(".")
-        found[GeneratorName("student" if part == "student" else "teacher", Role(role_name))] = network
+    for prefix, (network, _) in load_networks(path, Side.GENERATOR).items():
+        part, role = split_prefix(prefix)
+        found[GeneratorName("student" if part == "student" else "teacher", role)] = network
     return found
 
 
@@ -58,7 +59,7 @@ def recorded_preprocessing(path: Path) -> dict[str, Any]:
         return dict(load_small(path)[2].get("preprocessing", {}))
     content = read_torch(path)
     if is_training_checkpoint(content):
-        return dict(content[KEY].get("preprocessing", {}))
+        return Header.of(content, path).preprocessing
     return dict(upstream_preprocessing(path))
 
 

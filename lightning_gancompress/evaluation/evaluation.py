@@ -41,7 +41,7 @@ from lightning_gancompress.metrics import (
     ssim,
 )
 from lightning_gancompress.reporting.table import write_report
-from lightning_gancompress.tasks import Task, suffix
+from lightning_gancompress.tasks import Task
 
 METRICS = {"l1": l1, "psnr": psnr, "ssim": ssim}
 TRAINING = 2**40  # added to the positions of training images, to tell them from the test's
@@ -228,13 +228,13 @@ class Evaluation(Callback):
         for batch in datamodule.plain_train_loader():
             self._see_real(trainer, pl_module, batch, offset=TRAINING)
 
-    def _cached_reals(self, trainer: Trainer, role: str) -> Tensor | None:
+    def _cached_reals(self, trainer: Trainer, role: Any) -> Tensor | None:
         """Features of a generator's real images from an earlier test, the same on all ranks."""
         key = self._reals_key(trainer, role)
         found = None if key is None else load_table(self._cache(trainer), key)
         return trainer.strategy.broadcast(found)
 
-    def _reals_key(self, trainer: Trainer, role: str) -> str | None:
+    def _reals_key(self, trainer: Trainer, role: Any) -> str | None:
         """What the features of the real images depend on; None where the data can't be told apart."""
         datamodule: Any = getattr(trainer, "datamodule", None)
         if self._inception is None or not hasattr(datamodule, "fingerprint"):
@@ -246,7 +246,7 @@ class Evaluation(Callback):
     def _cache(self, trainer: Trainer) -> Path:
         return Path(self.cache_dir or Path(trainer.default_root_dir) / "cache")
 
-    def _real_features(self, trainer: Trainer, pl_module: LightningModule, role: str) -> Tensor | None:
+    def _real_features(self, trainer: Trainer, pl_module: LightningModule, role: Any) -> Tensor | None:
         """Features of a generator's real images, from the cache or of this test, which leaves them there."""
         group = f"{role}/target"
         if role in self._reals or group not in self._values:
@@ -260,7 +260,7 @@ class Evaluation(Callback):
         return features
 
     def _distances(
-        self, trainer: Trainer, pl_module: LightningModule, role: str, keep: Tensor
+        self, trainer: Trainer, pl_module: LightningModule, role: Any, keep: Tensor
     ) -> dict[str, Any]:
         """Distances between sets: FID, KID and densities against real images and against the teacher's."""
         found: dict[str, Any] = {"networks": {}}
@@ -297,7 +297,7 @@ class Evaluation(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: dict[str, dict[str, Tensor]],
+        outputs: dict[Any, dict[str, Tensor]],
         batch: Any,
         trained_only: bool = False,
     ) -> None:
@@ -337,8 +337,12 @@ class Evaluation(Callback):
         keep = first_of_each(gathered.pop("index"))
         return {key: values[keep].double() for key, values in gathered.items()}, keep
 
-    def _report(self, trainer: Trainer, pl_module: LightningModule, role: str, found: dict[str, Any]) -> None:
-        networks, sample, phase = generators(pl_module, role), self._samples[role], cast(Any, pl_module).phase
+    def _report(self, trainer: Trainer, pl_module: LightningModule, role: Any, found: dict[str, Any]) -> None:
+        networks, sample, phase = (
+            generators(pl_module, role),
+            self._samples[role],
+            cast(Any, pl_module).phase.name,
+        )
         results: dict[str, Any] = {
             "phase": phase,
             "images": found["images"],
@@ -361,10 +365,10 @@ class Evaluation(Callback):
                     ),
                 )
         merge(results, found)
-        write_report(Path(trainer.default_root_dir, "test"), results, suffix(role))
+        write_report(Path(trainer.default_root_dir, "test"), results, role.suffix)
 
 
-def generators(pl_module: LightningModule, role: str) -> dict[str, nn.Module]:
+def generators(pl_module: LightningModule, role: Any) -> dict[str, nn.Module]:
     """The generators of a module of this package, the trained one last."""
     return cast("dict[str, nn.Module]", cast(Any, pl_module).generators(role))
 
@@ -374,9 +378,9 @@ def task_of(pl_module: LightningModule) -> Task:
     return cast(Task, cast(Any, pl_module).task)
 
 
-def prefix(role: str) -> str:
+def prefix(role: Any) -> str:
     """What stands before a metric's name: nothing for Pix2Pix, `AtoB/` for `generator_AtoB`."""
-    return f"{suffix(role)[1:]}/" if suffix(role) else ""
+    return str(role.log_prefix)
 
 
 def density(teacher: Tensor, student: Tensor) -> dict[str, float]:

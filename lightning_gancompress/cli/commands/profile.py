@@ -60,7 +60,7 @@ def profile(
     else:
         raise UserError("`profile` needs something to look at: give --config, --ckpt_path, or both.")
     size = size or pixels(recorded)
-    ignored_layers = model.ignored_layers if isinstance(model, CompressionModule) else []
+    ignored_layers = model.pruning.ignored_layers if isinstance(model, CompressionModule) else []
     console = Console()
     console.width = max(console.width, 140)  # a file has no width
     costs = {str(name): costs_of(network, size) for name, network in networks.items()}
@@ -79,10 +79,10 @@ def profile(
 
 def teachers_of(model: GANModule) -> dict[GeneratorName, nn.Module]:
     """The uncompressed generators of a module that has not been set up."""
-    roles = [Role(role) for role in model.task.generators]
+    roles = model.task.generators
     if isinstance(model, CompressionModule):
         model.build()
-        roles = [role for role in roles if role in model.teacher]
+        roles = tuple(role for role in roles if role in model.teacher)
     return {GeneratorName("teacher", role): next(iter(model.generators(role).values())) for role in roles}
 
 
