@@ -111,7 +111,7 @@ def save_checkpoint(callback: ModelCheckpoint, trainer: lightning.pytorch.Traine
 # -- command line ----------------------------------------------------------------------------------------
 
 
-class CommandLine(LightningCLI):
+class OpenCLI(LightningCLI):
     """LightningCLI, of which a derived class can say how a command is parsed, seeded and run."""
 
     def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:

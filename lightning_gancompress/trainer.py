@@ -22,7 +22,7 @@ from lightning_gancompress.callbacks import (
     ProgressLines,
     SmallModel,
 )
-from lightning_gancompress.callbacks.last_checkpoint import AtomicCheckpointIO
+from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
 
