@@ -16,7 +16,7 @@ from lightning_gancompress.checkpoints.generators import (
     generators_in,
     recorded_preprocessing,
 )
-from lightning_gancompress.data import GANDataModule
+from lightning_gancompress.data.contract import adapt
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CompressionModule, GANModule
@@ -56,7 +56,7 @@ def profile(
         networks, recorded = generators_in(Path(ckpt_path)), recorded_preprocessing(Path(ckpt_path))
     elif model is not None:
         networks = teachers_of(model)
-        recorded = datamodule.preprocessing if isinstance(datamodule, GANDataModule) else {}
+        recorded = dict(adapt(datamodule).preprocessing)
     else:
         raise UserError("`profile` needs something to look at: give --config, --ckpt_path, or both.")
     size = size or pixels(recorded)
