@@ -1,4 +1,4 @@
-"""Configurations: those that ship, and those that checkpoints carry."""
+"""Configurations: those that are given, and those that checkpoints carry."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
-from lightning_gancompress.callbacks.run_config import KEY
 from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.recorded_settings import current_names, recorded_settings
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.shipped_configs import find_config
 
 RUNS = ("fit", "validate", "test", "predict")
+# belongs to the machine, or told that run where to stop: from its checkpoint it goes on
+_NOT_RESUMED = ("accelerator", "devices", "num_nodes", "strategy", "max_epochs", "max_steps", "max_time")
 
 
 class ConfigFile(ActionConfigFile):
@@ -27,16 +29,16 @@ class ConfigFile(ActionConfigFile):
             return
         path = find_config(values)
         try:
-            self.apply_config(parser, cfg, self.dest, str(path))
+            text = path.read_text(encoding="utf-8")
+            # by its path where possible, to which paths in it may be relative
+            current = current_names(text)
+            self.apply_config(parser, cfg, self.dest, str(path) if current == text else current)
         except (UserError, UnicodeError) as error:
             raise UserError(f"{path}: {error}") from error
 
 
 def recorded_config(args: list[str]) -> dict[str, Any]:
-    """Settings recorded in the checkpoint that `args` name for a run, or nothing.
-
-    Left out is what belongs to the machine (accelerator, devices, nodes and strategy) and where that run was
-    told to stop: from its checkpoint it goes on.
+    """Settings recorded in the checkpoint that `args` name for a run, less those of the machine; or nothing.
 
     Raises:
         UserError: The file is missing or unreadable.
@@ -51,12 +53,11 @@ def recorded_config(args: list[str]) -> dict[str, Any]:
         raise UserError(
             f"{path} is no training checkpoint: `export` and `profile` read it, the other commands don't."
         )
-    recorded = {
-        key: checkpoint.get(KEY, {}).get(key) for key in ("seed_everything", "trainer", "model", "data")
-    }
-    recorded = {key: value for key, value in recorded.items() if value is not None}
-    for own in ("accelerator", "devices", "num_nodes", "strategy", "max_epochs", "max_steps", "max_time"):
-        recorded.get("trainer", {}).pop(own, None)
+    settings = recorded_settings(checkpoint)
+    parts = ("seed_everything", "trainer", "model", "data")
+    recorded = {part: settings[part] for part in parts if settings.get(part) is not None}
+    for name in _NOT_RESUMED:
+        recorded.get("trainer", {}).pop(name, None)
     return recorded
 
 

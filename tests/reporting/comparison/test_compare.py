@@ -181,7 +181,7 @@ def test_runs_share_the_cores_of_the_process(
 ) -> None:
     found: list[int] = []
     monkeypatch.setattr(
-        "lightning_gancompress.cli.commands.execute",
+        "lightning_gancompress.cli.commands.compare.execute",
         lambda runs, jobs, threads, _: found.append(threads) or [],
     )
     before = torch.get_num_threads()
