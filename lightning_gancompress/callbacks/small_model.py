@@ -41,7 +41,7 @@ class SmallModel(Callback):
         from lightning_gancompress import __version__
 
         return {
-            "teacher": str(module.loader.files),
+            "teacher": str(module.phases.loader.files),
             "budget": module.pruning.budgets[Side.GENERATOR],
             "convention": module.pruning.convention,
             "policy": type(module.policy).__name__,

@@ -38,9 +38,14 @@ class GANModule(LightningModule):
 
     Args:
         task: Networks and losses; None is Pix2Pix.
+
+    Attributes:
+        phase: That it is in; missing before the first.
+        inputs: What the networks read.
     """
 
     phase: Phase
+    inputs: Inputs
 
     def __init__(self, task: Task | None) -> None:
         super().__init__()
@@ -63,11 +68,6 @@ class GANModule(LightningModule):
         return NetworkSpec.of(network, self.hparams.get(argument))
 
     # -- what subclasses say ---------------------------------------------------------------------------
-
-    @property
-    def inputs(self) -> Inputs:
-        """What the networks read."""
-        raise NotImplementedError
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
         """Generators to compare in one of the task's roles, by name; the one in training comes last."""
