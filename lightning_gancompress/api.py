@@ -109,6 +109,7 @@ def compress(
             teacher=_files(generator, discriminator),
             generator=generator if isinstance(generator, nn.Module) else None,
             discriminator=discriminator,
+            own_weights=True,
             task=task,
             missing=missing,
             budget=budget,
@@ -131,7 +132,7 @@ def compress(
         last = Path(folder, "checkpoints", "last.ckpt")
         datamodule = _data(data, module, size, batches)
         trainer.fit(module, datamodule, ckpt_path=last if resume and last.is_file() else None)
-    small = {role: module.student[role].cpu().eval() for role in module.task.compressed}
+    small = {str(role): module.student[role].cpu().eval() for role in module.task.compressed}
     return nn.ModuleDict(small) if len(small) > 1 else small[module.task.compressed[0]]
 
 

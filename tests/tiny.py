@@ -229,10 +229,10 @@ class RankHashes(Callback):
         self.found: list[tuple[str, list[dict[str, Any]]]] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-        self._note(trainer, pl_module, f"{pl_module.phase} step")
+        self._note(trainer, pl_module, f"{pl_module.phase.name} step")
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._note(trainer, pl_module, f"{pl_module.phase} epoch")
+        self._note(trainer, pl_module, f"{pl_module.phase.name} epoch")
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._note(trainer, pl_module, "end")
@@ -257,7 +257,7 @@ class Tables(Callback):
         self.batches: dict[str, list[Any]] = {}
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, _: int) -> None:
-        if pl_module.phase == "search":
+        if pl_module.phase.name == "search":
             self.tables = {k: v.tolist() for k, v in trainer.datamodule.neighbourhoods.items()}
             for key in batch:
                 if key.startswith("index"):

@@ -4,6 +4,7 @@
 """
 
 import sys
+from types import SimpleNamespace
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -40,7 +41,7 @@ class TinyModule(LightningModule):
         self.automatic_optimization = False
         torch.manual_seed(1)
         self.networks = nn.ModuleDict({name: nn.Conv2d(3, 3, 3, padding=1) for name in names})
-        self.phase, self.task = phase, Pix2Pix()
+        self.phase, self.task = SimpleNamespace(name=phase), Pix2Pix()
 
     def generators(self, role):
         return dict(self.networks)

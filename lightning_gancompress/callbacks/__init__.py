@@ -8,14 +8,14 @@ from lightning_gancompress.callbacks.progress import ProgressLines
 from lightning_gancompress.callbacks.small_model import SmallModel
 from lightning_gancompress.evaluation.evaluation import Evaluation
 from lightning_gancompress.evaluation.measures.segmentation import SegmentationScore
-from lightning_gancompress.search.collaborative import CollaborativePruning
-from lightning_gancompress.search.policy import (
+from lightning_gancompress.search.baselines import (
     BatchNormScale,
     L1Magnitude,
-    PruningPolicy,
     RandomChannels,
     UniformWidth,
 )
+from lightning_gancompress.search.collaborative import CollaborativePruning
+from lightning_gancompress.search.policy import PruningPolicy, SearchPolicy
 
 __all__ = [
     "BatchNormScale",
@@ -29,6 +29,7 @@ __all__ = [
     "ProgressLines",
     "PruningPolicy",
     "RandomChannels",
+    "SearchPolicy",
     "SegmentationScore",
     "SmallModel",
     "UniformWidth",

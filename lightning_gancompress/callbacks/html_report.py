@@ -38,7 +38,7 @@ class HtmlReport(Callback):
         }
         try:
             preprocessing = pl_module.preprocessing(pl_module.task.compressed[0])
-            page = write_page(trainer.default_root_dir, networks, pl_module.phase, preprocessing)
+            page = write_page(trainer.default_root_dir, networks, pl_module.phase.name, preprocessing)
         except Exception as error:  # a run is worth more than its page
             rank_zero_warn(f"The report could not be drawn ({type(error).__name__}: {error}).")
         else:

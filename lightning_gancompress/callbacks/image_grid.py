@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_gancompress.files import write_files
 from lightning_gancompress.metrics import to_uint8
 from lightning_gancompress.reporting.page.pictures import GAP, HEADER
-from lightning_gancompress.tasks import suffix
+from lightning_gancompress.tasks import Role
 
 
 class ImageGrid(Callback):
@@ -30,7 +30,7 @@ class ImageGrid(Callback):
 
     def __init__(self, every_n_epochs: int = 1, n_images: int = 8) -> None:
         self.every_n_epochs, self.n_images = every_n_epochs, n_images
-        self._columns: dict[str, dict[str, list[Tensor]]] = {}  # by role and name
+        self._columns: dict[Role, dict[str, list[Tensor]]] = {}  # by role and name
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new grid."""
@@ -81,7 +81,7 @@ class ImageGrid(Callback):
             return False
         return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _collect(self, outputs: dict[str, dict[str, Tensor]]) -> None:
+    def _collect(self, outputs: dict[Role, dict[str, Tensor]]) -> None:
         for role, images_by_name in outputs.items():
             columns = self._columns.setdefault(role, {})
             for name, images in images_by_name.items():
@@ -91,10 +91,10 @@ class ImageGrid(Callback):
     def _write(self, trainer: Trainer, name: str, key: str) -> None:
         for role, columns in self._columns.items():
             grid, path = draw_grid(columns), Path(trainer.default_root_dir, name)
-            write_files({path.with_stem(path.stem + suffix(role)): png(grid)})
+            write_files({path.with_stem(path.stem + role.suffix): png(grid)})
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
-                    logger.log_image(key=key + suffix(role), images=[grid])
+                    logger.log_image(key=key + role.suffix, images=[grid])
         self._columns = {}
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_gancompress.checkpoints import save_small
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.pruning import count_params
-from lightning_gancompress.tasks import suffix
+from lightning_gancompress.tasks import Side
 
 
 class SmallModel(Callback):
@@ -24,13 +24,13 @@ class SmallModel(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the small generator once the run, or what was asked of it, is over."""
-        if not isinstance(pl_module, CompressionModule) or pl_module.phase != "finetune":
+        if not isinstance(pl_module, CompressionModule) or pl_module.phase.name != "finetune":
             return
         if not trainer.is_global_zero:
             return
         for role in pl_module.task.compressed:
-            path = Path(trainer.default_root_dir) / f"generator{suffix(role)}.pth"
-            network, spec = pl_module.student[role], pl_module.specs[f"student.{role}"]
+            path = Path(trainer.default_root_dir) / f"generator{role.suffix}.pth"
+            network, spec = pl_module.student[role], pl_module.pair.specs[f"student.{role}"]
             preprocessing = pl_module.task.preprocessing(role, pl_module.preprocessing(role))
             provenance = self._provenance(trainer, pl_module)
             save_small(network, spec, path, preprocessing=preprocessing, provenance=provenance)
@@ -41,9 +41,9 @@ class SmallModel(Callback):
         from lightning_gancompress import __version__
 
         return {
-            "teacher": str(module.cast.files),
-            "budget": module.budgets["generator"],
-            "convention": module.convention,
+            "teacher": str(module.loader.files),
+            "budget": module.pruning.budgets[Side.GENERATOR],
+            "convention": module.pruning.convention,
             "policy": type(module.policy).__name__,
             "epochs": trainer.current_epoch,
             "lightning_gancompress": __version__,

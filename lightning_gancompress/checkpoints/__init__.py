@@ -4,15 +4,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lightning_gancompress.checkpoints.contents import Role, network_tensors, role_in
+from lightning_gancompress.checkpoints.contents import network_tensors, side_in
 from lightning_gancompress.checkpoints.dialects import under_own_names
 from lightning_gancompress.checkpoints.files import read_torch
-from lightning_gancompress.checkpoints.header import (
-    is_training_checkpoint,
-    load_networks,
-    network_from_checkpoint,
-)
+from lightning_gancompress.checkpoints.header import Header, is_training_checkpoint
 from lightning_gancompress.checkpoints.small import load_small, save_small
+from lightning_gancompress.checkpoints.training import load_networks, network_from_checkpoint
 from lightning_gancompress.checkpoints.upstream import (
     direction_in_name,
     load_upstream,
@@ -23,8 +20,10 @@ from lightning_gancompress.checkpoints.upstream import (
 )
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import BatchNorm, NetworkSpec
+from lightning_gancompress.tasks import Side
 
 __all__ = [
+    "Header",
     "load_generator",
     "load_network",
     "load_networks",
@@ -111,14 +110,14 @@ def _small(
 ) -> tuple[nn.Module, NetworkSpec]:
     small, spec, _ = load_small(path, batch_norm=batch_norm, architecture=architecture)
     try:
-        require_role(spec.class_path, _role(network))
+        require_role(spec.class_path, _side(network))
     except UserError as error:
         raise UserError(f"{path} can't be loaded: {error}") from error
     return small, spec
 
 
-def _role(network: str) -> Role:
-    return role_in(network) or "generator"
+def _side(network: str) -> Side:
+    return side_in(network) or Side.GENERATOR
 
 
 def _require_direction(path: Path, network: str) -> None:

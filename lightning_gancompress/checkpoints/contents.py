@@ -4,20 +4,20 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.tasks import Side
 
-Role = Literal["generator", "discriminator"]
 State = dict[str, Tensor]
 
 _log = logging.getLogger(__name__)
 # netG, G_AB, gen_A2B, generator_state_dict, net_d, dis, ...
-_NAMES: dict[Role, re.Pattern[str]] = {
-    "generator": re.compile(r"((net|model)_?[Gg]|G|[Gg]en(erator)?)(?=$|_|[ABXY])"),
-    "discriminator": re.compile(r"((net|model)_?[Dd]|D|[Dd]is(c|criminator)?)(?=$|_|[ABXYGL])"),
+_NAMES: dict[Side, re.Pattern[str]] = {
+    Side.GENERATOR: re.compile(r"((net|model)_?[Gg]|G|[Gg]en(erator)?)(?=$|_|[ABXY])"),
+    Side.DISCRIMINATOR: re.compile(r"((net|model)_?[Dd]|D|[Dd]is(c|criminator)?)(?=$|_|[ABXYGL])"),
 }
 _NEUTRAL = re.compile(r"state_dict|((model|net|network)(_state_dict)?|params|weights)(_ema)?")
 _DIRECTIONS = {"AtoB": re.compile(r"A(to|2)?B"), "BtoA": re.compile(r"B(to|2)?A")}
@@ -25,10 +25,10 @@ _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
 _PROFILER = ("total_ops", "total_params")
 
 
-def role_in(name: str) -> Role | None:
+def side_in(name: str) -> Side | None:
     """Return what a network is by the last part of its name, or None if that doesn't say."""
     part = name.rpartition(".")[2]
-    return next((role for role, pattern in _NAMES.items() if pattern.match(part)), None)
+    return next((side for side, pattern in _NAMES.items() if pattern.match(part)), None)
 
 
 def network_tensors(content: Any, network: str = "", own: Collection[str] = ()) -> State:
@@ -77,7 +77,7 @@ def _networks(name: str, state: State) -> dict[str, State]:
     """Take a state dict apart where its keys have names of networks, after what all of them begin with."""
     paths = [key.split(".") for key in state]
     for depth in range(common_length(path[:-1] for path in paths) + 1):
-        if any(len(path) > depth + 1 and role_in(path[depth]) for path in paths):
+        if any(len(path) > depth + 1 and side_in(path[depth]) for path in paths):
             break
     else:
         return {name: state}
@@ -97,8 +97,8 @@ def _chosen(names: list[str], network: str) -> str:
         other = {"AtoB": "BtoA", "BtoA": "AtoB"}.get(direction)
         meant = [name for name in names if not (other and _DIRECTIONS[other].search(last[name]))]
     if len(meant) > 1:
-        role = role_in(network)
-        meant = [name for name in meant if role and role_in(name) == role] or [
+        role = side_in(network)
+        meant = [name for name in meant if role and side_in(name) == role] or [
             name for name in meant if _NEUTRAL.fullmatch(last[name])
         ]
         if direction in _DIRECTIONS:

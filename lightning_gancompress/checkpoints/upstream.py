@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gancompress.checkpoints.contents import Role, network_tensors, role_in
+from lightning_gancompress.checkpoints.contents import network_tensors, side_in
 from lightning_gancompress.checkpoints.dialects import evident_fit, under_own_names
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
+from lightning_gancompress.tasks import Side
 
 _log = logging.getLogger(__name__)
 _NETWORKS = "lightning_gancompress.networks"
@@ -36,7 +37,7 @@ _WITHOUT_DROPOUT = r".*\.conv_block\.(5)\.(?:conv\.0\.)?weight"
 
 
 def load_upstream(
-    path: str | Path, *, batch_norm: BatchNorm = "running", role: Role | None = None
+    path: str | Path, *, batch_norm: BatchNorm = "running", role: Side | None = None
 ) -> tuple[nn.Module, NetworkSpec]:
     """Load a generator or discriminator in eval mode.
 
@@ -83,7 +84,7 @@ def network_from_tensors(
             built, spec, note = *_upstream(tensors, path, batch_norm), ""
         except UserError as error:
             built, spec, note = _dialect(tensors, path, batch_norm, error)
-        require_role(spec.class_path, role_in(network))
+        require_role(spec.class_path, side_in(network))
     except UserError as error:
         raise UserError(f"{path} can't be loaded: {error}") from error
     if note:
@@ -113,10 +114,10 @@ def _dialect(
     return spec.build(fit.tensors), spec, f"is read as {fit.note}"
 
 
-def require_role(class_path: str, role: Role | None) -> None:
+def require_role(class_path: str, role: Side | None) -> None:
     """Refuse a generator for a discriminator and the reverse, as far as the name of the class tells."""
     kind = class_path.rpartition(".")[2]
-    found = next((name for name in ("generator", "discriminator") if kind.endswith(name.title())), role)
+    found = next((side for side in Side if kind.endswith(side.title())), role)
     if role is not None and found != role:
         raise UserError(f"it holds a {found} ({kind}) where a {role} is needed. Name the {role}'s file.")
 

@@ -16,11 +16,13 @@ from torch import nn
 
 from lightning_gancompress.checkpoints import load_network, load_networks, load_small, upstream_preprocessing
 from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.header import KEY as CHECKPOINT_KEY
+from lightning_gancompress.checkpoints.training import split_prefix
 from lightning_gancompress.checkpoints.upstream import direction_in_name
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export import export_onnx, export_torch
 from lightning_gancompress.files import replacing
-from lightning_gancompress.modules import CHECKPOINT_KEY, CompressionModule, GANModule
+from lightning_gancompress.modules import CompressionModule, GANModule
 from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
 from lightning_gancompress.pruning import (
     ChannelGroups,
@@ -36,7 +38,7 @@ from lightning_gancompress.reporting.comparison import Run, execute, found_runs,
 from lightning_gancompress.reporting.comparison.runs import command_line
 from lightning_gancompress.reporting.comparison.tables import METRICS
 from lightning_gancompress.reporting.page import write_page
-from lightning_gancompress.tasks import suffix
+from lightning_gancompress.tasks import Side
 
 Size = int | tuple[int, int]
 
@@ -108,7 +110,7 @@ def profile(
     costs = {name: costs_of(network, size) for name, network in networks.items()}
     console = Console()
     console.width = max(console.width, 140)  # a file has no width
-    ignored_layers = model.ignored_layers if isinstance(model, CompressionModule) else []
+    ignored_layers = model.pruning.ignored_layers if isinstance(model, CompressionModule) else []
     for name, layers in costs.items():
         groups = channel_groups(networks[name], size, ignored_layers)
         console.print(cost_table(name, layers, groups if isinstance(groups, ChannelGroups) else None))
@@ -237,9 +239,9 @@ def generators_in(path: Path) -> dict[str, nn.Module]:
     """Generators of any file: `teacher`, `student`, or both, those of a direction with `_AtoB` or `_BtoA`."""
     if path.suffix == ".ckpt":
         found = {}
-        for prefix, (network, _) in load_networks(path, "generator").items():
-            part, _, role = prefix.partition(".")
-            found[("student" if part == "student" else "teacher") + suffix(role)] = network
+        for prefix, (network, _) in load_networks(path, Side.GENERATOR).items():
+            part, role = split_prefix(prefix)
+            found[("student" if part == "student" else "teacher") + role.suffix] = network
         return found
     part = "student" if path.with_suffix(".json").is_file() else "teacher"
     direction = direction_in_name(path)
@@ -266,7 +268,7 @@ def teachers_of(model: GANModule) -> dict[str, nn.Module]:
     if isinstance(model, CompressionModule):
         model.build()
         roles = tuple(role for role in roles if role in model.teacher)
-    return {"teacher" + suffix(role): next(iter(model.generators(role).values())) for role in roles}
+    return {"teacher" + role.suffix: next(iter(model.generators(role).values())) for role in roles}
 
 
 def _beside(path: Path, network: str, ending: str) -> Path:

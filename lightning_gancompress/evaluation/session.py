@@ -38,7 +38,7 @@ class Session:
         """Of the generators whose images were seen."""
         return [role for role in map(Role, self.task.compressed) if role in self._images.groups]
 
-    def see(self, outputs: Mapping[str, Mapping[str, Tensor]], batch: Mapping[str, Any]) -> None:
+    def see(self, outputs: Mapping[Role, Mapping[str, Tensor]], batch: Mapping[str, Any]) -> None:
         """Show what the generators made of a batch.
 
         Args:

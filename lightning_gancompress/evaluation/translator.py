@@ -11,6 +11,8 @@ from torch import nn
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks import Task
+from lightning_gancompress.tasks.role import Role
+from lightning_gancompress.training.phase import Phase
 
 
 @runtime_checkable
@@ -19,13 +21,13 @@ class Translator(Protocol):
 
     Attributes:
         task: Reads its batches.
-        phase: `teacher`, `search` or `finetune`.
+        phase: That it is in.
     """
 
     task: Task
-    phase: str
+    phase: Phase
 
-    def generators(self, role: str) -> Mapping[str, nn.Module]:
+    def generators(self, role: Role) -> Mapping[str, nn.Module]:
         """The generators of a role by name, the trained one last."""
 
 
@@ -45,7 +47,7 @@ def translator(module: LightningModule) -> Translator:
 
 def phase_of(module: LightningModule) -> str:
     """Name of the phase that the module is in."""
-    return translator(module).phase
+    return translator(module).phase.name
 
 
 # -- data: the only place of this room that looks into a data module ---------------------------------------
@@ -77,7 +79,7 @@ def training_batches(trainer: Trainer) -> Iterator[Mapping[str, Any]]:
     yield from data.plain_train_loader()
 
 
-def training_pairs(trainer: Trainer, role: str) -> tuple[Any, int, str]:
+def training_pairs(trainer: Trainer, role: Role) -> tuple[Any, int, str]:
     """Augmented training images of a generator, the workers to load them with, and their digest.
 
     Raises:

@@ -15,7 +15,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import dry_run
-from lightning_gancompress.tasks import Images, Losses, Task
+from lightning_gancompress.tasks import Images, Losses, Role, Task
 from lightning_gancompress.tasks.task import Networks
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
@@ -81,8 +81,8 @@ class Distillation(nn.Module):
             raise UserError("distillation: all weights are 0, which leaves nothing to train for: raise one.")
         self.task, self.layers, self.count = task, layers, count
         self.adapters = nn.ModuleList()
-        self._pairs: list[tuple[str, str]] = []  # role and layer of each adapter
-        self._seen: dict[tuple[str, str, str], Tensor] = {}
+        self._pairs: list[tuple[Role, str]] = []  # role and layer of each adapter
+        self._seen: dict[tuple[str, Role, str], Tensor] = {}
         # in a tuple, so that it enters no checkpoint
         self._vgg: tuple[nn.Sequential, ...] = ()
         if backbone is not None and (perceptual or style):
@@ -100,9 +100,7 @@ class Distillation(nn.Module):
         Raises:
             UserError: A term wants a discriminator or a layer that isn't there, or images in colour.
         """
-        if self.weights["critic"] and not any(
-            task.discriminator_of(role) in teacher for role in task.compressed
-        ):
+        if self.weights["critic"] and not any(role.discriminator in teacher for role in task.compressed):
             raise UserError(
                 "distillation.critic looks through the teacher's discriminator, and there is none: set it to "
                 "0, and perceptual to 10, say."
@@ -155,7 +153,7 @@ class Distillation(nn.Module):
             for handle in handles:
                 handle.remove()
 
-    def _noting(self, key: tuple[str, str, str]) -> Any:
+    def _noting(self, key: tuple[str, Role, str]) -> Any:
         def note(_: nn.Module, args: Any, output: Tensor) -> None:
             self._seen.setdefault(key, output)  # later calls are of cycle and identity
 
@@ -263,11 +261,11 @@ def convolution_maps(
 ) -> list[Tensor]:
     """What every convolution of the discriminators writes, in the order of the calls."""
     maps: list[Tensor] = []
-    judges = [networks[role] for role in task.discriminators if role in networks]
+    discriminators = [networks[role] for role in task.discriminators if role in networks]
     handles = [
         layer.register_forward_hook(lambda _, args, output: maps.append(output))
-        for judge in judges
-        for layer in judge.modules()
+        for network in discriminators
+        for layer in network.modules()
         if isinstance(layer, CONVOLUTIONS)
     ]
     try:

@@ -1,9 +1,11 @@
-"""What every GAN module shares: named optimizers, the learning-rate schedule, guards, checkpoint headers."""
+"""What every GAN module shares: named optimizers, learning rates, guards, checkpoints, and image steps."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, cast
 
 import torch
@@ -11,70 +13,63 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
+import lightning_gancompress
+from lightning_gancompress.checkpoints.header import KEY, Header
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
-from lightning_gancompress.tasks import Images, Pix2Pix, Task
+from lightning_gancompress.tasks import Pix2Pix, Role, Task
 from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
+from lightning_gancompress.training.phase import Phase, Position
 
-CHECKPOINT_KEY = "gancompress"
 POOLS_KEY = "image_pools"
 
 
 class GANModule(LightningModule):
-    """A module that trains several networks, each with its own optimizer, by manual optimization.
+    """Owns networks and runs one phase at a time, by manual optimization.
 
-    Subclasses name the networks that are trained now (`trained_networks`) and compute the losses. Lengths
-    are epochs, and counters are batches: `trainer.global_step` advances once per optimizer.
+    The phase says what trains and what a step does; the module hands it the optimizers, logs what it returns,
+    and keeps the run: lengths are epochs, and counters are batches, since `trainer.global_step` advances once
+    per optimizer.
 
     Args:
         task: Networks and losses; None is Pix2Pix.
-        lr: Adam's learning rate (upstream: 2e-4).
-        beta1: Adam's first momentum (upstream: 0.5).
     """
 
-    phase: str
+    phase: Phase
 
-    def __init__(self, task: Task | None, lr: float, beta1: float) -> None:
+    def __init__(self, task: Task | None) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.task = task or Pix2Pix()
         self.pools = ImagePools(self.task.pool_size)
-        self.inputs = Inputs(self.task)
-        self.lr, self.beta1 = lr, beta1
-        self.specs: dict[str, NetworkSpec] = {}
         self._optimizer_names: list[str] = []
         self._rates: list[list[float]] = []  # by optimizer and parameter group
+        self._parts: list[str] = []  # of the phase, registered here
         self._finite: Tensor | None = None
+        self.seed = 0
 
     def remember_arguments(self) -> None:
         """Keep the parsed config as hyper-parameters; in plain Python they would be pickled modules."""
         if _given_hyperparameters.get() is not None:
             self.save_hyperparameters()
 
-    def describe(self, role: str, network: nn.Module) -> NetworkSpec:
-        """The recipe of a network that was passed to the constructor under the name `role`."""
-        return NetworkSpec.of(network, self.hparams.get(role))
+    def describe(self, argument: str, network: nn.Module) -> NetworkSpec:
+        """The recipe of a network that was passed to the constructor under the name `argument`."""
+        return NetworkSpec.of(network, self.hparams.get(argument))
 
     # -- what subclasses say ---------------------------------------------------------------------------
 
-    def trained_networks(self) -> dict[str, nn.Module]:
-        """Networks that have an optimizer in this phase, by role."""
+    @property
+    def inputs(self) -> Inputs:
+        """What the networks read."""
         raise NotImplementedError
 
-    def averaging_networks(self) -> list[nn.Module]:
-        """Networks whose batch norms follow what they see in this phase."""
-        return list(self.trained_networks().values())
-
-    def generators(self, role: str) -> dict[str, nn.Module]:
+    def generators(self, role: Role) -> dict[str, nn.Module]:
         """Generators to compare in one of the task's roles, by name; the one in training comes last."""
-        raise NotImplementedError
-
-    def lr_factor(self, epoch: int) -> float:
-        """Learning rate of an epoch, relative to `lr`."""
         raise NotImplementedError
 
     @property
@@ -82,23 +77,51 @@ class GANModule(LightningModule):
         """Length of the whole run."""
         raise NotImplementedError
 
+    def header(self) -> Header:
+        """What a checkpoint says of itself."""
+        raise NotImplementedError
+
+    # -- the phase -------------------------------------------------------------------------------------
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase; its parts take the place of those of the phase before."""
+        for name in self._parts:
+            delattr(self, name)
+        for name, part in phase.parts().items():
+            setattr(self, name, part.to(self.device))
+        self._parts = list(phase.parts())
+        self.phase = phase
+        phase.set_modes()
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has entered a phase."""
+        return "phase" in vars(self)
+
+    def position(self, batch_idx: int) -> Position:
+        """Where the run is at a batch; the seed depends on nothing else but the seed of the run."""
+        seed = ((self.seed * 1_000_003 + self.current_epoch) * 10_000_019 + batch_idx * 1_009) % 2**62
+        batches: Any = self.trainer.num_training_batches
+        return Position(self.current_epoch, batch_idx, batches, seed)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """A step of the phase."""
+        logs = self.phase.step(batch, self.position(batch_idx), self)
+        self.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)
+        self.average_statistics()
+
     # -- optimizers ------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """One optimizer per entry of `trained_networks`, in a fixed order."""
-        networks = self.trained_networks()
-        self._optimizer_names = list(networks)
-        optimizers = [self.make_optimizer(name, network) for name, network in networks.items()]
+        """One optimizer per entry of the phase's `trained`, in its order."""
+        self._optimizer_names = list(self.phase.trained())
+        optimizers = [self.phase.optimizer(name) for name in self._optimizer_names]
         # as they are made: a checkpoint brings its own, and the user's settings must win
         self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         return optimizers
 
-    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
-        """Adam with upstream's momenta."""
-        return Adam(network.parameters(), lr=self.lr, betas=(self.beta1, 0.999))
-
     def optimizer(self, name: str) -> LightningOptimizer:
-        """The optimizer of a trained network."""
+        """The optimizer of that name."""
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         chosen = optimizers[self._optimizer_names.index(name)]
@@ -106,17 +129,24 @@ class GANModule(LightningModule):
         return chosen
 
     def step(self, name: str, loss: Tensor) -> None:
-        """Backward and step of one network, in one go: under fp16 the scale may change between two steps."""
+        """Backward and step of an optimizer in one go: under fp16 the scale may change between two steps."""
         self.require_finite(loss)
         optimizer = self.optimizer(name)
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
 
+    @contextmanager
+    def toggled(self, name: str) -> Iterator[None]:
+        """Meanwhile only the parameters of the optimizer `name` ask for gradients."""
+        with self.toggled_optimizer(self.optimizer(name)):
+            yield
+
     # -- hooks -----------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Set the length of the run, unless the user asked for a shorter one."""
+        self._finite = None
         trainer: Any = self.trainer
         if stage == "fit":
             asked = trainer.max_epochs
@@ -124,6 +154,15 @@ class GANModule(LightningModule):
             trainer.fit_loop.max_epochs = asked if limited else self.total_epochs
             # search and fine-tune read the data differently
             trainer.reload_dataloaders_every_n_epochs = 1
+
+    def set_seed(self) -> None:
+        """Take the seed of the run: of `seed_everything`, else of `torch.manual_seed`."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
+        self.seed = self.trainer.strategy.broadcast(seed)
+
+    def on_fit_start(self) -> None:
+        """Put every network into the mode of its phase."""
+        self.phase.set_modes()
 
     def on_train_start(self) -> None:
         """Set the learning rates also within an epoch: a resumed run may have been given others."""
@@ -135,7 +174,7 @@ class GANModule(LightningModule):
 
     def _set_learning_rates(self) -> float:
         """A pure function of the optimizers' settings and the epoch, so there is no state to resume."""
-        factor = self.lr_factor(self.current_epoch)
+        factor = self.phase.lr_factor(self.current_epoch)
         for optimizer, rates in zip(self.trainer.optimizers, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
@@ -143,12 +182,7 @@ class GANModule(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by the position in the run: a resumed run draws what the uninterrupted one did."""
-        torch.manual_seed(self.step_seed(batch_idx) + self.global_rank)
-
-    def step_seed(self, batch_idx: int) -> int:
-        """A number for this batch of this epoch of this seed, the same on all ranks."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        return ((seed * 1_000_003 + self.current_epoch) * 10_000_019 + batch_idx * 1_009) % 2**62
+        torch.manual_seed(self.position(batch_idx).seed + self.global_rank)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Look now and then whether all losses were finite."""
@@ -159,42 +193,37 @@ class GANModule(LightningModule):
         """Look whether all losses were finite, before a checkpoint is written."""
         self._stop_unless_finite()
 
+    # -- checkpoints -----------------------------------------------------------------------------------
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the networks, so that they can be rebuilt without Lightning and without a config."""
         self._stop_unless_finite()
-        checkpoint[CHECKPOINT_KEY] = {
-            "version": 1,
-            "kind": "teacher" if self.phase == "teacher" else "compression",
-            "phase": self.phase,
-            "networks": {prefix: spec.to_dict() for prefix, spec in self.specs.items()},
-            "preprocessing": self.preprocessing(self.task.compressed[0]),
-            "wanted": list(self.task.compressed),
-        }
+        checkpoint[KEY] = self.header().to_dict()
         if self.pools.images:
             # of all ranks, (world, n, C, H, W): each goes on with its own
             checkpoint[POOLS_KEY] = {
-                role: cast(Tensor, self.all_gather(images)).view(-1, *images.shape).cpu()
+                str(role): cast(Tensor, self.all_gather(images)).view(-1, *images.shape).cpu()
                 for role, images in self.pools.images.items()
             }
 
-    def preprocessing(self, role: str) -> dict[str, Any]:
-        """What the data does to images, with the channels and the size that a generator's sources had."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        return self.inputs.record(getattr(datamodule, "preprocessing", {}), role)
+    @staticmethod
+    def versions() -> dict[str, str]:
+        """Of the packages that write a checkpoint."""
+        found = {name: version(name) for name in ("torch", "lightning")}
+        return {"lightning_gancompress": lightning_gancompress.__version__, **found}
 
     @staticmethod
-    def require_kind(checkpoint: dict[str, Any], kind: str, remedy: str) -> dict[str, Any]:
+    def header_of(checkpoint: dict[str, Any], kind: str, path: Any, remedy: str) -> Header:
         """The header of a checkpoint, which must be of this kind of module."""
-        header: dict[str, Any] = checkpoint.get(CHECKPOINT_KEY, {})
-        if header.get("kind") != kind:
-            found = header.get("kind", "some other project")
+        found = checkpoint.get(KEY, {}).get("kind", "some other project")
+        if found != kind:
             raise UserError(f"ckpt_path: this is a checkpoint of {found}, not of {kind}; {remedy}.")
-        return header
+        return Header.of(checkpoint, path)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse tensors of another architecture before any is loaded."""
         for role, images in checkpoint.get(POOLS_KEY, {}).items():
-            self.pools.images[role] = images[self.global_rank % len(images)]
+            self.pools.images[Role(role)] = images[self.global_rank % len(images)]
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
         if differences:
             raise UserError(
@@ -202,10 +231,15 @@ class GANModule(LightningModule):
                 f"{differences} Give the settings it was made with."
             )
 
+    def preprocessing(self, role: Role) -> dict[str, Any]:
+        """What the data does to images, with the channels and the size that a generator's sources had."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        return self.inputs.record(getattr(datamodule, "preprocessing", {}), role)
+
     # -- images ----------------------------------------------------------------------------------------
 
-    def translations(self, batch: Mapping[str, Any]) -> dict[str, Images]:
-        """Images of one batch per wanted generator's role, in column order: source, target, generators'."""
+    def translations(self, batch: Mapping[str, Any]) -> dict[Role, dict[str, Tensor]]:
+        """Images of a batch per compressed generator's role, in column order: source, target, generators'."""
         columns = {}
         for role, view in self.task.views(batch).items():
             if role in self.task.compressed:
@@ -213,14 +247,12 @@ class GANModule(LightningModule):
                 columns[role] |= {name: net(view["source"]) for name, net in self.generators(role).items()}
         return columns
 
-    def validation_step(
-        self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Images]:
-        """Images for the callbacks that measure and draw."""
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """The `translations`, for the callbacks that measure and draw."""
         return self.translations(batch)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Images]:
-        """Images for the callbacks that measure and draw."""
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """The `translations`, for the callbacks that measure and draw."""
         return self.translations(batch)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -228,10 +260,10 @@ class GANModule(LightningModule):
         return {"image": self(batch["source"]), "path": batch["path"]}
 
     def forward(self, source: Tensor) -> Tensor:
-        """Translate with the wanted generator: the student's, if there is one.
+        """Translate with the compressed generator: the student's, if there is one.
 
         Raises:
-            UserError: Two are wanted.
+            UserError: Two are compressed.
         """
         if len(self.task.compressed) > 1:
             raise UserError(
@@ -268,7 +300,7 @@ class GANModule(LightningModule):
             return
         buffers = [
             buffer
-            for network in self.averaging_networks()
+            for network in self.phase.averaged()
             for name, buffer in network.named_buffers()
             if name.endswith(("running_mean", "running_var"))
         ]

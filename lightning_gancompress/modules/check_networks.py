@@ -1,23 +1,71 @@
-"""The trial: networks that can't do what the task asks of them are refused before the search."""
+"""Networks that can't do what the task asks of them are refused before the search."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.finetune.distillation import Distillation
+from lightning_gancompress.modules.teacher_loader import Made
 from lightning_gancompress.networks import dry_run, require_image_alone
-from lightning_gancompress.tasks import Images, Task
+from lightning_gancompress.tasks import Images, Role, Task
+from lightning_gancompress.training.teacher_student import TeacherStudent
+
+
+def check_before_search(
+    pair: TeacherStudent,
+    make_missing: Callable[[], Mapping[Role, Made | None]],
+    distillation: Distillation | None,
+    trainer: Any,
+    searches: bool,
+) -> None:
+    """Refuse at once what would fail later in the run: what can't be made, translated, trained or distilled.
+
+    Args:
+        pair: Teacher and student.
+        make_missing: Makes the networks that have no weights.
+        distillation: Of the fine-tuning.
+        trainer: Knows the data and the devices.
+        searches: Whether the policy trains in the search as well.
+
+    Raises:
+        UserError: Naming what to change.
+    """
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    if hasattr(datamodule, "crop_size"):
+        pair.inputs.recorded["crop_size"] = datamodule.crop_size
+    pair.inputs.recorded |= getattr(datamodule, "preprocessing", {})
+    batch = datamodule.first_batch() if hasattr(datamodule, "first_batch") else None
+    if batch is not None:
+        pair.inputs.see(batch)
+        check_networks(pair.task, pair.teacher, batch)
+    missing = make_missing()
+    for role, made in missing.items():
+        fate = "trained afresh in the fine-tuning" if made else "left out, with the losses that need it"
+        rank_zero_info(f"{role}: no weights were found; {fate}.")
+    if batch is not None:
+        trained = {role: network for role, network in pair.student.items() if role not in pair.frozen}
+        trained |= {role: made[0] for role, made in missing.items() if made is not None}
+        names = ["batch_size", "search_batch_size"] if searches else ["batch_size"]
+        name = min(names, key=lambda name: getattr(datamodule, name, 2))
+        # of a batch norm
+        devices = trainer.world_size if getattr(trainer.strategy, "_layer_sync", None) else 1
+        count = getattr(datamodule, name, 2) * devices
+        check_training(pair.task, nn.ModuleDict(trained), batch, name, count)
+    if distillation is not None:
+        distillation.check(pair.task, pair.teacher, pair.student, pair.sources())
 
 
 def check_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -> None:
-    """Let the wanted generators translate a batch in eval mode, and the discriminators judge what they make.
+    """Let the wanted generators translate a batch in eval mode, and the discriminators read what they make.
 
     Here and in training, on shapes alone where that can be; the networks stay as they are.
 
@@ -33,7 +81,7 @@ def check_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -
         if role in task.compressed:
             image = _translate(networks[role], view["source"])
             _require_target_shape(networks[role], image, view.get("target"))
-            _judge(task, networks, batch, {role: image})
+            _discriminate(task, networks, batch, {role: image})
 
 
 def check_training(
@@ -58,7 +106,7 @@ def check_training(
                 image = _translate(networks[role], view["source"])
                 _require_same(networks[role], image, _translate(networks[role], view["source"], True))
                 for training in (False, True):
-                    _judge(task, networks, batch, {role: image}, training)
+                    _discriminate(task, networks, batch, {role: image}, training)
 
 
 def _repeated(value: Any, count: int) -> Any:
@@ -107,20 +155,20 @@ def _require_same(generator: nn.Module, image: Tensor, trained: Tensor) -> None:
         )
 
 
-def _judge(
+def _discriminate(
     task: Task, networks: nn.ModuleDict, batch: dict[str, Any], images: Images, training: bool = False
 ) -> None:
     ((role, image),) = images.items()
 
-    def judge(image: Tensor) -> Images:
+    def discriminate(image: Tensor) -> Images:
         return task.discriminate(_set_mode(networks, training), batch, {role: image})
 
     try:
-        judged = dry_run(networks, judge, image)
+        logits_by_role = dry_run(networks, discriminate, image)
     except Exception as error:
         if training and isinstance(error, UserError):
             raise
-        name = type(networks[task.discriminator_of(role)]).__name__
+        name = type(networks[role.discriminator]).__name__
         remedy = (
             "mend what its forward does in that mode alone"
             if training
@@ -130,7 +178,7 @@ def _judge(
         raise UserError(
             f"{name} fails{_how(training)} on an image of the {role} ({first_line(error)}): {remedy}."
         ) from error
-    for role, logits in judged.items():
+    for role, logits in logits_by_role.items():
         if not isinstance(logits, Tensor):
             raise UserError(
                 f"{type(networks[role]).__name__} returns a {type(logits).__name__}{_how(training)}, not one "

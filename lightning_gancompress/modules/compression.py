@@ -2,61 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from collections.abc import ItemsView, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
+from lightning_gancompress.checkpoints.header import Header, Search
+from lightning_gancompress.checkpoints.training import split_prefix
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.finetune.distillation import Distillation
-from lightning_gancompress.modules.base import CHECKPOINT_KEY, GANModule
-from lightning_gancompress.modules.check_networks import check_networks, check_training
-from lightning_gancompress.modules.teacher import by_kind
-from lightning_gancompress.modules.teacher_loader import Made, Missing, Partner, TeacherLoader
-from lightning_gancompress.networks import (
-    BatchNorm,
-    NetworkSpec,
-    channel_widths,
-    copy_network,
-    renew,
-)
-from lightning_gancompress.pruning import Convention, NetworkGroup, PrunedSide, count_macs
-from lightning_gancompress.tasks import Images, Losses, Task
-from lightning_gancompress.training.gan_update import gan_update, linear_decay
-
-
-class Sides(nn.ModuleDict):
-    """What is being pruned, by role."""
-
-    if TYPE_CHECKING:
-
-        def __getitem__(self, key: str) -> PrunedSide: ...
-        def items(self) -> ItemsView[str, PrunedSide]: ...  # noqa: D102
-
-
-class Policy(Protocol):
-    """What the module needs of the callback that chooses channels."""
-
-    search_epochs: int
-
-    def prepare(self, module: CompressionModule) -> None:
-        """Make what the search needs."""
-
-    def make_optimizer(self, module: CompressionModule, name: str, network: nn.Module) -> Optimizer:
-        """The optimizer of an agent."""
-
-    def search_step(self, module: CompressionModule, batch: dict[str, Any], batch_idx: int) -> None:
-        """One step of the search."""
-
-    def choose(self, module: CompressionModule) -> dict[str, Tensor]:
-        """The final mask per side, within the budgets."""
+from lightning_gancompress.finetune.phase import FinetunePhase
+from lightning_gancompress.modules.base import GANModule
+from lightning_gancompress.modules.check_networks import check_before_search
+from lightning_gancompress.modules.teacher_loader import Made, Missing, TeacherLoader
+from lightning_gancompress.networks import BatchNorm
+from lightning_gancompress.pruning import Convention
+from lightning_gancompress.search.phase import Pruning, SearchPhase, ignored_layers
+from lightning_gancompress.search.policy import PruningPolicy
+from lightning_gancompress.tasks import Role, Side, Task
+from lightning_gancompress.training.inputs import Inputs
+from lightning_gancompress.training.phase import Schedule
+from lightning_gancompress.training.teacher_student import Partner, TeacherStudent
 
 
 class CompressionModule(GANModule):
@@ -73,6 +41,7 @@ class CompressionModule(GANModule):
         generator: A network of your own that translates images in [-1, 1]; `teacher` names its state dict,
             or nothing when the network comes with its weights.
         discriminator: A network of your own; its state dict is given as `teacher.discriminator`.
+        own_weights: Whether `generator` and `discriminator` come with their weights, without a file.
         batch_norm: How the generators' batch norms read their statistics: `running` as in eval mode, `image`
             as upstream's test does (its train mode at batch size 1).
         task: Networks and losses; None is Pix2Pix.
@@ -103,6 +72,7 @@ class CompressionModule(GANModule):
         teacher: str | dict[str, str] | None = None,
         generator: nn.Module | None = None,
         discriminator: nn.Module | None = None,
+        own_weights: bool = False,
         batch_norm: BatchNorm = "running",
         task: Task | None = None,
         missing: Missing = "train",
@@ -121,387 +91,254 @@ class CompressionModule(GANModule):
         distill_weight: float = 0.0,
         distillation: Distillation | None = None,
     ) -> None:
-        super().__init__(task, lr, beta1)
+        super().__init__(task)
         self.remember_arguments()
-        given = {"generator": generator, "discriminator": discriminator}
-        made = {kind: (net, self.describe(kind, net)) for kind, net in given.items() if net is not None}
-        first = self.task.compressed[0]
-        roles = {"generator": first, "discriminator": self.task.discriminator_of(first)}
-        self.cast = TeacherLoader(
-            self.task,
-            teacher,
-            {kind: network for kind, network in made.items() if self.hparams.get(kind)},
-            {roles[kind]: network for kind, network in made.items() if not self.hparams.get(kind)},
-            batch_norm,
-            partner,
-            missing,
-        )
-        self.budgets = {"generator": budget, "discriminator": discriminator_budget}
-        self.convention = macs
-        self.min_channels, self.channel_multiple = min_channels, channel_multiple
-        self.student_weights = student_weights
-        self.ignored_layers = ignored_layers or []
-        self.epochs, self.decay_epochs = epochs, decay_epochs
-        if distill_weight and distillation is not None:
-            raise UserError(
-                f"model.distill_weight: {distill_weight} is short for a distillation, and there is one: set "
-                "distillation.output instead."
-            )
-        self.distillation = Distillation(distill_weight) if distill_weight else distillation
-        self.phase = "search"
-        self.policy: Policy | None = None
-        self.teacher, self.student = nn.ModuleDict(), nn.ModuleDict()
-        self.sides, self.agents = Sides(), nn.ModuleDict()
+        self.schedule = Schedule(epochs, decay_epochs, lr, beta1)
+        budgets = {Side.GENERATOR: budget, Side.DISCRIMINATOR: discriminator_budget}
+        layers = ignored_layers or []
+        self.pruning = Pruning(budgets, macs, min_channels, channel_multiple, student_weights, layers)
+        self.distillation = _distillation(distill_weight, distillation)
+        given = {Side.GENERATOR: generator, Side.DISCRIMINATOR: discriminator}
+        made = {
+            side: (network, self.describe(side.value, network))
+            for side, network in given.items()
+            if network is not None
+        }
+        self.loader = TeacherLoader(self.task, teacher, made, own_weights, batch_norm, partner, missing)
+        self.pair = TeacherStudent(self.task, partner)
+        self.teacher, self.student = self.pair.teacher, self.pair.student
+        self.policy: PruningPolicy | None = None
+        self._decided: Search | None = None  # once the border is crossed
 
     # -- networks --------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the networks read."""
+        return self.pair.inputs
+
+    def generators(self, role: Role) -> dict[str, nn.Module]:
+        """Teacher and student."""
+        return {"teacher": self.teacher[role], "student": self.student[role]}
 
     def build(self) -> None:
         """Load the teacher from its files and make the student from it, unless they are here."""
         if len(self.teacher):
             return
-        for role, (network, spec) in self.cast.load().items():
-            self._adopt_teacher(role, network, spec)
-        alone = len(self.task.generators) > 1 and not self._partners_play()
-        if alone and self.distillation is None:
+        for role, (network, spec) in self.loader.load().items():
+            self.pair.adopt_teacher(role, network, spec)
+        if self.distillation is None and not self.loader.cycles(self.teacher):
             raise UserError(
                 "model.distill_weight: 0 leaves nothing that ties a translation to its source, since the "
                 "other generator, and with it the cycle, is left out: set it to 10, say."
             )
 
-    def _partners_play(self) -> bool:
-        asked = set(self.task.generators) & set(self.cast.roles())
-        return len(asked) > 1 and (asked <= set(self.teacher) or self.cast.missing == "train")
-
-    def _adopt_teacher(self, role: str, network: nn.Module, spec: NetworkSpec) -> None:
-        self.teacher[role] = network.eval().requires_grad_(False)
-        self.student[role] = copy_network(network)
-        self.specs[f"teacher.{role}"] = self.specs[f"student.{role}"] = spec
-
-    def bundle(self, side: str) -> NetworkGroup:
-        """The student's networks that are compressed together."""
-        wanted = self.task.compressed
-        roles = wanted if side == "generator" else [self.task.discriminator_of(role) for role in wanted]
-        return NetworkGroup({role: self.student[role] for role in roles if role in self.teacher})
-
-    def _mask_student(self, budgets: Mapping[str, float | str]) -> None:
-        """Put the student under masks, as far as `budgets` name its sides."""
-        self.sides, self.agents = Sides(), nn.ModuleDict()
-        for name, budget in budgets.items():
-            bundle = self.bundle(name)
-            if len(bundle):
-                self.sides[name] = PrunedSide(
-                    name,
-                    bundle,
-                    self._samples(bundle),
-                    budget,
-                    self.convention,
-                    self.min_channels,
-                    self.channel_multiple,
-                    self._ignored()[name],
-                )
-
-    def _ignored(self) -> dict[str, list[str]]:
-        """The ignored layers of each side; a name without its network's is of the generators.
-
-        Raises:
-            UserError: There is no such layer on either side.
-        """
-        generators, discriminators = self.bundle("generator"), self.bundle("discriminator")
-        own = [p for p in self.ignored_layers if p.startswith("discriminator") and discriminators.has(p)]
-        for pattern in self.ignored_layers:
-            if pattern not in own and not generators.qualified([pattern]):
-                roles = " and ".join([*generators, *discriminators])
-                raise UserError(f"model.ignored_layers: {roles} have no layer named {pattern!r}.")
-        return {"generator": generators.qualified(self.ignored_layers), "discriminator": own}
-
-    def _samples(self, bundle: NetworkGroup) -> list[Tensor]:
-        """Blank inputs like those of the data: MACs are counted for them."""
-        judged = {self.task.discriminator_of(role): role for role in self.task.compressed}
-        return [
-            self.inputs.judged(judged[role], self.teacher[judged[role]])
-            if role in judged
-            else self.inputs.source(role, network)
-            for role, network in bundle.items()
-        ]
-
-    def _sources(self) -> Images:
-        """What each wanted generator reads, blank."""
-        return {role: self.inputs.source(role, self.teacher[role]) for role in self.task.compressed}
-
-    def _ask_data(self) -> None:
-        """Prefer what the data says of its images to what a checkpoint recorded."""
-        datamodule: Any = getattr(self._trainer, "datamodule", None)
-        if hasattr(datamodule, "crop_size"):
-            self.inputs.recorded["crop_size"] = datamodule.crop_size
-        self.inputs.recorded |= getattr(datamodule, "preprocessing", {})
-
-    def generators(self, role: str) -> dict[str, nn.Module]:
-        """Teacher and student."""
-        return {"teacher": self.teacher[role], "student": self.student[role]}
-
-    def trained_networks(self) -> dict[str, nn.Module]:
-        """The agents while searching, then the small networks."""
-        return dict(self.agents.items()) if self.phase == "search" else by_kind(self.task, self.student)
-
-    def averaging_networks(self) -> list[nn.Module]:
-        """Those of the student: its batch norms follow the masks, but for what is frozen."""
-        frozen = self._frozen()
-        return [network for role, network in self.student.items() if role not in frozen]
-
-    def make_optimizer(self, name: str, network: nn.Module) -> Optimizer:
-        """The policy's optimizer while searching, then the task's Adam."""
-        if self.phase == "search":
-            assert self.policy is not None
-            return self.policy.make_optimizer(self, name, network)
-        if self.distillation is not None and name == "generator":
-            network = nn.ModuleList([network, self.distillation.adapters])
-        return super().make_optimizer(name, network)
+    def _make_missing(self) -> dict[Role, Made | None]:
+        """Networks that the fine-tuning wants and the teacher has not."""
+        specs = self.pair.specs
+        here = {Role(role): (network, specs[f"teacher.{role}"]) for role, network in self.teacher.items()}
+        return self.loader.make_missing(here, self.inputs)
 
     # -- phases ----------------------------------------------------------------------------------------
 
     @property
-    def search_epochs(self) -> int:
-        """Epochs before the border."""
+    def border(self) -> int:
+        """The epoch in which the fine-tuning begins."""
+        if self._decided is not None:
+            return self._decided.epochs
         return self.policy.search_epochs if self.policy else 0
 
     @property
     def total_epochs(self) -> int:
-        """Search and fine-tune."""
-        return self.search_epochs + self.epochs + self.decay_epochs
-
-    def lr_factor(self, epoch: int) -> float:
-        """Constant while searching; in fine-tuning constant, then linear to zero."""
-        if self.phase == "search":
-            return 1.0
-        return linear_decay(epoch - self.search_epochs, self.epochs, self.decay_epochs)
+        """Search and fine-tuning."""
+        return self.border + self.schedule.length
 
     def setup(self, stage: str) -> None:
-        """Build the networks, unless `on_load_checkpoint` will, before the strategy wraps the module."""
-        if stage == "fit" and self.policy is None:
-            raise UserError(
-                "trainer.callbacks: compression needs a pruning policy; add CollaborativePruning (or "
-                "UniformWidth, L1Magnitude) to the callbacks."
-            )
-        if not self.trainer.ckpt_path:
+        """Build the networks, unless `on_load_checkpoint` will, before the strategy wraps the module.
+
+        Raises:
+            UserError: There is no policy to fit with, or nothing that was trained to look at.
+        """
+        if stage == "fit":
+            self.set_seed()
+            if self.policy is None:
+                raise UserError(
+                    "trainer.callbacks: compression needs a pruning policy; add CollaborativePruning (or "
+                    "UniformWidth, L1Magnitude) to the callbacks."
+                )
+        if not self.trainer.ckpt_path and not self.begun:
+            if stage != "fit":
+                raise UserError(
+                    f"ckpt_path: `{stage}` looks at a compression, and none has been fitted or loaded: give "
+                    "its checkpoint, such as --ckpt_path last."
+                )
             self.build()
-            if stage == "fit" and self.phase == "search":
-                self._begin_search()
+            self._begin_search()
         super().setup(stage)
 
     def _begin_search(self) -> None:
         """Masks and agents; a policy that needs no search cuts at once."""
         assert self.policy is not None
-        self._ask_data()
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        batch = datamodule.first_batch() if hasattr(datamodule, "first_batch") else None
-        if batch is not None:
-            self.inputs.see(batch)
-            check_networks(self.task, self.teacher, batch)
-        missing = self._make_missing()  # what can't be made is refused now
-        for role, made in missing.items():
-            fate = "trained afresh in the fine-tuning" if made else "left out, with the losses that need it"
-            rank_zero_info(f"{role}: no weights were found; {fate}.")
-        if batch is not None:
-            self._try_training(missing, batch)
-        if self.distillation is not None:
-            self.distillation.check(self.task, self.teacher, self.student, self._sources())
-        self._mask_student({name: b for name, b in self.budgets.items() if b not in (1, "1", "1.0")})
-        for _, side in self.sides.items():
-            rank_zero_info(side.summary())
-        self.policy.prepare(self)
-        if self.search_epochs == 0:
-            self.cut()
-
-    def _try_training(self, missing: Mapping[str, Made | None], batch: dict[str, Any]) -> None:
-        """What only training would meet is told before the search."""
-        frozen = self._frozen()
-        trained = {role: network for role, network in self.student.items() if role not in frozen}
-        trained |= {role: made[0] for role, made in missing.items() if made is not None}
-        names = ["batch_size", "search_batch_size"] if self.search_epochs else ["batch_size"]
-        data, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
-        name = min(names, key=lambda name: getattr(data, name, 2))
-        devices = self.trainer.world_size if getattr(strategy, "_layer_sync", None) else 1  # of a batch norm
-        check_training(self.task, nn.ModuleDict(trained), batch, name, getattr(data, name, 2) * devices)
-
-    def on_fit_start(self) -> None:
-        """Put every network into the mode of its phase."""
-        self._set_modes()
-
-    def _set_modes(self) -> None:
-        self.teacher.eval()
-        self.student.train(self.phase == "finetune")
-        for role in self._frozen():
-            self.student[role].eval()
-        if self.phase == "search":
-            # Dropped channels shift what a norm sees. With the teacher's statistics the search would judge a
-            # broken network: on facades the L1 to the teacher at the cut was 0.285, and 0.242 with those of
-            # the batch (U-Net ngf 32, a tenth of the MACs, 400 steps, statistics estimated anew for both).
-            for layer in self.student.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                    layer.train()
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """A step of the search, or a GAN update of the small networks."""
-        if self.phase == "search":
-            assert self.policy is not None
-            self.policy.search_step(self, batch, batch_idx)
-        else:
-            self._finetune_step(self.with_targets(batch))
-        self.average_statistics()
-
-    @torch.no_grad()
-    def with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A batch of sources alone gets the teacher's images as targets."""
-        if "source" not in batch or "target" in batch:
-            return batch
-        return {**batch, "target": self.teacher["generator"](batch["source"])}
-
-    def _finetune_step(self, batch: dict[str, Any]) -> None:
-        distillation = self.distillation
-        if distillation is None:
-            return gan_update(self, self.task, self.student, batch)
-
-        def extra(images: Images) -> Losses:
-            losses: Losses = distillation(self.task, self.teacher, batch, images)
-            return losses
-
-        with distillation.watching(self.teacher, self.student):
-            gan_update(self, self.task, self.student, batch, extra, distillation.task)
-        return None
+        searches = self.policy.search_epochs > 0
+        check_before_search(self.pair, self._make_missing, self.distillation, self.trainer, searches)
+        search = SearchPhase(self.pair, self.pruning, self.policy, self.schedule.beta1)
+        for _, pruned in search.pruned():
+            rank_zero_info(pruned.summary())
+        search.begin()
+        self.enter(search)
+        if self.policy.search_epochs == 0:
+            self._cross_border(search)
 
     def on_train_epoch_end(self) -> None:
         """Cross the border after the last epoch of the search: its checkpoint holds the small networks."""
         super().on_train_epoch_end()
-        if self.phase == "search" and self.current_epoch + 1 >= self.search_epochs:
-            self.cut()
-            strategy = self.trainer.strategy
-            strategy.model = self
-            if hasattr(strategy, "configure_ddp"):
-                strategy.configure_ddp()
-            strategy.setup_optimizers(self.trainer)
+        if isinstance(self.phase, SearchPhase) and self.current_epoch + 1 >= self.border:
+            self._cross_border(self.phase)
+            rewrap(self.trainer, self)
 
-    def cut(self) -> None:
+    def _cross_border(self, search: SearchPhase) -> None:
         """Replace the masked networks by the small dense ones of the policy's final masks."""
         assert self.policy is not None
-        for name, mask in self.policy.choose(self).items():
-            side = self.sides[name]
-            small = side.slim(self.bundle(name), mask)
-            self._report(side, small)
-            for role, network in small.items():
-                if self.student_weights == "fresh":
-                    renew(network, seed=int(os.environ.get("PL_GLOBAL_SEED", "0")))
-                self._adopt_student(role, network)
+        broadcast = self.trainer.strategy.broadcast
+        masks = {side: broadcast(mask) for side, mask in self.policy.choose(search).items()}
+        for words in search.cut(masks, self.seed):
+            rank_zero_info(words)
         for role, made in self._make_missing().items():
             if made is not None:
-                self.student[role], self.specs[f"student.{role}"] = made[0].to(self.device), made[1]
-        self.enter_finetune()
+                self.pair.adopt_student(role, made[0].to(self.device), made[1])
+        self._decided = self._search_facts()
+        self._enter_finetune()
 
-    def _adopt_student(self, role: str, small: nn.Module) -> None:
-        self.student[role] = small
-        spec = self.specs[f"teacher.{role}"]
-        self.specs[f"student.{role}"] = dataclasses.replace(spec, widths=channel_widths(small))
-
-    def _report(self, side: PrunedSide, small: NetworkGroup) -> None:
-        """Count the small networks themselves, independently of the masks, and hold them to the budget."""
-        macs = count_macs(small, self._samples(small), self.convention)
-        if macs > side.budget:
-            raise AssertionError(f"{side.name}: {macs} MACs are above the budget of {side.budget}")
-        rank_zero_info(
-            f"{' and '.join(small)}: {macs / 1e9:.4g} of {side.cost.full / 1e9:.4g} GMACs "
-            f"({self.convention}), budget {side.budget / 1e9:.4g}"
-        )
-
-    def _make_missing(self) -> dict[str, Made | None]:
-        """Networks that the fine-tuning wants and the teacher has not."""
-        here = {role: (network, self.specs[f"teacher.{role}"]) for role, network in self.teacher.items()}
-        return self.cast.make_missing(here, self.inputs)
-
-    def _frozen(self) -> list[str]:
-        """Generators of the student that stay as they are."""
-        others = [role for role in self.task.generators if role not in self.task.compressed]
-        return [role for role in others if role in self.student and self.cast.partner == "frozen"]
-
-    def enter_finetune(self) -> None:
-        """Drop what only the search needs; the small networks train from now on."""
-        self.sides, self.agents = Sides(), nn.ModuleDict()
-        self.student.requires_grad_(True)
-        for role in self._frozen():
-            self.student[role].requires_grad_(False)
-        self.phase = "finetune"
+    def _enter_finetune(self) -> None:
+        phase = FinetunePhase(self.pair, self.schedule, self.pools, self.distillation, self.border)
         if self.distillation is not None:
-            self.distillation.prepare(self.task, self.teacher, self.student, self._sources())
             self.distillation.to(self.device)
-        self._set_modes()
-        datamodule = getattr(self._trainer, "datamodule", None)
+        self.enter(phase)
+        datamodule: Any = getattr(self._trainer, "datamodule", None)
         if datamodule is not None:
             datamodule.neighbourhoods = None
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say also what the masks cover."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY] |= {
-            "partner": self.cast.partner,
-            "sides": {name: list(self.bundle(name)) for name in self.sides},
-            "ignored_layers": self._ignored(),
-        }
+    def _search_facts(self) -> Search:
+        """What the search decides, as this run has it."""
+        policy, asked = type(self.policy).__name__, self.pruning
+        return Search(policy, self.border, dict(asked.budgets), asked.convention)
+
+    def header(self) -> Header:
+        """What a checkpoint says of itself."""
+        sides = list(self.phase.sides) if isinstance(self.phase, SearchPhase) else []
+        return Header(
+            kind="compression",
+            phase=self.phase.name,
+            networks=self.pair.specs,
+            preprocessing=self.preprocessing(self.task.compressed[0]),
+            compressed=self.task.compressed,
+            partner=self.pair.partner,
+            sides={Side(side): list(map(Role, self.pair.group(Side(side)))) for side in sides},
+            ignored_layers=ignored_layers(self.pair, self.pruning.ignored_layers),
+            search=self._decided or self._search_facts(),
+            versions=self.versions(),
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become what the checkpoint describes, before its weights load: its teacher, phase and widths."""
-        header = self.require_kind(checkpoint, "compression", "a teacher goes into model.teacher instead")
         path = Path(str(self._trainer.ckpt_path if self._trainer is not None else "the checkpoint"))
-        self.inputs.recorded = dict(header["preprocessing"])
-        for prefix in header["networks"]:
-            part, role = prefix.split(".")
-            if part == "teacher":
-                self._adopt_teacher(role, *self.cast.read(checkpoint, path, prefix))
-        self._require_same_cast(header, path)
-        state = checkpoint["state_dict"]
-        if self.distillation is None and not self._fitting:  # who only looks at the networks needs none
-            for key in [key for key in state if key.startswith("distillation.")]:
-                del state[key]
-        if header["phase"] == "finetune":
-            for prefix in header["networks"]:
-                part, role = prefix.split(".")
-                if part == "student":
-                    self.student[role], self.specs[prefix] = self.cast.read(checkpoint, path, prefix)
-            self.enter_finetune()
+        remedy = "a teacher goes into model.teacher instead"
+        header, state = self.header_of(checkpoint, "compression", path, remedy), checkpoint["state_dict"]
+        self.inputs.recorded = dict(header.preprocessing)
+        self._adopt(header, checkpoint, path, "teacher")
+        self._require_same(header, path)
+        if header.phase == "finetune":
+            self._decided = header.search or self._search_facts()
+            self._adopt(header, checkpoint, path, "student")
+            self._enter_finetune()
         elif self._fitting:
             self._resume_search()
         else:
-            self._ask_data()
-            self.phase, masked = "search", {key.split(".")[1] for key in state if key.startswith("sides.")}
-            self._mask_student({name: 1.0 for name in self.budgets if name in masked})  # any budget will do
-            for key in [key for key in state if key.startswith("agents.")]:
+            masked = {side: 1.0 for side in Side if f"sides.{side}.masks.mask" in state}  # any budget will do
+            self.enter(SearchPhase(self.pair, self.pruning, None, budgets=masked))
+        if not self._fitting:  # who only looks at the networks needs no more
+            unused = ("agents.",) if self.distillation is not None else ("agents.", "distillation.")
+            for key in [key for key in state if key.startswith(unused)]:
                 del state[key]
         super().on_load_checkpoint(checkpoint)
+
+    def _adopt(self, header: Header, checkpoint: dict[str, Any], path: Path, part: str) -> None:
+        """Take over the networks of the teacher or the student from a checkpoint."""
+        for prefix in header.networks:
+            owner, role = split_prefix(prefix)
+            if owner == part:
+                adopt = self.pair.adopt_teacher if part == "teacher" else self.pair.adopt_student
+                adopt(role, *self.loader.read(checkpoint, path, prefix))
 
     @property
     def _fitting(self) -> bool:
         return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
 
-    def _require_same_cast(self, header: Mapping[str, Any], path: Path) -> None:
-        """One of two directions can be looked at alone; a run goes on as it began."""
-        found, wanted = header.get("wanted", ["generator"]), list(self.task.compressed)
-        fitting = self._fitting
-        if found != wanted and (fitting or set(wanted) - set(found)):
+    def _require_same(self, header: Header, path: Path) -> None:
+        """One of two directions can be looked at alone; a run goes on as it began.
+
+        Raises:
+            UserError: An option has changed that can't change any more.
+        """
+        found, compressed = header.compressed, self.task.compressed
+        if found != compressed and (self._fitting or set(compressed) - set(found)):
             raise UserError(
                 f"ckpt_path: {path} is of a compression of {' and '.join(found)}, but the task wants "
-                f"{' and '.join(wanted)}: give the task that it was made with."
+                f"{' and '.join(compressed)}: give the task that it was made with."
             )
-        partner = header.get("partner", self.cast.partner)
-        if fitting and partner != self.cast.partner:
-            raise UserError(
-                f"model.partner: {self.cast.partner} comes too late, {path} began with {partner}: go on with "
-                "that, or begin anew."
-            )
+        if not self._fitting:
+            return
+        late = {"model.partner": (header.partner or self.pair.partner, self.pair.partner)}
+        if header.search is not None:
+            late |= decided_options(header, self._search_facts())
+        for option, (was, now) in late.items():
+            if str(was) != str(now):
+                raise UserError(
+                    f"{option}: {now} comes too late, {path} began with {was}: go on with that, or begin "
+                    "anew."
+                )
 
     def _resume_search(self) -> None:
-        self.phase = "search"
-        if self.search_epochs == 0:
+        if self.border == 0:
             raise UserError(
                 f"ckpt_path: this checkpoint is in the midst of a search, but {type(self.policy).__name__} "
                 "does not search; resume with the policy that began it."
             )
         self._begin_search()
+
+
+def decided_options(header: Header, now: Search) -> dict[str, tuple[Any, Any]]:
+    """What the search of a checkpoint has settled, by option: as it was, and as it is asked for now."""
+    was = header.search
+    assert was is not None
+    found: dict[str, tuple[Any, Any]] = {"trainer.callbacks": (was.policy, now.policy)}
+    if header.phase == "finetune":
+        found["search_epochs"] = (was.epochs, now.epochs)
+        found["model.budget"] = (was.budgets[Side.GENERATOR], now.budgets[Side.GENERATOR])
+        found["model.discriminator_budget"] = (
+            was.budgets[Side.DISCRIMINATOR],
+            now.budgets[Side.DISCRIMINATOR],
+        )
+        found["model.macs"] = (was.convention, now.convention)
+    return found
+
+
+def _distillation(weight: float, distillation: Distillation | None) -> Distillation | None:
+    """The distillation that two options ask for."""
+    if weight and distillation is not None:
+        raise UserError(
+            f"model.distill_weight: {weight} is short for a distillation, and there is one: set "
+            "distillation.output instead."
+        )
+    return Distillation(weight) if weight else distillation
+
+
+def rewrap(trainer: Any, module: GANModule) -> None:
+    """Let the strategy wrap other networks and make other optimizers than it began with."""
+    strategy = trainer.strategy
+    strategy.model = module
+    if hasattr(strategy, "configure_ddp"):
+        strategy.configure_ddp()
+    strategy.setup_optimizers(trainer)

@@ -1,16 +1,19 @@
-"""Teacher training: the original losses, schedules and update order of the task."""
+"""The module that trains teachers from scratch."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from torch import nn
 
+from lightning_gancompress.checkpoints.header import Header
 from lightning_gancompress.modules.base import GANModule
+from lightning_gancompress.modules.counterparts import discriminating, swapped
 from lightning_gancompress.networks import NetworkSpec
-from lightning_gancompress.tasks import Task
-from lightning_gancompress.training.gan_update import gan_update, linear_decay
+from lightning_gancompress.tasks import Role, Task
+from lightning_gancompress.training.inputs import Inputs
+from lightning_gancompress.training.phase import Schedule
+from lightning_gancompress.training.teacher_phase import TeacherPhase
 
 
 class TeacherModule(GANModule):
@@ -28,8 +31,6 @@ class TeacherModule(GANModule):
         decay_epochs: Further epochs in which it falls linearly towards zero (upstream: 100).
     """
 
-    phase = "teacher"
-
     def __init__(
         self,
         generator: nn.Module,
@@ -40,74 +41,59 @@ class TeacherModule(GANModule):
         epochs: int = 100,
         decay_epochs: int = 100,
     ) -> None:
-        super().__init__(task, lr, beta1)
+        super().__init__(task)
         self.remember_arguments()
-        self.epochs, self.decay_epochs = epochs, decay_epochs
+        self.schedule = Schedule(epochs, decay_epochs, lr, beta1)
         self.networks = nn.ModuleDict()
-        pattern, judge = self.describe("generator", generator), self.describe("discriminator", discriminator)
+        self.specs: dict[str, NetworkSpec] = {}
+        self._inputs = Inputs(self.task)
+        pattern, other = self.describe("generator", generator), self.describe("discriminator", discriminator)
         self._adopt(self.task.generators, generator, pattern, swapped(pattern))
-        self._adopt(self.task.discriminators, discriminator, judge, judging(judge, pattern))
+        self._adopt(self.task.discriminators, discriminator, other, discriminating(other, pattern))
+        self.phase = TeacherPhase(self.task, self.networks, self.schedule, self.pools)
 
-    def _adopt(self, roles: tuple[str, ...], network: nn.Module, *specs: NetworkSpec) -> None:
+    def _adopt(self, roles: tuple[Role, ...], network: nn.Module, *specs: NetworkSpec) -> None:
         for role, spec in zip(roles, specs, strict=False):
             self.networks[role] = spec.build() if role in roles[1:] else network
             self.specs[f"networks.{role}"] = spec
 
     @property
+    def inputs(self) -> Inputs:
+        """What the networks read."""
+        return self._inputs
+
+    @property
     def total_epochs(self) -> int:
         """Both parts of the schedule."""
-        return self.epochs + self.decay_epochs
+        return self.schedule.length
 
-    def lr_factor(self, epoch: int) -> float:
-        """Constant, then linear to zero: upstream's `linear` policy."""
-        return linear_decay(epoch, self.epochs, self.decay_epochs)
+    def setup(self, stage: str) -> None:
+        """Take the seed of the run."""
+        if stage == "fit":
+            self.set_seed()
+        super().setup(stage)
 
-    def trained_networks(self) -> dict[str, nn.Module]:
-        """Generators and discriminators."""
-        return by_kind(self.task, self.networks)
-
-    def generators(self, role: str) -> dict[str, nn.Module]:
+    def generators(self, role: Role) -> dict[str, nn.Module]:
         """The generator in training."""
         return {"generator": self.networks[role]}
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """One step of all discriminators and one of all generators, on the same images."""
-        gan_update(self, self.task, self.networks, batch)
-        self.average_statistics()
+    def header(self) -> Header:
+        """What a checkpoint says of itself."""
+        return Header(
+            kind="teacher",
+            phase=self.phase.name,
+            networks=self.specs,
+            preprocessing=self.preprocessing(self.task.compressed[0]),
+            compressed=self.task.compressed,
+            versions=self.versions(),
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of something else."""
-        self.require_kind(
-            checkpoint, "teacher", "give the CompressionModule's settings to go on with a compression"
+        self.header_of(
+            checkpoint,
+            "teacher",
+            "the checkpoint",
+            "give the CompressionModule's settings to go on with a compression",
         )
         super().on_load_checkpoint(checkpoint)
-
-
-def by_kind(task: Task, networks: nn.ModuleDict) -> dict[str, nn.Module]:
-    """Networks that train, gathered under `generator` and `discriminator`: each kind has one optimizer."""
-    kinds = {"generator": task.generators, "discriminator": task.discriminators}
-    found = {
-        kind: nn.ModuleList(networks[r] for r in roles if r in networks and _trains(networks[r]))
-        for kind, roles in kinds.items()
-    }
-    return {kind: members for kind, members in found.items() if len(members)}
-
-
-def _trains(network: nn.Module) -> bool:
-    return any(p.requires_grad for p in network.parameters())
-
-
-def swapped(generator: NetworkSpec) -> NetworkSpec:
-    """The recipe of a generator for the way back: it reads what this one writes."""
-    args = generator.init_args or {}
-    ends = {"in_channels": args.get("out_channels"), "out_channels": args.get("in_channels")}
-    return dataclasses.replace(
-        generator, init_args={name: ends.get(name) or value for name, value in args.items()}, widths=None
-    )
-
-
-def judging(discriminator: NetworkSpec, generator: NetworkSpec) -> NetworkSpec:
-    """The recipe of a discriminator for the way back: it judges what `generator` reads."""
-    args, channels = discriminator.init_args or {}, (generator.init_args or {}).get("in_channels")
-    known = {"in_channels": channels} if channels and "in_channels" in args else {}
-    return dataclasses.replace(discriminator, init_args=args | known, widths=None)

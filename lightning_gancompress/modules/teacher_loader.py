@@ -1,4 +1,4 @@
-"""The cast of a compression: which of the task's networks play, and where they come from."""
+"""Where the networks of a compression come from: files, objects of the user's, or nowhere."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import nn
 
 from lightning_gancompress.checkpoints import load_network, sibling, tensors_for
 from lightning_gancompress.checkpoints.files import read_torch
-from lightning_gancompress.checkpoints.header import KEY, is_training_checkpoint, network_from_checkpoint
+from lightning_gancompress.checkpoints.header import Header, is_training_checkpoint
+from lightning_gancompress.checkpoints.training import network_from_checkpoint, split_prefix
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.modules.teacher import swapped
+from lightning_gancompress.modules.counterparts import swapped
 from lightning_gancompress.networks import (
     BatchNorm,
     NetworkSpec,
@@ -23,10 +24,10 @@ from lightning_gancompress.networks import (
     load_tensors,
     use_image_statistics,
 )
-from lightning_gancompress.tasks import Pix2Pix, Task
+from lightning_gancompress.tasks import Pix2Pix, Role, Side, Task
 from lightning_gancompress.training.inputs import Inputs
+from lightning_gancompress.training.teacher_student import Partner
 
-Partner = Literal["trained", "frozen", "left_out"]
 Missing = Literal["train", "leave_out"]
 Made = tuple[nn.Module, NetworkSpec]
 
@@ -48,9 +49,9 @@ class TeacherLoader:
     Args:
         task: Knows the roles.
         files: One file, beside which or in which the others lie, or a file per role; None without files.
-        classes: Networks of the user's own classes, `generator` and `discriminator`, whose weights are in the
-            files.
-        objects: Networks of the user's that have their weights, by role.
+        made: Networks of the user's, by side. Those with weights play the first compressed generator and its
+            discriminator; the others are patterns for all of their side, whose weights are in the files.
+        own_weights: Whether they have their weights.
         batch_norm: How the generators' batch norms read their statistics.
         partner: What becomes of the generator that is not compressed.
         missing: What becomes of networks without weights.
@@ -60,14 +61,17 @@ class TeacherLoader:
         self,
         task: Task,
         files: str | Mapping[str, str] | None,
-        classes: Mapping[str, Made],
-        objects: Mapping[str, Made],
+        made: Mapping[Side, Made],
+        own_weights: bool,
         batch_norm: BatchNorm,
         partner: Partner,
         missing: Missing,
     ) -> None:
         self.task, self.files, self.batch_norm = task, files, batch_norm
-        self.classes, self.objects = classes, objects
+        first = task.compressed[0]
+        roles = {Side.GENERATOR: first, Side.DISCRIMINATOR: first.discriminator}
+        self.objects = {roles[side]: network for side, network in made.items()} if own_weights else {}
+        self.classes = {} if own_weights else dict(made)
         self.partner, self.missing = partner, missing
         if isinstance(files, Mapping):
             known = (*task.generators, *task.discriminators)
@@ -75,14 +79,20 @@ class TeacherLoader:
                 if role not in known:
                     raise UserError(f"model.teacher: there is no {role!r} in this task: {', '.join(known)}.")
 
-    def roles(self) -> list[str]:
+    def cycles(self, teacher: nn.ModuleDict) -> bool:
+        """Whether a task of several generators has them all in the fine-tuning, or there is one only."""
+        asked = set(self.task.generators) & set(self.roles())
+        both = len(asked) > 1 and (asked <= set(teacher) or self.missing == "train")
+        return both or len(self.task.generators) == 1
+
+    def roles(self) -> list[Role]:
         """Networks that the configuration asks for; the generators come first."""
         partners = [role for role in self.task.generators if role not in self.task.compressed]
         generators = [*self.task.compressed, *(partners if self.partner != "left_out" else [])]
         trained = [*self.task.compressed, *(partners if self.partner == "trained" else [])]
-        return generators + [self.task.discriminator_of(role) for role in trained]
+        return generators + [role.discriminator for role in trained]
 
-    def load(self) -> dict[str, Made]:
+    def load(self) -> dict[Role, Made]:
         """The networks that have weights, by role.
 
         Raises:
@@ -103,7 +113,7 @@ class TeacherLoader:
                 )
         return found
 
-    def _file(self, role: str) -> Path | None:
+    def _file(self, role: Role) -> Path | None:
         if self.files is None:
             return None
         if isinstance(self.files, Mapping):
@@ -116,7 +126,7 @@ class TeacherLoader:
         beside = sibling(path, role)
         return beside if beside.is_file() and (beside != path or role == self.task.compressed[0]) else None
 
-    def _holds(self, path: Path, role: str) -> bool:
+    def _holds(self, path: Path, role: Role) -> bool:
         """Whether a checkpoint, which has everything in itself, has this network.
 
         Raises:
@@ -125,7 +135,7 @@ class TeacherLoader:
         content = read_torch(path)
         if not is_training_checkpoint(content):
             return role == self.task.compressed[0]  # to be refused where it is read
-        held = sorted({prefix.partition(".")[2] for prefix in content[KEY]["networks"]})
+        held = sorted({split_prefix(prefix)[1] for prefix in Header.of(content, path).networks})
         if role in self.task.compressed and role not in held:
             raise UserError(
                 f"{path} holds {', '.join(held)}, and {type(self.task).__name__} wants a {role}: set "
@@ -133,10 +143,9 @@ class TeacherLoader:
             )
         return role in held
 
-    def _load(self, role: str, path: Path | None) -> Made | None:
-        kind = "generator" if role in self.task.generators else "discriminator"
-        batch_norm = self.batch_norm if kind == "generator" else None
-        own = self.objects.get(role) or self.classes.get(kind)
+    def _load(self, role: Role, path: Path | None) -> Made | None:
+        batch_norm = self.batch_norm if role.side is Side.GENERATOR else None
+        own = self.objects.get(role) or self.classes.get(role.side)
         ours = path is not None and path.suffix == ".ckpt" and is_training_checkpoint(read_torch(path))
         if own is None or ours:
             return load_network(path, role, batch_norm) if path else None
@@ -155,10 +164,10 @@ class TeacherLoader:
 
     def read(self, checkpoint: dict[str, Any], path: Path, prefix: str) -> Made:
         """A network as a checkpoint of the compression describes it."""
-        own = self.objects.get(prefix.partition(".")[2])
+        own = self.objects.get(split_prefix(prefix)[1])
         return network_from_checkpoint(checkpoint, path, prefix, architecture=own and own[0])
 
-    def make_missing(self, here: Mapping[str, Made], inputs: Inputs) -> dict[str, Made | None]:
+    def make_missing(self, here: Mapping[Role, Made], inputs: Inputs) -> dict[Role, Made | None]:
         """Fresh networks for the roles that have no weights, or None to go without them.
 
         Args:
@@ -168,7 +177,7 @@ class TeacherLoader:
         Raises:
             UserError: One is needed and can't be made.
         """
-        found: dict[str, Made | None] = {}
+        found: dict[Role, Made | None] = {}
         known = dict(here)
         for role in self.roles():
             if role not in here:
@@ -177,7 +186,7 @@ class TeacherLoader:
                     found[role] = known[role] = self._make(role, known, inputs)
         return found
 
-    def _make(self, role: str, networks: Mapping[str, Made], inputs: Inputs) -> Made:
+    def _make(self, role: Role, networks: Mapping[Role, Made], inputs: Inputs) -> Made:
         if role in self.task.generators:
             if self.partner == "frozen":
                 raise UserError(
@@ -192,14 +201,14 @@ class TeacherLoader:
                     "missing to leave_out."
                 )
             spec = swapped(other)
-        elif "discriminator" in self.classes:
-            spec = self.classes["discriminator"][1]
+        elif Side.DISCRIMINATOR in self.classes:
+            spec = self.classes[Side.DISCRIMINATOR][1]
         else:
             spec = NetworkSpec.of(self._patch_discriminator(role, networks, inputs))
         return spec.build(), spec
 
-    def _patch_discriminator(self, role: str, networks: Mapping[str, Made], inputs: Inputs) -> nn.Module:
-        judged = self.task.generators[self.task.discriminators.index(role)]
-        channels = inputs.judged(judged, networks[judged][0]).shape[1]
+    def _patch_discriminator(self, role: Role, networks: Mapping[Role, Made], inputs: Inputs) -> nn.Module:
+        generator = role.generator
+        channels = inputs.discriminated(generator, networks[generator][0]).shape[1]
         norm: Literal["batch", "instance"] = "batch" if isinstance(self.task, Pix2Pix) else "instance"
         return PatchDiscriminator(channels, norm=norm)

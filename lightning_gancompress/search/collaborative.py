@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,17 +26,19 @@ from lightning_gancompress.density import (
     save_table,
 )
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.pruning import PrunedSide
 from lightning_gancompress.search.agents import PruningAgent, binarize, gumbel, relax
-from lightning_gancompress.search.image_cache import ImageCache
-from lightning_gancompress.search.policy import PruningPolicy
-from lightning_gancompress.tasks import Images
+from lightning_gancompress.search.phase import SearchPhase
+from lightning_gancompress.search.policy import SearchPolicy
+from lightning_gancompress.search.teacher_images import TeacherImages
+from lightning_gancompress.tasks import Images, Role, Side
+from lightning_gancompress.training.phase import Logs, Position
+from lightning_gancompress.training.teacher_student import TeacherStudent
 
-PEER = {"generator": "discriminator", "discriminator": "generator"}
+GENERATOR, DISCRIMINATOR = Side.GENERATOR, Side.DISCRIMINATOR
 
 
-class CollaborativePruning(PruningPolicy):
+class CollaborativePruning(SearchPolicy):
     """Searches the channels of generator and discriminator with two agents (arXiv 2312.14776).
 
     Before a batch each agent draws its mask, knowing what its peer kept last; the batch holds a few
@@ -111,48 +114,67 @@ class CollaborativePruning(PruningPolicy):
         self.search_weights, self.weights_lr = search_weights, weights_lr
         self.encoder = encoder
         self.cache_dir, self.teacher_cache_gb = cache_dir, teacher_cache_gb
-        self._encoders: dict[str, Encoder] = {}  # in use, by generator
-        self._images = ImageCache(0)
+        self._encoders: dict[Role, Encoder] = {}  # in use, by generator
+        self._images = TeacherImages(0)
 
-    # -- before the search -----------------------------------------------------------------------------
+    # -- agents ----------------------------------------------------------------------------------------
 
-    def prepare(self, module: CompressionModule) -> None:
-        """Make an agent per side, wired to its peer."""
-        if not len(module.sides):
+    def agents(self, search: SearchPhase) -> Mapping[Side, nn.Module]:
+        """An agent per side, wired to its peer.
+
+        Raises:
+            UserError: No side is pruned, or no objective acts on the generator.
+        """
+        sizes = {side: pruned.groups.sizes for side, pruned in search.pruned()}
+        if not sizes:
             raise UserError(
                 "budget and discriminator_budget are both 1.0, which leaves nothing to search: lower one of "
                 "them."
             )
-        sizes = {role: side.groups.sizes for role, side in module.sides.items()}
-        for role in sizes:
-            module.agents[role] = PruningAgent(sizes[role], sizes.get(PEER[role]) if self.feedback else None)
-            module.bundle(role).requires_grad_(self.search_weights == "trained")
-        if not len(module.bundle("discriminator")):
-            if not (self._kernel_weight(module) or self.teacher_weight or self.task_weight):
+        for side in sizes:
+            search.networks.group(side).requires_grad_(self._trains_weights)
+        if not len(search.networks.group(DISCRIMINATOR)):
+            if not (self._kernel_weight(search) or self.teacher_weight or self.task_weight):
                 raise UserError(
                     "adversarial_weight acts through a discriminator, and the teacher has none: raise "
                     "kernel_weight or teacher_weight."
                 )
             rank_zero_info("The teacher has no discriminator: the search goes without adversarial objective.")
+        return {
+            side: PruningAgent(own, sizes.get(side.peer) if self.feedback else None)
+            for side, own in sizes.items()
+        }
 
-    def _kernel_weight(self, module: CompressionModule) -> float:
-        if self.kernel_weight is None:
-            return 0.0 if len(module.bundle("discriminator")) else 1.0
-        return self.kernel_weight
-
-    def make_optimizer(self, module: CompressionModule, name: str, network: nn.Module) -> Optimizer:
+    def optimizer(self, search: SearchPhase, side: Side) -> Optimizer:
         """AdamW, as the paper's authors use for their agents; the weights, if they are trained, by Adam."""
-        groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
-        if self.search_weights == "trained":  # in one optimizer: under fp16 two would not share a scale
-            weights = list(module.bundle(name).parameters())
-            adam = {"lr": self.weights_lr, "betas": (module.beta1, 0.999), "weight_decay": 0.0}
+        groups: list[dict[str, Any]] = [{"params": list(search.agents[side.value].parameters())}]
+        if self._trains_weights:  # in one optimizer: under fp16 two would not share a scale
+            weights = list(search.networks.group(side).parameters())
+            adam = {"lr": self.weights_lr, "betas": (search.beta1, 0.999), "weight_decay": 0.0}
             groups.append({"params": weights, **adam})
         return AdamW(groups, lr=self.lr)
 
+    @property
+    def _trains_weights(self) -> bool:
+        return self.search_weights == "trained"
+
+    def _kernel_weight(self, search: SearchPhase) -> float:
+        if self.kernel_weight is None:
+            return 0.0 if len(search.networks.group(DISCRIMINATOR)) else 1.0
+        return self.kernel_weight
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log also whether there was feedback."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self.searching(pl_module) is not None:
+            pl_module.log("search/feedback", float(self.feedback), sync_dist=True)
+
+    # -- neighbourhoods --------------------------------------------------------------------------------
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the neighbourhoods, once per teacher and data set."""
-        module = self._searching(pl_module)
-        if module is None:
+        search = self.searching(pl_module)
+        if search is None:
             return
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not hasattr(datamodule, "plain_train_loader"):
@@ -160,28 +182,29 @@ class CollaborativePruning(PruningPolicy):
                 f"data: {type(datamodule).__name__} can't be searched by neighbourhoods: use "
                 "DatasetDataModule for a data set of your own, or another one of lightning_gancompress.data."
             )
-        self._images = ImageCache(self.teacher_cache_gb)
+        networks = search.networks
+        self._images = TeacherImages(self.teacher_cache_gb)
         self._encoders = {
-            role: (self.encoder or default_encoder(module, role)).to(module.device)
-            for role in module.task.compressed
+            role: (self.encoder or default_encoder(networks, role)).to(pl_module.device)
+            for role in networks.task.compressed
         }
-        datamodule.neighbourhoods = self._neighbourhoods(trainer, module, datamodule)
+        datamodule.neighbourhoods = self._neighbourhoods(trainer, networks, datamodule)
         datamodule.members = self.members
 
     def _neighbourhoods(
-        self, trainer: Trainer, module: CompressionModule, datamodule: Any
-    ) -> dict[str, Tensor]:
+        self, trainer: Trainer, networks: TeacherStudent, datamodule: Any
+    ) -> dict[Role, Tensor]:
         folder = Path(self.cache_dir or Path(trainer.default_root_dir) / "cache")
         data = datamodule.fingerprint()
         keys = {
-            role: cache_key(role, module.teacher, encoder, type(encoder), self.neighbours, data)
+            role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, data)
             for role, encoder in self._encoders.items()
         }
         tables = {role: load_table(folder, key) for role, key in keys.items()}
         missing = [role for role, table in tables.items() if table is None]
         if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")
-            for role, features in self._features(trainer, module, datamodule, missing).items():
+            for role, features in self._features(trainer, networks, datamodule, missing).items():
                 tables[role] = table = nearest_neighbours(features, self.neighbours)
                 save_table(folder, keys[role], table)
         # every rank has looked itself, which takes no longer; but one may have found another machine's file
@@ -191,89 +214,84 @@ class CollaborativePruning(PruningPolicy):
 
     @torch.no_grad()
     def _features(
-        self, trainer: Trainer, module: CompressionModule, datamodule: Any, roles: list[str]
-    ) -> dict[str, Tensor]:
-        found: dict[str, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
+        self, trainer: Trainer, networks: TeacherStudent, datamodule: Any, roles: list[Role]
+    ) -> dict[Role, Tensor]:
+        """Features `(N, F)` of the teacher's images of the training split, in its order."""
+        found: dict[Role, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
         for cpu_batch in datamodule.plain_train_loader():
-            batch = trainer.strategy.batch_to_device(cpu_batch, module.device)
+            batch = trainer.strategy.batch_to_device(cpu_batch, trainer.strategy.root_device)
             with trainer.precision_plugin.forward_context():  # as in the steps, which use these images again
-                images = self._teacher_images(module, batch)
-            for role, view in module.task.views(batch).items():
+                images = self._images.of(networks, batch)
+            for role, view in networks.task.views(batch).items():
                 if role in found:
                     features = self._encoders[role](view["source"], images[role])
                     found[role].append((view["index"].cpu(), features))
         return {role: gather_features(batches) for role, batches in found.items()}
 
-    # -- the search ------------------------------------------------------------------------------------
+    # -- a step ----------------------------------------------------------------------------------------
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def draw(self, search: SearchPhase, at: Position) -> dict[Side, Tensor]:
         """Each agent draws its mask, given the last mask of its peer."""
-        module = self._searching(pl_module)
-        if module is None:
-            return
         drawn = {}
-        for number, (role, side) in enumerate(module.sides.items()):
-            noise = gumbel(side.groups.total, (module.step_seed(batch_idx), number))
-            soft = relax(self._logits(module, role), noise, self.temperature)
-            drawn[role] = binarize(soft, side.groups.sizes, side.min_channels)
-        for role, mask in drawn.items():
-            module.sides[role].masks.set(mask)
+        for number, (side, pruned) in enumerate(search.pruned()):
+            noise = gumbel(pruned.groups.total, (at.seed, number))
+            soft = relax(self._logits(search, side), noise, self.temperature)
+            drawn[side] = binarize(soft, pruned.groups.sizes, pruned.min_channels)
+        return drawn
 
-    def search_step(self, module: CompressionModule, batch: dict[str, Any], batch_idx: int) -> None:
-        """Losses of both sides; each loss reaches only the agent of its own side."""
-        epochs = module.current_epoch + batch_idx / module.trainer.num_training_batches
-        progress = epochs / (self.search_epochs * self.budget_ramp) if self.budget_ramp else 1.0
-        task, student = module.task, module.student
+    def losses(
+        self, search: SearchPhase, batch: dict[str, Any], at: Position
+    ) -> Iterator[tuple[Side, Tensor, Logs]]:
+        """The discriminator's loss, then the generator's, each with the penalty of its budget."""
+        networks = search.networks
+        progress = at.epochs / (self.search_epochs * self.budget_ramp) if self.budget_ramp else 1.0
         if self.task_weight:
-            batch = module.with_targets(batch)
-        teacher_images = self._teacher_images(module, batch)
-        student_images = task.generate(student, batch, task.compressed)
-        logs: dict[str, Tensor] = {}
-        if "discriminator" in module.sides:
-            real = task.discriminate(student, batch, teacher_images)
-            fake = task.discriminate(student, batch, {k: v.detach() for k, v in student_images.items()})
-            side = module.sides["discriminator"]
-            losses = [adversarial_density(real[k], fake[k], self.members, self.comparison) for k in real]
-            critic = torch.stack(losses).mean()
-            penalty = side.penalty(side.masks.live, progress)
-            module.step("discriminator", critic + self.budget_weight * penalty)
-            side.masks.freeze()  # the generator's loss must not reach this agent
-            logs |= {"discriminator_density": critic, "discriminator_budget": penalty}
-        if "generator" in module.sides:
-            side = module.sides["generator"]
-            critics = module.bundle("discriminator").requires_grad_(False)
-            loss, terms = self._generator_loss(module, batch, teacher_images, student_images)
-            penalty = side.penalty(side.masks.live, progress)
-            module.step("generator", loss + self.budget_weight * penalty)
-            critics.requires_grad_(self.search_weights == "trained")
-            logs |= terms | {"generator_budget": penalty}
-        module.log_dict({f"train/{name}": value.detach() for name, value in logs.items()})
+            batch = networks.with_targets(batch)
+        teacher_images = self._images.of(networks, batch)
+        student_images = networks.task.generate(networks.student, batch, networks.task.compressed)
+        if DISCRIMINATOR.value in search.sides:
+            detached = {role: image.detach() for role, image in student_images.items()}
+            critic = self._critic_loss(networks, batch, teacher_images, detached)
+            penalty = self._penalty(search, DISCRIMINATOR, progress)
+            logs = {"discriminator_density": critic, "discriminator_budget": penalty}
+            yield DISCRIMINATOR, critic + self.budget_weight * penalty, logs
+        if GENERATOR.value in search.sides:
+            with search.still(DISCRIMINATOR, trained=self._trains_weights):
+                loss, logs = self._generator_loss(search, batch, teacher_images, student_images)
+                penalty = self._penalty(search, GENERATOR, progress)
+                yield GENERATOR, loss + self.budget_weight * penalty, logs | {"generator_budget": penalty}
+
+    @staticmethod
+    def _penalty(search: SearchPhase, side: Side, progress: float) -> Tensor:
+        pruned = search.sides[side.value]
+        return pruned.penalty(pruned.masks.live, progress)
+
+    def _critic_loss(
+        self, networks: TeacherStudent, batch: dict[str, Any], teacher_images: Images, images: Images
+    ) -> Tensor:
+        """How badly the discriminators tell the teacher's images from the student's."""
+        real = networks.task.discriminate(networks.student, batch, teacher_images)
+        fake = networks.task.discriminate(networks.student, batch, images)
+        return self._density(real, fake)
+
+    def _density(self, logits: Images, others: Images) -> Tensor:
+        losses = [adversarial_density(logits[k], others[k], self.members, self.comparison) for k in logits]
+        return torch.stack(losses).mean()
 
     def _generator_loss(
-        self, module: CompressionModule, batch: dict[str, Any], teacher_images: Images, images: Images
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        task, student = module.task, module.student
+        self, search: SearchPhase, batch: dict[str, Any], teacher_images: Images, images: Images
+    ) -> tuple[Tensor, Logs]:
+        task, student = search.networks.task, search.networks.student
         terms: dict[str, tuple[float, Tensor]] = {}
         fake = task.discriminate(student, batch, images) if self.adversarial_weight else {}
         if fake:
             with torch.no_grad():
                 real = task.discriminate(student, batch, teacher_images)
-            losses = [adversarial_density(fake[k], real[k], self.members, self.comparison) for k in fake]
-            terms["generator_density"] = self.adversarial_weight, torch.stack(losses).mean()
-            if "discriminator" not in module.sides:  # it learns nothing, but who leads is of interest
-                losses = [adversarial_density(real[k], fake[k], self.members, self.comparison) for k in fake]
-                terms["discriminator_density"] = 0.0, torch.stack(losses).mean().detach()
-        if kernel_weight := self._kernel_weight(module):
-            distances = []
-            for role, view in task.views(batch).items():
-                if role in images:
-                    ours = self._encoders[role](view["source"], images[role])
-                    with torch.no_grad():
-                        theirs = self._encoders[role](view["source"], teacher_images[role])
-                    distances.append(kernel_density(theirs, ours, self.members))
-            terms["generator_kernel"] = kernel_weight, torch.stack(distances).mean()
+            terms["generator_density"] = self.adversarial_weight, self._density(fake, real)
+            if DISCRIMINATOR.value not in search.sides:  # it learns nothing, but who leads is of interest
+                terms["discriminator_density"] = 0.0, self._density(real, fake).detach()
+        if kernel_weight := self._kernel_weight(search):
+            terms["generator_kernel"] = kernel_weight, self._kernel(search, batch, teacher_images, images)
         if self.teacher_weight:
             terms["teacher_l1"] = self.teacher_weight, task.reconstruction(images, teacher_images)
         if self.task_weight:
@@ -281,108 +299,67 @@ class CollaborativePruning(PruningPolicy):
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         return total, {name: value for name, (_, value) in terms.items()}
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the masks, without their graph, and say what they cost."""
-        module = self._searching(pl_module)
-        if module is None:
-            return
-        for role, side in module.sides.items():
-            side.masks.freeze()
-            module.log(f"cost/{role}_macs", side.cost(side.masks.mask).float() / side.cost.full)
+    def _kernel(
+        self, search: SearchPhase, batch: dict[str, Any], teacher_images: Images, images: Images
+    ) -> Tensor:
+        """Kernel density objective in the space of the encoders."""
+        distances = []
+        for role, view in search.networks.task.views(batch).items():
+            if role in images:
+                ours = self._encoders[role](view["source"], images[role])
+                with torch.no_grad():
+                    theirs = self._encoders[role](view["source"], teacher_images[role])
+                distances.append(kernel_density(theirs, ours, self.members))
+        return torch.stack(distances).mean()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what the agents mean: the channels drawn more often than not."""
-        module = self._searching(pl_module)
-        if module is None:
-            return
-        for role, mask in self._decided(module).items():
-            module.sides[role].masks.set(mask)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the agents mean (see validation): MACs and the channels kept per group."""
-        module = self._searching(pl_module)
-        if module is None:
-            return
-        logs = {"search/feedback": float(self.feedback)}
-        for role, mask in self._decided(module).items():
-            side = module.sides[role]
-            logs[f"search/{role}_macs"] = float(side.cost(mask)) / side.cost.full
-            logs |= {f"mask/{name}": float(n) for name, n in side.groups.kept(mask).items()}
-        module.log_dict(logs, sync_dist=True)
-
-    # -- the end of the search -------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def scores(self, module: CompressionModule, role: str) -> Tensor:
-        """The agent's logits, without noise."""
-        return self._logits(module, role)
-
-    def choose(self, module: CompressionModule) -> dict[str, Tensor]:
-        """Shift the logits until the budget is met; warn when they have to be shifted far."""
-        for role, mask in self._decided(module).items():
-            self._warn_unless_converged(module.sides[role], mask)
-        self._images = ImageCache(0)  # fine-tuning has no use for them
-        return super().choose(module)
+    # -- what the agents mean --------------------------------------------------------------------------
 
     @staticmethod
-    def _warn_unless_converged(side: PrunedSide, mask: Tensor) -> None:
-        macs = float(side.cost(mask))
-        ended = f"{side.name}: the search ended at {macs / 1e9:.4g} of {side.budget / 1e9:.4g} GMACs"
-        if macs > 1.05 * side.budget:
-            rank_zero_warn(
-                f"{ended}. What the final cut drops was not chosen by the agent: search longer "
-                "(search_epochs), or raise lr or budget_weight."
-            )
-        elif macs < 0.95 * side.budget:
-            rank_zero_info(f"{ended}; the cut adds the channels that the agent ranks next.")
-
-    # -- helpers ---------------------------------------------------------------------------------------
-
-    def _searching(self, pl_module: LightningModule) -> CompressionModule | None:
-        """The module, while this callback searches it: another may have the say."""
-        if isinstance(pl_module, CompressionModule) and pl_module.policy is self:
-            return pl_module if pl_module.phase == "search" else None
-        return None
-
-    @staticmethod
-    def _logits(module: CompressionModule, role: str) -> Tensor:
-        peer = module.sides[PEER[role]].masks.mask if PEER[role] in module.sides else None
-        logits: Tensor = module.agents[role](peer)
+    def _logits(search: SearchPhase, side: Side) -> Tensor:
+        peer = search.sides[side.peer.value].masks.mask if side.peer.value in search.sides else None
+        logits: Tensor = search.agents[side.value](peer)
         return logits
 
     @torch.no_grad()
-    def _decided(self, module: CompressionModule) -> dict[str, Tensor]:
-        """Masks of the channels drawn more often than not."""
+    def decide(self, search: SearchPhase) -> dict[Side, Tensor]:
+        """The channels that are drawn more often than not."""
         decided = {}
-        for role, side in module.sides.items():
-            soft = relax(self._logits(module, role), None, self.temperature)
-            decided[role] = binarize(soft, side.groups.sizes, side.min_channels)
+        for side, pruned in search.pruned():
+            soft = relax(self._logits(search, side), None, self.temperature)
+            decided[side] = binarize(soft, pruned.groups.sizes, pruned.min_channels)
         return decided
 
     @torch.no_grad()
-    def _teacher_images(self, module: CompressionModule, batch: dict[str, Any]) -> Images:
-        images = {}
-        for role, view in module.task.views(batch).items():
-            if role not in module.task.compressed:
-                continue
-            image = self._images.get(view["path"])
-            if image is None:
-                # rounded as in the cache: a resumed run, whose cache is empty, must see the same
-                image = module.teacher[role](view["source"]).half()
-                self._images.put(view["path"], image)
-            images[role] = image.to(view["source"], non_blocking=True)
-        return images
+    def scores(self, search: SearchPhase, side: Side) -> Tensor:
+        """The agent's logits, without noise."""
+        return self._logits(search, side)
+
+    def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
+        """Shift the logits until the budget is met; warn when they have to be shifted far."""
+        for side, mask in self.decide(search).items():
+            _warn_unless_converged(search.sides[side.value], mask)
+        self._images = TeacherImages(0)  # fine-tuning has no use for them
+        return super().choose(search)
 
 
-def default_encoder(module: CompressionModule, role: str) -> Encoder:
+def _warn_unless_converged(pruned: PrunedSide, mask: Tensor) -> None:
+    macs = float(pruned.cost(mask))
+    ended = f"{pruned.name}: the search ended at {macs / 1e9:.4g} of {pruned.budget / 1e9:.4g} GMACs"
+    if macs > 1.05 * pruned.budget:
+        rank_zero_warn(
+            f"{ended}. What the final cut drops was not chosen by the agent: search longer "
+            "(search_epochs), or raise lr or budget_weight."
+        )
+    elif macs < 0.95 * pruned.budget:
+        rank_zero_info(f"{ended}; the cut adds the channels that the agent ranks next.")
+
+
+def default_encoder(networks: TeacherStudent, role: Role) -> Encoder:
     """The teacher's discriminator for a generator's images, or without one the generator itself."""
-    discriminator = module.task.discriminator_of(role)
-    if discriminator not in module.teacher:
-        return GeneratorEncoder(module.teacher[role])
+    if role.discriminator not in networks.teacher:
+        return GeneratorEncoder(networks.teacher[role])
 
-    def judge(source: Tensor, image: Tensor) -> object:
-        return module.task.discriminate(module.teacher, {"source": source}, {role: image})
+    def discriminate(source: Tensor, image: Tensor) -> object:
+        return networks.task.discriminate(networks.teacher, {"source": source}, {role: image})
 
-    return CriticEncoder(judge, module.teacher[discriminator])
+    return CriticEncoder(discriminate, networks.teacher[role.discriminator])

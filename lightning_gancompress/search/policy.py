@@ -1,22 +1,34 @@
-"""The shared base of all pruning policies, and the policies that need no search."""
+"""What all pruning policies share: callbacks that decide which channels stay."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.modules import CompressionModule
-from lightning_gancompress.pruning import weights_of
-from lightning_gancompress.pruning.channels import LayerChannels
+from lightning_gancompress.search.phase import SearchPhase
+from lightning_gancompress.tasks import Side
+from lightning_gancompress.training.phase import Logs, Phased, Position
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
+
+@runtime_checkable
+class Prunable(Protocol):
+    """A module that takes a policy."""
+
+    policy: PruningPolicy | None
+
+
+@runtime_checkable
+class Positioned(Protocol):
+    """A module that knows where its run is."""
+
+    def position(self, batch_idx: int) -> Position:
+        """Where the run is at a batch."""
 
 
 class PruningPolicy(Callback, ABC):
@@ -33,7 +45,7 @@ class PruningPolicy(Callback, ABC):
         """Become the module's policy."""
         if stage != "fit":
             return
-        if not isinstance(pl_module, CompressionModule):
+        if not isinstance(pl_module, Prunable):
             raise UserError(
                 f"trainer.callbacks: {type(self).__name__} prunes a CompressionModule, not a "
                 f"{type(pl_module).__name__}: leave it out."
@@ -41,127 +53,109 @@ class PruningPolicy(Callback, ABC):
         pl_module.policy = self
 
     @abstractmethod
-    def scores(self, module: CompressionModule, role: str) -> Tensor:
-        """Score `(total,)` of every channel of a side; higher stays."""
+    def scores(self, search: SearchPhase, side: Side) -> Tensor:
+        """Score `(total,)` of every channel of a side that can be dropped; higher stays."""
 
-    def prepare(self, module: CompressionModule) -> None:
-        """Make what the search needs, before the strategy wraps the module."""
+    def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
+        """The final mask `(total,)` of zeros and ones per side, within the budgets."""
+        return {side: pruned.fit(self.scores(search, side)) for side, pruned in search.pruned()}
 
-    def make_optimizer(self, module: CompressionModule, name: str, network: nn.Module) -> Optimizer:
-        """The optimizer of an agent."""
+    def agents(self, search: SearchPhase) -> Mapping[Side, nn.Module]:
+        """No agents: there is nothing to learn."""
+        return {}
+
+    def optimizer(self, search: SearchPhase, side: Side) -> Optimizer:
+        """No optimizer, for there are no agents."""
         raise NotImplementedError(f"{type(self).__name__} has no agents")
 
-    def search_step(self, module: CompressionModule, batch: dict[str, Any], batch_idx: int) -> None:
-        """One step of the search."""
+    def losses(
+        self, search: SearchPhase, batch: dict[str, Any], at: Position
+    ) -> Iterator[tuple[Side, Tensor, Logs]]:
+        """No losses, for there is no search."""
         raise NotImplementedError(f"{type(self).__name__} does not search")
 
-    def choose(self, module: CompressionModule) -> dict[str, Tensor]:
-        """The final mask per side, within the budgets and equal on all ranks."""
-        return {
-            role: module.trainer.strategy.broadcast(side.fit(self.scores(module, role)))
-            for role, side in module.sides.items()
-        }
 
+class SearchPolicy(PruningPolicy):
+    """Learns which channels stay, while the student trains under masks.
 
-def magnitudes(module: CompressionModule, role: str) -> Tensor:
-    """Mean absolute weight `(total,)` of all filters that write or read each channel."""
-    found = []
-    for tensor, axes in weights_of(module.bundle(role), module.sides[role].groups):
-        weight = tensor.detach().abs().float().cpu()
-        found += [(index, weight.transpose(0, axis).flatten(1).mean(1)) for axis, index in axes.items()]
-    return mean_per_channel(module, role, found).nan_to_num()
-
-
-def norm_scales(module: CompressionModule, role: str) -> Tensor:
-    """Mean absolute scale `(total,)` of the norms of each channel, NaN for a channel without."""
-    found = [
-        (channels.outputs, layer.weight.detach().abs().float().cpu())
-        for layer, channels in layers_of(module, role)
-        if isinstance(layer, NORMS) and layer.weight is not None
-    ]
-    return mean_per_channel(module, role, found)
-
-
-def layers_of(module: CompressionModule, role: str) -> Iterator[tuple[nn.Module, LayerChannels]]:
-    """The layers of a side that have channels to drop, and which."""
-    network = module.bundle(role)
-    for name, channels in module.sides[role].groups.layers.items():
-        yield network.get_submodule(name), channels
-
-
-def mean_per_channel(module: CompressionModule, role: str, found: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Mean `(total,)` of what was found for each channel, NaN for nothing, from pairs of index and values."""
-    total = torch.zeros(module.sides[role].groups.total + 1)
-    count = torch.zeros_like(total)
-    for index, values in found:
-        if len(values) == len(index):
-            total.index_add_(0, index, values)
-            count.index_add_(0, index, torch.ones(len(index)))
-    return (total / count)[:-1]
-
-
-def relative_magnitudes(module: CompressionModule, role: str) -> Tensor:
-    """Magnitudes over the mean of their group."""
-    parts = module.sides[role].groups.split(magnitudes(module, role))
-    return torch.cat([part / part.mean().clamp_min(1e-12) for part in parts])
-
-
-class UniformWidth(PruningPolicy):
-    """Every group keeps the same fraction of its channels, the largest weights first."""
-
-    def scores(self, module: CompressionModule, role: str) -> Tensor:
-        """The channel's rank within its group, as a fraction."""
-        parts = module.sides[role].groups.split(magnitudes(module, role))
-        ranks = [part.argsort(descending=True).argsort() for part in parts]
-        return torch.cat([1 - (rank + 0.5) / len(rank) for rank in ranks])
-
-
-class L1Magnitude(PruningPolicy):
-    """Channels with small weights go first, wherever they are (Li et al. 2017).
-
-    Magnitudes are divided by their group's mean: layers differ in scale for reasons that say nothing about
-    their channels.
+    A policy says who learns (`agents`, `optimizer`), draws the masks of a step (`draw`), computes the losses
+    of a step (`losses`), says which channels it means to keep (`decide`), and scores them at the end
+    (`scores`). The hooks here put the masks on the student and log what they cost.
     """
 
-    def scores(self, module: CompressionModule, role: str) -> Tensor:
-        """Mean absolute weight, relative to the group."""
-        return relative_magnitudes(module, role)
+    search_epochs = 1
 
+    @abstractmethod
+    def agents(self, search: SearchPhase) -> Mapping[Side, nn.Module]:
+        """What learns, by side; checkpoints keep it."""
 
-class BatchNormScale(PruningPolicy):
-    """Channels whose norm scales them down go first, wherever they are (network slimming, Liu et al. 2017).
+    @abstractmethod
+    def optimizer(self, search: SearchPhase, side: Side) -> Optimizer:
+        """A new optimizer of a side's agent."""
 
-    Groups without a norm that scales, such as a network's first, go by their relative weights around the mean
-    scale of all others.
-    """
+    @abstractmethod
+    def draw(self, search: SearchPhase, at: Position) -> dict[Side, Tensor]:
+        """Masks `(total,)` of zeros and ones for one step, with the graph of the agents."""
 
-    def scores(self, module: CompressionModule, role: str) -> Tensor:
-        """Mean absolute scale of the norms.
+    @abstractmethod
+    def decide(self, search: SearchPhase) -> dict[Side, Tensor]:
+        """Masks `(total,)` of the channels that would stay now, for validation and logs."""
 
-        Raises:
-            UserError: No norm of the side scales its channels.
-        """
-        scales = norm_scales(module, role)
-        if scales.isnan().all():
-            raise UserError(
-                f"trainer.callbacks: BatchNormScale finds no norm in the {role} that scales its channels "
-                "(instance norms don't by default): use L1Magnitude."
-            )
-        others = relative_magnitudes(module, role) * scales.nanmean()
-        return torch.where(scales.isnan(), others, scales)
+    @abstractmethod
+    def losses(
+        self, search: SearchPhase, batch: dict[str, Any], at: Position
+    ) -> Iterator[tuple[Side, Tensor, Logs]]:
+        """The loss of one side after the other, and what to log; each is stepped before the next is asked."""
 
+    # -- hooks, in the order of a step -----------------------------------------------------------------
 
-class RandomChannels(PruningPolicy):
-    """Random channels: the floor that every policy must beat.
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw the masks of this step."""
+        search = self.searching(pl_module)
+        if search is not None:
+            assert isinstance(pl_module, Positioned)
+            search.show(self.draw(search, pl_module.position(batch_idx)))
 
-    Args:
-        seed: Of the scores.
-    """
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the masks, without their graph, and log what they cost."""
+        search = self.searching(pl_module)
+        if search is None:
+            return
+        search.freeze()
+        for side, pruned in search.pruned():
+            pl_module.log(f"cost/{side}_macs", pruned.cost(pruned.masks.mask).float() / pruned.cost.full)
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at what the policy means to keep."""
+        search = self.searching(pl_module)
+        if search is not None:
+            self._drawn = search.shown()
+            search.show(self.decide(search))
 
-    def scores(self, module: CompressionModule, role: str) -> Tensor:
-        """Uniform noise."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.rand(module.sides[role].groups.total, generator=generator)
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give back the masks of the last step, which the next draw depends on."""
+        search = self.searching(pl_module)
+        if search is not None:
+            search.show(self._drawn)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the policy means to keep: MACs, and the channels per group."""
+        search = self.searching(pl_module)
+        if search is None:
+            return
+        logs: dict[str, float] = {}
+        decided = self.decide(search)
+        for side, pruned in search.pruned():
+            logs[f"search/{side}_macs"] = float(pruned.cost(decided[side])) / pruned.cost.full
+            logs |= {f"mask/{name}": float(n) for name, n in pruned.groups.kept(decided[side]).items()}
+        pl_module.log_dict(logs, sync_dist=True)
+
+    def searching(self, pl_module: LightningModule) -> SearchPhase | None:
+        """The search, while it runs and this policy decides: another may have been listed later."""
+        if not isinstance(pl_module, Phased) or not isinstance(pl_module.phase, SearchPhase):
+            return None
+        return pl_module.phase if pl_module.phase.policy is self else None

@@ -4,7 +4,7 @@ from lightning_gancompress.tasks.cyclegan import CycleGAN
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
 from lightning_gancompress.tasks.pix2pix import Pix2Pix
 from lightning_gancompress.tasks.role import Role, Side
-from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task, suffix
+from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
 
 __all__ = [
     "Batch",
@@ -19,5 +19,4 @@ __all__ = [
     "Task",
     "fool_loss",
     "gan_loss",
-    "suffix",
 ]

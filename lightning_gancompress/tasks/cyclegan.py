@@ -11,15 +11,17 @@ from torch import Tensor
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
-from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task, suffix
+from lightning_gancompress.tasks.role import Role, Side
+from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
 
-DOMAINS = {"AtoB": ("A", "B"), "BtoA": ("B", "A")}  # source and target
+GENERATORS = Role.of(Side.GENERATOR, "AtoB"), Role.of(Side.GENERATOR, "BtoA")
+DOMAINS = dict(zip(GENERATORS, (("A", "B"), ("B", "A")), strict=True))  # source and target
 
 
 class CycleGAN(Task):
     """Two generators that undo each other, and a discriminator for the images of each.
 
-    `generator_AtoB` and its judge `discriminator_AtoB` are G_A and D_A of pytorch-CycleGAN-and-pix2pix.
+    `generator_AtoB` and `discriminator_AtoB` are G_A and D_A of pytorch-CycleGAN-and-pix2pix.
 
     Args:
         direction: The translations that are compressed, measured and saved.
@@ -30,8 +32,8 @@ class CycleGAN(Task):
         pool_size: Earlier images that a discriminator may be shown instead of the newest (upstream: 50).
     """
 
-    generators = ("generator_AtoB", "generator_BtoA")
-    discriminators = ("discriminator_AtoB", "discriminator_BtoA")
+    generators = GENERATORS
+    discriminators = tuple(role.discriminator for role in GENERATORS)
     generator_first = True
 
     def __init__(
@@ -42,60 +44,54 @@ class CycleGAN(Task):
         lambda_identity: float = 0.5,
         pool_size: int = 50,
     ) -> None:
-        self.compressed = self.generators if direction == "both" else (f"generator_{direction}",)
+        self.compressed = GENERATORS if direction == "both" else (Role.of(Side.GENERATOR, direction),)
         self.gan_mode = gan_mode
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
         self.pool_size = pool_size
 
-    def views(self, batch: Batch) -> dict[str, Batch]:
+    def views(self, batch: Batch) -> dict[Role, Batch]:
         """A batch of images A is the source of one generator, a batch of B of the other.
 
         Raises:
             UserError: The batch has neither, or its domains differ in channels and the losses forbid it.
         """
-        views: dict[str, Batch] = {}
+        views: dict[Role, Batch] = {}
         if "A" not in batch and "B" not in batch:
             raise UserError(
                 f"data: CycleGAN reads batches of A and B, and these hold {', '.join(batch)}: use "
                 "UnpairedDataModule or a data module derived from it."
             )
-        for direction, (source, target) in DOMAINS.items():
+        for role, (source, target) in DOMAINS.items():
             if source in batch:
                 view = {name: batch[f"{name}_{source}"] for name in ("index", "path")}
                 view["source"] = batch[source]
                 if target in batch:
                     view["target"] = batch[target]
                     self._require_channels(batch[source].shape[1], batch[target].shape[1])
-                views[f"generator_{direction}"] = view
+                views[role] = view
         return views
 
     def targets(self, batch: Batch) -> Images:
         """Images of the other domain, not of the same scenes."""
-        return {
-            f"generator_{direction}": batch[target]
-            for direction, (_, target) in DOMAINS.items()
-            if target in batch
-        }
+        return {role: batch[target] for role, (_, target) in DOMAINS.items() if target in batch}
 
-    def target_index(self, batch: Batch) -> dict[str, Tensor | None]:
+    def target_index(self, batch: Batch) -> dict[Role, Tensor | None]:
         """The position in the other domain."""
         return {
-            f"generator_{direction}": batch.get(f"index_{target}")
-            for direction, (_, target) in DOMAINS.items()
-            if target in batch
+            role: batch.get(f"index_{target}") for role, (_, target) in DOMAINS.items() if target in batch
         }
 
-    def preprocessing(self, generator: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    def preprocessing(self, generator: Role, data: Mapping[str, Any]) -> dict[str, Any]:
         """Channels and direction as this generator has them."""
-        found = {**data, "direction": suffix(generator)[1:]}
+        found = {**data, "direction": generator.direction}
         if found["direction"] == "BtoA" and {"in_channels", "out_channels"} <= data.keys():
             found |= {"in_channels": data["out_channels"], "out_channels": data["in_channels"]}
         return found
 
-    def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
+    def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
         """Patch logits on the images alone."""
-        judges = {self.discriminator_of(role): image for role, image in images.items()}
-        return {role: networks[role](image) for role, image in judges.items() if role in networks}
+        seen = {role.discriminator: image for role, image in images.items()}
+        return {role: networks[role](image) for role, image in seen.items() if role in networks}
 
     def discriminated_channels(self, source: int, image: int) -> int:
         """Only those of the image."""
@@ -114,17 +110,17 @@ class CycleGAN(Task):
     def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Adversarial, cycle and identity losses, as far as the networks for them are here."""
         moving = {role: image for role, image in images.items() if image.requires_grad}  # not a frozen one's
-        judged = self.discriminate(networks, batch, moving)
+        logits = self.discriminate(networks, batch, moving)
         logs = {
-            f"{role}_gan": fool_loss(judged[self.discriminator_of(role)], self.gan_mode)
+            f"{role}_gan": fool_loss(logits[role.discriminator], self.gan_mode)
             for role in moving
-            if self.discriminator_of(role) in judged
+            if role.discriminator in logits
         }
         loss = torch.stack(list(logs.values())).sum() if logs else torch.zeros(())
         views = self.views(batch)
         for role, image in images.items() if self.lambda_cycle else ():
-            other = self.generators[1 - self.generators.index(role)]
-            if other in networks:
+            other = role.partner
+            if other is not None and other in networks:
                 logs[f"{role}_cycle"] = F.l1_loss(networks[other](image), views[role]["source"])
                 loss = loss + self.lambda_cycle * logs[f"{role}_cycle"]
         if self.lambda_cycle and self.lambda_identity:

@@ -7,7 +7,10 @@ from torch import Tensor
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
+from lightning_gancompress.tasks.role import Role, Side
 from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
+
+GENERATOR, DISCRIMINATOR = Role.of(Side.GENERATOR), Role.of(Side.DISCRIMINATOR)
 
 
 class Pix2Pix(Task):
@@ -18,14 +21,14 @@ class Pix2Pix(Task):
         lambda_l1: Weight of the L1 distance to the target (upstream: 100).
     """
 
-    generators = compressed = ("generator",)
-    discriminators = ("discriminator",)
+    generators = compressed = (GENERATOR,)
+    discriminators = (DISCRIMINATOR,)
 
     def __init__(self, gan_mode: GanMode = "vanilla", lambda_l1: float = 100.0) -> None:
         self.gan_mode = gan_mode
         self.lambda_l1 = lambda_l1
 
-    def views(self, batch: Batch) -> dict[str, Batch]:
+    def views(self, batch: Batch) -> dict[Role, Batch]:
         """The batch itself.
 
         Raises:
@@ -36,22 +39,22 @@ class Pix2Pix(Task):
                 f"data: Pix2Pix reads batches of source and target, and these hold {', '.join(batch)}: use "
                 "PairedDataModule or a data module derived from it."
             )
-        return {"generator": batch}
+        return {GENERATOR: batch}
 
     def targets(self, batch: Batch) -> Images:
         """The other half of the pairs, if the data has one."""
-        return {"generator": batch["target"]} if "target" in batch else {}
+        return {GENERATOR: batch["target"]} if "target" in batch else {}
 
-    def target_index(self, batch: Batch) -> dict[str, Tensor | None]:
+    def target_index(self, batch: Batch) -> dict[Role, Tensor | None]:
         """The position of the pair."""
         return {role: batch.get("index") for role in self.targets(batch)}
 
-    def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
+    def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
         """Patch logits on source and image side by side."""
-        if "discriminator" not in networks:
+        if DISCRIMINATOR not in networks:
             return {}
-        pair = torch.cat([batch["source"], images["generator"]], dim=1)
-        return {"discriminator": networks["discriminator"](pair)}
+        pair = torch.cat([batch["source"], images[GENERATOR]], dim=1)
+        return {DISCRIMINATOR: networks[DISCRIMINATOR](pair)}
 
     def discriminated_channels(self, source: int, image: int) -> int:
         """Those of both."""
@@ -59,8 +62,8 @@ class Pix2Pix(Task):
 
     def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Mean of the losses on real and on generated pairs (upstream's factor 0.5)."""
-        real = self.discriminate(networks, batch, self._required_targets(batch))["discriminator"]
-        fake = self.discriminate(networks, batch, images)["discriminator"]
+        real = self.discriminate(networks, batch, self._required_targets(batch))[DISCRIMINATOR]
+        fake = self.discriminate(networks, batch, images)[DISCRIMINATOR]
         on_real, on_fake = gan_loss(real, True, self.gan_mode), gan_loss(fake, False, self.gan_mode)
         loss = 0.5 * (on_real + on_fake)
         return loss, {"discriminator_real": on_real, "discriminator_fake": on_fake}

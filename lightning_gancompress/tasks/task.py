@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_gancompress.tasks.role import Role
+
 Batch = Mapping[str, Any]
-Networks = Mapping[str, nn.Module] | nn.ModuleDict
-Images = dict[str, Tensor]
+Networks = Mapping[Role, nn.Module] | nn.ModuleDict
+Images = dict[Role, Tensor]
 Losses = tuple[Tensor, dict[str, Tensor]]
 
 
@@ -23,20 +25,20 @@ class Task(ABC):
 
     Attributes:
         generators: Roles of all generators.
-        discriminators: Roles of all discriminators; each judges the generator of the same place.
+        discriminators: Roles of all discriminators; each sees the generator of its direction.
         compressed: The generators that are compressed, measured and saved.
         generator_first: Whether the generators step before the discriminators.
         pool_size: Earlier images that a discriminator may be shown instead of the newest; 0 for none.
     """
 
-    generators: tuple[str, ...]
-    discriminators: tuple[str, ...]
-    compressed: tuple[str, ...]
+    generators: tuple[Role, ...]
+    discriminators: tuple[Role, ...]
+    compressed: tuple[Role, ...]
     generator_first = False
     pool_size = 0
 
     @abstractmethod
-    def views(self, batch: Batch) -> dict[str, Batch]:
+    def views(self, batch: Batch) -> dict[Role, Batch]:
         """What a batch holds for each generator whose sources are in it.
 
         Returns:
@@ -48,11 +50,11 @@ class Task(ABC):
         """Real images in a batch, under the names of the generators that should make their like."""
 
     @abstractmethod
-    def target_index(self, batch: Batch) -> dict[str, Tensor | None]:
+    def target_index(self, batch: Batch) -> dict[Role, Tensor | None]:
         """Positions `(B,)` of the `targets` in their split, None where the data doesn't say."""
 
     @abstractmethod
-    def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[str, Tensor]:
+    def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
         """Patch logits per discriminator that is here and whose generator's images are."""
 
     @abstractmethod
@@ -67,15 +69,11 @@ class Task(ABC):
     def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Loss of all generators together, and what to log."""
 
-    def preprocessing(self, generator: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    def preprocessing(self, generator: Role, data: Mapping[str, Any]) -> dict[str, Any]:
         """What a generator's images go through first, given what the data module does to all."""
         return dict(data)
 
-    def discriminator_of(self, generator: str) -> str:
-        """The role that judges a generator's images."""
-        return self.discriminators[self.generators.index(generator)]
-
-    def generate(self, networks: Networks, batch: Batch, roles: Collection[str] | None = None) -> Images:
+    def generate(self, networks: Networks, batch: Batch, roles: Collection[Role] | None = None) -> Images:
         """Translate the sources: `(B, C, H, W)` in [-1, 1] per generator, all that are here or `roles`."""
         return {
             role: networks[role](view["source"])
@@ -87,8 +85,3 @@ class Task(ABC):
     def reconstruction(images: Images, references: Images) -> Tensor:
         """Mean L1 distance between two sets of images."""
         return torch.stack([F.l1_loss(images[k], references[k]) for k in images]).mean()
-
-
-def suffix(role: str) -> str:
-    """What tells generators' files apart: nothing for `generator`, `_AtoB` for `generator_AtoB`."""
-    return role.removeprefix("generator")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_gancompress.tasks import Images
+from lightning_gancompress.tasks import Images, Role
 
 
 class ImagePools:
@@ -20,7 +20,7 @@ class ImagePools:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.images: dict[str, Tensor] = {}  # (n, C, H, W) in half precision: they go into checkpoints
+        self.images: dict[Role, Tensor] = {}  # (n, C, H, W) in half precision: they go into checkpoints
 
     def query(self, images: Images) -> Images:
         """What the discriminators see in place of `images` `(B, C, H, W)`, without a graph."""
@@ -29,7 +29,7 @@ class ImagePools:
             return images
         return {role: self._exchange(role, batch) for role, batch in images.items()}
 
-    def _exchange(self, role: str, batch: Tensor) -> Tensor:
+    def _exchange(self, role: Role, batch: Tensor) -> Tensor:
         pool = self.images.get(role, batch.new_empty(0, *batch.shape[1:], dtype=torch.half)).to(batch.device)
         room = min(self.size - len(pool), len(batch))
         if room > 0:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.networks import blank_image, dry_run, image_channels, pixels
-from lightning_gancompress.tasks import Task
+from lightning_gancompress.tasks import Role, Task
 from lightning_gancompress.tasks.task import Batch
 
 
@@ -23,13 +23,13 @@ class Inputs:
 
     def __init__(self, task: Task, recorded: Mapping[str, Any] | None = None) -> None:
         self.task, self.recorded = task, dict(recorded or {})
-        self.seen: dict[str, tuple[int, ...]] = {}  # (C, H, W) of the sources, per generator
+        self.seen: dict[Role, tuple[int, ...]] = {}  # (C, H, W) of the sources, per generator
 
     def see(self, batch: Batch) -> None:
         """Go by a batch of the data from now on."""
         self.seen = {role: tuple(view["source"].shape[1:]) for role, view in self.task.views(batch).items()}
 
-    def source(self, role: str, generator: nn.Module) -> Tensor:
+    def source(self, role: Role, generator: nn.Module) -> Tensor:
         """What a generator reads, (1, C, H, W) of its type and on its device.
 
         Raises:
@@ -40,14 +40,14 @@ class Inputs:
             return blank_image(generator, pixels(recorded), image_channels(recorded))
         return next(generator.parameters(), torch.empty(0)).new_zeros(1, *self.seen[role])
 
-    def judged(self, role: str, generator: nn.Module) -> Tensor:
+    def discriminated(self, role: Role, generator: nn.Module) -> Tensor:
         """What a generator's discriminator reads, likewise."""
         source = self.source(role, generator)
         image = dry_run(generator, lambda x: generator.eval()(x), source)
         channels = self.task.discriminated_channels(source.shape[1], image.shape[1])
         return source.new_zeros(1, channels, *image.shape[2:])
 
-    def record(self, preprocessing: Mapping[str, Any], role: str) -> dict[str, Any]:
+    def record(self, preprocessing: Mapping[str, Any], role: Role) -> dict[str, Any]:
         """A data module's preprocessing with what it lacks, such as an `image_size` that no crop made."""
         names = zip(("in_channels", "out_channels"), self.task.generators, strict=False)
         channels = {name: self.seen[role][0] for name, role in names if role in self.seen}

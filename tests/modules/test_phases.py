@@ -78,17 +78,20 @@ class Witness(Callback):
         self.student = parameters(pl_module.student)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-        self.phases.append(pl_module.phase)
+        self.phases.append(pl_module.phase.name)
         self.moved.append(not equal(self.student, parameters(pl_module.student)))
         assert equal(self.teacher, pl_module.teacher.state_dict())
         assert not any(module.training for module in pl_module.teacher.modules())
         assert not any(parameter.requires_grad for parameter in pl_module.teacher.parameters())
         frozen = [not parameter.requires_grad for parameter in pl_module.student.parameters()]
-        assert all(frozen) if pl_module.phase == "search" else not any(frozen)
+        assert all(frozen) if pl_module.phase.name == "search" else not any(frozen)
         dropouts = [m for m in pl_module.student.modules() if isinstance(m, nn.Dropout)]
-        assert all(m.training == (pl_module.phase == "finetune") for m in dropouts)
+        assert all(m.training == (pl_module.phase.name == "finetune") for m in dropouts)
         self.masks.append(
-            torch.cat([side.masks.mask.clone() for _, side in pl_module.sides.items()] or [torch.ones(1)])
+            torch.cat(
+                [side.masks.mask.clone() for _, side in getattr(pl_module, "sides", {}).items()]
+                or [torch.ones(1)]
+            )
         )
 
 
@@ -124,7 +127,7 @@ def test_each_loss_reaches_its_own_network_only(
         module.zero_grad()
         module.optimizer(name).zero_grad()
         module.manual_backward(loss)
-        searching = module.phase == "search"
+        searching = module.phase.name == "search"
         students = set(reached(module.student))
         if searching:
             assert students == ({name} if weights == "trained" else set())
@@ -133,7 +136,7 @@ def test_each_loss_reaches_its_own_network_only(
             *(module.student.parameters() if searching and weights == "frozen" else ()),
         ]
         assert all(parameter.grad is None for parameter in frozen)
-        steps.append((module.phase, name, set(reached(module.agents)) if searching else students))
+        steps.append((module.phase.name, name, set(reached(module.agents)) if searching else students))
         module.optimizer(name).step()
 
     monkeypatch.setattr(GANModule, "step", step)
@@ -172,11 +175,11 @@ def test_a_whole_discriminator(policy: str, tmp_path: Path, facades: list[str], 
 
     class Terms(Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-            logged.update(trainer.callback_metrics if pl_module.phase == "search" else ())
+            logged.update(trainer.callback_metrics if pl_module.phase.name == "search" else ())
 
     module = fit(tmp_path, facades, unet, chosen, Terms(), discriminator_budget=1.0)
     assert ("train/discriminator_density" in logged) == (policy == "CollaborativePruning")
-    assert module.specs["student.discriminator"] == module.specs["teacher.discriminator"]
+    assert module.pair.specs["student.discriminator"] == module.pair.specs["teacher.discriminator"]
     assert counted_macs(module.student["discriminator"]) == counted_macs(module.teacher["discriminator"])
     assert counted_macs(module.student["generator"]) < counted_macs(module.teacher["generator"])
 
@@ -191,9 +194,13 @@ def test_without_a_discriminator_the_generators_agent_is_alone(
 
     class Terms(Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-            seen[pl_module.phase] |= {k for k in trainer.callback_metrics if k.startswith("train/")}
-            assert len(trainer.optimizers) == (2 if missing == "train" and pl_module.phase != "search" else 1)
-            assert set(pl_module.sides) == set(pl_module.agents) <= {"generator"}
+            seen[pl_module.phase.name] |= {k for k in trainer.callback_metrics if k.startswith("train/")}
+            assert len(trainer.optimizers) == (
+                2 if missing == "train" and pl_module.phase.name != "search" else 1
+            )
+            assert (
+                set(getattr(pl_module, "sides", {})) == set(getattr(pl_module, "agents", {})) <= {"generator"}
+            )
 
     policy = searching(tmp_path, kernel_weight=kernel)
     module = fit(tmp_path, facades, teacher, policy, Terms(), missing=missing)
@@ -302,9 +309,9 @@ def test_load_from_checkpoint(tmp_path: Path, facades: list[str], unet: Path) ->
     module = fit(tmp_path, facades, unet, UniformWidth(), epochs=1)
     module.trainer.save_checkpoint(path)
     loaded = CompressionModule.load_from_checkpoint(path, teacher="")
-    assert loaded.phase == "finetune"
+    assert loaded.phase.name == "finetune"
     assert equal(loaded.state_dict(), module.state_dict())
-    assert loaded.specs == module.specs
+    assert loaded.pair.specs == module.pair.specs
 
 
 def test_masks_move_with_the_module(tmp_path: Path, facades: list[str], unet: Path) -> None:
@@ -387,7 +394,7 @@ def test_every_option_of_the_search_changes_it(
 def test_options_of_the_budget_change_the_widths(tmp_path: Path, facades: list[str], unet: Path) -> None:
     def widths(**arguments: Any) -> list[int]:
         module = fit(tmp_path, facades, unet, UniformWidth(), epochs=1, **arguments)
-        found = module.specs["student.generator"].widths
+        found = module.pair.specs["student.generator"].widths
         assert found is not None
         return [width[-1] for width in found.values()][:-1]  # the last layer writes the image
 

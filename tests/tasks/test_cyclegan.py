@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gancompress import UserError
-from lightning_gancompress.tasks import CycleGAN, suffix
+from lightning_gancompress.tasks import CycleGAN, Role
 
 AB, BA = "generator_AtoB", "generator_BtoA"
 D_AB, D_BA = "discriminator_AtoB", "discriminator_BtoA"
@@ -162,8 +162,8 @@ def test_directions():
     assert CycleGAN("AtoB").compressed == (AB,)
     assert CycleGAN("BtoA").compressed == (BA,)
     assert CycleGAN().compressed == (AB, BA)
-    assert [CycleGAN().discriminator_of(role) for role in (AB, BA)] == [D_AB, D_BA]
-    assert [suffix(role) for role in (AB, BA, "generator")] == ["_AtoB", "_BtoA", ""]
+    assert [Role(role).discriminator for role in (AB, BA)] == [D_AB, D_BA]
+    assert [Role(role).suffix for role in (AB, BA, "generator")] == ["_AtoB", "_BtoA", ""]
 
 
 def test_upstreams_settings_are_the_defaults():

@@ -31,6 +31,7 @@ from lightning_gancompress.metrics.segmentation import (
     mean_iou,
     pixel_accuracy,
 )
+from lightning_gancompress.tasks.role import Role
 
 Protocol = Literal["field", "quick"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -168,7 +169,7 @@ class SegmentationScore(Measure):
         network.load_state_dict(trainer.strategy.broadcast(state))
         return network
 
-    def _trained(self, trainer: Trainer, role: str) -> dict[str, Tensor]:
+    def _trained(self, trainer: Trainer, role: Role) -> dict[str, Tensor]:
         pairs, num_workers, digest = training_pairs(trainer, role)
         key = cache_key("segmentation", VERSION, str(role), *self.look, self.epochs, digest)
         path = cache_folder(trainer, self.cache_dir) / f"segmentation_{key}.pth"

@@ -25,8 +25,10 @@ from lightning_gancompress.data import SyntheticFacades
 from lightning_gancompress.density import CriticEncoder
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
-from lightning_gancompress.search.image_cache import ImageCache
-from lightning_gancompress.search.policy import magnitudes
+from lightning_gancompress.search.baselines import magnitudes
+from lightning_gancompress.search.phase import SearchPhase
+from lightning_gancompress.search.teacher_images import TeacherImages
+from lightning_gancompress.tasks import Role, Side
 from lightning_gancompress.trainer import Trainer
 
 
@@ -62,14 +64,14 @@ class Spy(PruningPolicy):
         self.sizes: dict[str, list[int]] = {}
         self.costs: dict[str, float] = {}
 
-    def scores(self, module: CompressionModule, role: str) -> Tensor:
-        return self.policy.scores(module, role)
+    def scores(self, search: SearchPhase, side: Side) -> Tensor:
+        return self.policy.scores(search, side)
 
-    def choose(self, module: CompressionModule) -> dict[str, Tensor]:
-        self.masks = super().choose(module)
-        for role, side in module.sides.items():
-            self.weights[role], self.sizes[role] = magnitudes(module, role), side.groups.sizes
-            self.costs[role] = float(side.cost(self.masks[role])) / side.budget
+    def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
+        self.masks = super().choose(search)
+        for side, pruned in search.pruned():
+            self.weights[side], self.sizes[side] = magnitudes(search, side), pruned.groups.sizes
+            self.costs[side] = float(pruned.cost(self.masks[side])) / pruned.budget
         return self.masks
 
     def parts(self, role: str) -> list[tuple[Tensor, Tensor]]:
@@ -117,17 +119,17 @@ def test_l1_magnitude_drops_the_smallest_of_all_groups(
 class ScaledNorms(BatchNormScale):
     """With norm scales that are known."""
 
-    def scores(self, module: CompressionModule, role: str) -> Tensor:
+    def scores(self, search: SearchPhase, side: Side) -> Tensor:
         generator = torch.Generator().manual_seed(0)
-        for layer in module.bundle(role).modules():
+        for layer in search.networks.group(side).modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.weight.data = torch.randn(layer.num_features, generator=generator)
-        scores = super().scores(module, role)
-        (side, bundle) = module.sides[role], module.bundle(role)
-        for name, channels in side.groups.layers.items():
-            layer = bundle.get_submodule(name)
+        scores = super().scores(search, side)
+        pruned, group = search.sides[side.value], search.networks.group(side)
+        for name, channels in pruned.groups.layers.items():
+            layer = group.get_submodule(name)
             if isinstance(layer, torch.nn.BatchNorm2d):
-                own = channels.outputs < side.groups.total
+                own = channels.outputs < pruned.groups.total
                 assert torch.equal(scores[channels.outputs[own]], layer.weight.data.abs()[own])
         return scores
 
@@ -156,7 +158,7 @@ class Weights(Callback):
         self.found: list[Tensor] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-        if pl_module.phase == "search":
+        if pl_module.phase.name == "search":
             networks = (pl_module.student["generator"], pl_module.student["discriminator"])
             self.found.append(torch.cat([next(net.parameters()).flatten() for net in networks]).clone())
 
@@ -355,20 +357,23 @@ def test_a_search_that_falls_short_says_so(tmp_path: Path, facades: list[str], u
 # -- the cache of the teacher's images -----------------------------------------------------------------------
 
 
+ROLE = Role("generator")
+
+
 def test_cache_keeps_images_up_to_its_limit() -> None:
     images = torch.rand(4, 3, 2, 2).half()
-    cache = ImageCache(2 * images[0].numel() * 2 / 1e9)
-    cache.put(["a", "b", "c", "d"], images)
-    assert torch.equal(cache.get(["b", "a", "b"]), images[[1, 0, 1]])
-    assert cache.get(["a", "c"]) is None
-    cache.put(["c"], images[2:3])
-    assert cache.get(["c"]) is None
+    cache = TeacherImages(2 * images[0].numel() * 2 / 1e9)
+    cache.put(ROLE, ["a", "b", "c", "d"], images)
+    assert torch.equal(cache.get(ROLE, ["b", "a", "b"]), images[[1, 0, 1]])
+    assert cache.get(ROLE, ["a", "c"]) is None
+    cache.put(ROLE, ["c"], images[2:3])
+    assert cache.get(ROLE, ["c"]) is None
 
 
 def test_cache_of_no_size_keeps_nothing() -> None:
-    cache = ImageCache(0)
-    cache.put(["a"], torch.rand(1, 3, 2, 2).half())
-    assert cache.get(["a"]) is None
+    cache = TeacherImages(0)
+    cache.put(ROLE, ["a"], torch.rand(1, 3, 2, 2).half())
+    assert cache.get(ROLE, ["a"]) is None
 
 
 def test_without_cache_the_search_is_the_same(tmp_path: Path, facades: list[str], unet: Path) -> None:

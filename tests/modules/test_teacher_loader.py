@@ -12,7 +12,7 @@ from lightning_gancompress.networks import (
     ResnetGenerator,
     UnetGenerator,
 )
-from lightning_gancompress.tasks import CycleGAN, Pix2Pix
+from lightning_gancompress.tasks import CycleGAN, Pix2Pix, Role
 from lightning_gancompress.training.inputs import Inputs
 
 
@@ -21,9 +21,9 @@ def recipe(network):
 
 
 def make(task, here, size=64, classes=None, partner="trained", missing="train"):
-    cast = TeacherLoader(task, None, classes or {}, {}, "running", partner, missing)
-    return cast.make_missing(
-        {role: recipe(network) for role, network in here.items()}, Inputs(task, {"crop_size": size})
+    loader = TeacherLoader(task, None, classes or {}, False, "running", partner, missing)
+    return loader.make_missing(
+        {Role(role): recipe(network) for role, network in here.items()}, Inputs(task, {"crop_size": size})
     )
 
 

@@ -1,0 +1,124 @@
+"""The networks inside this project's training checkpoints, which `header` describes."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.header import Header
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.networks import (
+    BatchNorm,
+    NetworkSpec,
+    blank_image,
+    channel_widths,
+    image_channels,
+    pixels,
+)
+from lightning_gancompress.tasks import Role, Side
+
+
+def load_networks(path: str | Path, side: Side | None = None) -> dict[str, tuple[nn.Module, NetworkSpec]]:
+    """Return the networks of a training checkpoint in eval mode, with their recipes, by prefix.
+
+    The student of a search comes slim.
+
+    Args:
+        path: The checkpoint.
+        side: For the generators or the discriminators alone.
+
+    Raises:
+        UserError: When the file is unreadable or no training checkpoint of this project.
+    """
+    content = read_torch(Path(path))
+    return {
+        prefix: network_from_checkpoint(content, Path(path), prefix)
+        for prefix in Header.of(content, path).networks
+        if side in (None, split_prefix(prefix)[1].side)
+    }
+
+
+def split_prefix(prefix: str) -> tuple[str, Role]:
+    """Whose network it is ("teacher", "student", or "networks" of a teacher's training), and its role."""
+    part, _, role = prefix.partition(".")
+    return part, Role(role)
+
+
+def network_from_checkpoint(
+    content: Any,
+    path: Path,
+    name: str,
+    batch_norm: BatchNorm | None = None,
+    architecture: nn.Module | None = None,
+) -> tuple[nn.Module, NetworkSpec]:
+    """Return one network of the `content` that `path` had.
+
+    Args:
+        content: What the file holds.
+        path: Named in messages.
+        name: A prefix, or its last part, which then means the network in training, not the teacher. Of
+            CycleGAN's, the direction may be left out where only one was compressed.
+        batch_norm: Reading that replaces the recorded one, or None.
+        architecture: Such a network, whole, where its recipe lacks the arguments of its class.
+
+    Raises:
+        UserError: When there is no such network or its tensors don't fit.
+    """
+    header, state = Header.of(content, path), content["state_dict"]
+
+    def build(prefix: str) -> tuple[nn.Module, NetworkSpec]:
+        try:
+            spec = header.networks[prefix].reading(batch_norm)
+            return spec.build(_under(f"{prefix}.", state), architecture).eval(), spec
+        except UserError as error:
+            raise UserError(f"{prefix} of {path} can't be loaded: {error}") from error
+
+    prefix = _prefix(header, path, name)
+    network, spec = build(prefix)
+    part, role = split_prefix(prefix)
+    roles = header.sides.get(role.side, [role])
+    mask = state.get(f"sides.{role.side}.masks.mask")
+    if (header.phase, part) != ("search", "student") or role not in roles or mask is None:
+        return network, spec
+    from lightning_gancompress.pruning import NetworkGroup, slim_by_mask
+
+    group = NetworkGroup({role: build(f"student.{role}")[0] for role in roles})
+    size, channels = pixels(header.preprocessing), image_channels(header.preprocessing)
+    samples = [blank_image(net, size, channels) for net in group.values()]
+    ignored_layers = group.qualified(header.ignored_layers.get(role.side, ()))
+    network = slim_by_mask(group, mask, samples, ignored_layers).get_submodule(role).eval()
+    return network, replace(spec, widths=channel_widths(network))
+
+
+def _prefix(header: Header, path: Path, name: str) -> str:
+    """Return the prefix that `name` stands for."""
+    recipes = header.networks
+    for prefix in (name, f"student.{name}", f"networks.{name}"):
+        if prefix in recipes:
+            return prefix
+    part, _, side = name.rpartition(".")
+    parts = (part,) if part else ("student", "networks")
+    found = {
+        prefix: role.direction
+        for prefix in recipes
+        for owner, role in [split_prefix(prefix)]
+        if owner in parts and role.side == side and role.direction
+    }
+    compressed = [role.direction for role in header.compressed]
+    chosen = [prefix for prefix in found if found[prefix] in compressed] or list(found)
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
+        part = f"{part}." if part else ""
+        choices = " or ".join(f"{part}{side}_{found[prefix]}" for prefix in chosen)
+        raise UserError(
+            f"{path} has a {side} of each direction: ask for {choices} (on the command line: --network)."
+        )
+    raise UserError(f"{path} has no network {name!r}: choose one of {', '.join(recipes)}.")
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

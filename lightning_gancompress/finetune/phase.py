@@ -1,0 +1,87 @@
+"""The fine-tuning: small networks train with the task's losses, and learn from the teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_gancompress.finetune.distillation import Distillation
+from lightning_gancompress.tasks import Images, Losses
+from lightning_gancompress.training.gan_update import GENERATOR, gan_update, trained_sides
+from lightning_gancompress.training.image_pool import ImagePools
+from lightning_gancompress.training.phase import Logs, Optimizers, Phase, PhaseName, Position, Schedule
+from lightning_gancompress.training.teacher_student import TeacherStudent
+
+
+class FinetunePhase(Phase):
+    """Trains the student's networks, whatever their widths are.
+
+    Args:
+        networks: Teacher and student; the latter's ask for gradients from now on.
+        schedule: Learning rates.
+        pools: Earlier images that the discriminators may see instead.
+        distillation: What ties the student to the teacher beside the task's losses.
+        began: The epoch of the run in which the fine-tuning begins.
+    """
+
+    name: PhaseName = "finetune"
+
+    def __init__(
+        self,
+        networks: TeacherStudent,
+        schedule: Schedule,
+        pools: ImagePools,
+        distillation: Distillation | None,
+        began: int,
+    ) -> None:
+        self.networks, self.schedule, self.pools = networks, schedule, pools
+        self.distillation, self.began = distillation, began
+        networks.student.requires_grad_(True)
+        for role in networks.frozen:
+            networks.student[role].requires_grad_(False)
+        if distillation is not None:
+            distillation.prepare(networks.task, networks.teacher, networks.student, networks.sources())
+
+    def trained(self) -> dict[str, nn.Module]:
+        """Generators and discriminators, the generators with what the distillation learns."""
+        found = trained_sides(self.networks.task, self.networks.student)
+        if self.distillation is not None and GENERATOR in found:
+            found[GENERATOR] = nn.ModuleList([found[GENERATOR], self.distillation.adapters])
+        return found
+
+    def optimizer(self, name: str) -> Optimizer:
+        """Adam."""
+        return self.schedule.adam(self.trained()[name])
+
+    def lr_factor(self, epoch: int) -> float:
+        """Constant, then linear to zero."""
+        return self.schedule.factor(epoch - self.began)
+
+    def averaged(self) -> list[nn.Module]:
+        """All of the student but what is frozen."""
+        frozen = self.networks.frozen
+        return [network for role, network in self.networks.student.items() if role not in frozen]
+
+    def set_modes(self) -> None:
+        """Only the student trains, without what is frozen."""
+        self.networks.teacher.eval()
+        self.networks.student.train()
+        for role in self.networks.frozen:
+            self.networks.student[role].eval()
+
+    def step(self, batch: dict[str, Any], at: Position, optimizers: Optimizers) -> Logs:
+        """A GAN update, with the terms of the distillation."""
+        networks, distillation = self.networks, self.distillation
+        batch = networks.with_targets(batch)
+        student, task = networks.student, networks.task
+        if distillation is None:
+            return gan_update(task, student, batch, self.pools, optimizers)
+
+        def extra(images: Images) -> Losses:
+            losses: Losses = distillation(task, networks.teacher, batch, images)
+            return losses
+
+        with distillation.watching(networks.teacher, student):
+            return gan_update(task, student, batch, self.pools, optimizers, extra, distillation.task)
