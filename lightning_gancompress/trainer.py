@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ class Trainer(lightning.pytorch.Trainer):
         """
         if self.is_global_zero:
             require_writable(Path(self.default_root_dir))
+        # Lightning warns of pytorch issue 91252, which needs new loaders; here one serves all epochs
+        warnings.filterwarnings("ignore", ".*persistent_workers=True.* can lead to instability")
         super().fit(*args, **kwargs)
 
     export = staticmethod(commands.export)

@@ -11,14 +11,18 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from lightning_gancompress.data.transforms import MODES, ImageError, Preprocessing, read_image
+from lightning_gancompress.data.options import IMAGE_MODES
+from lightning_gancompress.data.transforms import ImageError, Preprocessing, read_image
 
 Direction = Literal["AtoB", "BtoA"]
 Files = Sequence[tuple[Path, ...]]  # per sample: one file, or those of A and B
 
 
-class Samples(Dataset[dict[str, Any]], ABC):
-    """What one generator reads; indexed by codes ``epoch * N + index``, a plain index is epoch 0."""
+class SampleDataset(Dataset[dict[str, Any]], ABC):
+    """What one generator reads; indexed by codes ``epoch * N + index``, a plain index is epoch 0.
+
+    `EpochSampler` yields the codes: an augmented sample depends on epoch and index alone.
+    """
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -27,17 +31,40 @@ class Samples(Dataset[dict[str, Any]], ABC):
     def __getitem__(self, code: int) -> dict[str, Any]: ...
 
 
-class Pairs(Samples):
-    """Pairs (A, B) of images as ``{"source", "target": (C, H, W) in [-1, 1], "index": int, "path": str}``.
+class FileDataset(SampleDataset):
+    """Samples from image files.
 
-    Indexed by codes ``epoch * N + index`` (see `EpochSampler`); a plain index is epoch 0.
+    Args:
+        files: The files of each sample.
+        preprocessing: How images are resized, cropped and flipped.
+        seed: None for evaluation; else seeds the augmentation, together with epoch and index.
+    """
+
+    def __init__(self, files: Files, preprocessing: Preprocessing, seed: int | None) -> None:
+        self.files, self.preprocessing, self.seed = files, preprocessing, seed
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, code: int) -> dict[str, Any]:
+        epoch, index = divmod(code, len(self.files))
+        random = None if self.seed is None else np.random.default_rng((self.seed, epoch, index))
+        return self.sample(index, random)
+
+    @abstractmethod
+    def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
+        """Read a sample, augmented by random numbers or as evaluation sees it."""
+
+
+class PairDataset(FileDataset):
+    """Pairs (A, B) of images as ``{"source", "target": (C, H, W) in [-1, 1], "index": int, "path": str}``.
 
     Args:
         files: Per sample the files of A and B; one and the same file holds A | B side by side.
         preprocessing: How images are resized, cropped and flipped, both of a pair alike.
         direction: AtoB makes A the source.
         channels: Of source and target.
-        seed: None for evaluation; else seeds the augmentation, together with epoch and index.
+        seed: As in `FileDataset`.
     """
 
     def __init__(
@@ -48,24 +75,20 @@ class Pairs(Samples):
         channels: tuple[int, int],
         seed: int | None = None,
     ) -> None:
-        self.files, self.preprocessing, self.direction, self.seed = files, preprocessing, direction, seed
-        self.modes = MODES[channels[0]], MODES[channels[1]]
+        super().__init__(files, preprocessing, seed)
+        self.direction = direction
+        self.modes = IMAGE_MODES[channels[0]], IMAGE_MODES[channels[1]]
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, code: int) -> dict[str, Any]:
-        epoch, index = divmod(code, len(self.files))
-        path_a, path_b = self.files[index]
-        source, target = read_pair(path_a, path_b)
-        path = path_a
+    def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
+        """Read a pair."""
+        path, path_b = self.files[index]
+        source, target = read_pair(path, path_b)
         if self.direction == "BtoA":
             source, target, path = target, source, path_b
-        random = None if self.seed is None else np.random.default_rng((self.seed, epoch, index))
-        view = self.preprocessing.view(source.size, path, random)
+        transform = self.preprocessing.transform(source.size, path, random)
         return {
-            "source": view(source.convert(self.modes[0])),
-            "target": view(target.convert(self.modes[1])),
+            "source": transform(source.convert(self.modes[0])),
+            "target": transform(target.convert(self.modes[1])),
             "index": index,
             "path": str(path),
         }
@@ -95,16 +118,16 @@ def read_pair(path_a: Path, path_b: Path) -> tuple[Image.Image, Image.Image]:
     return image, other
 
 
-class Images(Samples):
+class ImageDataset(FileDataset):
     """Images as ``{"source": (C, H, W) in [-1, 1], "index": int, "path": str}``.
 
-    With a domain, A say, the keys are ``A``, ``index_A`` and ``path_A``. Indexed by codes, as `Pairs`.
+    With a domain, A say, the keys are ``A``, ``index_A`` and ``path_A``.
 
     Args:
         files: Per sample the one file.
         preprocessing: How images are resized, cropped and flipped.
         channels: 1 or 3; images with others are converted.
-        seed: None for evaluation; else seeds the augmentation, together with epoch and index.
+        seed: As in `FileDataset`.
         domain: Names the keys.
     """
 
@@ -116,27 +139,24 @@ class Images(Samples):
         seed: int | None = None,
         domain: Literal["A", "B"] | None = None,
     ) -> None:
-        self.files, self.preprocessing, self.mode, self.seed = files, preprocessing, MODES[channels], seed
+        super().__init__(files, preprocessing, seed)
+        self.mode = IMAGE_MODES[channels]
         self.keys = (
             (f"{domain}", f"index_{domain}", f"path_{domain}") if domain else ("source", "index", "path")
         )
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, code: int) -> dict[str, Any]:
-        epoch, index = divmod(code, len(self.files))
+    def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
+        """Read an image."""
         (path,) = self.files[index]
         image = read_image(path).convert(self.mode)
-        random = None if self.seed is None else np.random.default_rng((self.seed, epoch, index))
-        view = self.preprocessing.view(image.size, path, random)
-        return dict(zip(self.keys, (view(image), index, str(path)), strict=True))
+        transform = self.preprocessing.transform(image.size, path, random)
+        return dict(zip(self.keys, (transform(image), index, str(path)), strict=True))
 
 
-class Together(Dataset[dict[str, Any]]):
-    """One sample of each data set in one; indexed by tuples of their codes."""
+class ZipDataset(Dataset[dict[str, Any]]):
+    """One sample of each data set in one; indexed by tuples of their codes, as `ZipSampler` yields them."""
 
-    def __init__(self, datasets: Sequence[Samples]) -> None:
+    def __init__(self, datasets: Sequence[SampleDataset]) -> None:
         self.datasets = datasets
 
     def __len__(self) -> int:

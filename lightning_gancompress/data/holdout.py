@@ -27,9 +27,3 @@ def held_out(names: Sequence[str], share: float) -> set[int]:
         )
     mixed = sorted(range(len(names)), key=lambda position: sha256(names[position].encode()).digest())
     return set(mixed[: max(1, round(share * len(names)))])
-
-
-def check_holdout(holdout: float) -> None:
-    """Refuse what is no share of a data set that has to leave some for training."""
-    if not 0 <= holdout < 1:
-        raise UserError(f"holdout is {holdout}: set it to a share of the images, at least 0 and below 1.")

@@ -1,20 +1,21 @@
 """Generated facades as data sets, for the quick starts, tests and notebooks."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
 from lightning_gancompress.data.datasets import Direction
 from lightning_gancompress.data.facades import render_facade
+from lightning_gancompress.data.image_folder import ImageDataModule
 from lightning_gancompress.data.layout import describe_folder
+from lightning_gancompress.data.options import check_least
 from lightning_gancompress.data.paired import PairedDataModule
-from lightning_gancompress.data.unpaired import Domain, UnpairedDataModule
+from lightning_gancompress.data.unpaired import UnpairedDataModule
 from lightning_gancompress.errors import UserError
 
 VERSION = 1  # of the pictures: raise it when the renderer changes
@@ -101,124 +102,67 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
     return pair
 
 
-class SyntheticFacades(PairedDataModule):
+@dataclass(eq=False, repr=False)
+class FacadesDataModule(ImageDataModule):
+    """Facades drawn on the spot, with texture, light and noise: no download.
+
+    They are written once; the same seed gives the same pictures.
+
+    Args:
+        root: Folder to write to; made, or refreshed if it holds facades of other settings.
+        n_train: Training pairs, or images of each domain.
+        n_val: The same for validation.
+        n_test: The same for the test.
+        size: Pixels per side.
+        load_size: Pixels to which training images are resized before the crop; None keeps `size`.
+        seed: Of the pictures, their order and augmentation.
+    """
+
+    root: str = "data/facades_synthetic"
+    n_train: int = 200
+    n_val: int = 24
+    n_test: int = 24
+    size: int = 64
+    _: KW_ONLY
+    batch_size: int = 4
+    load_size: int | None = None
+    crop_size: int = field(init=False)  # that of the pictures
+    paired: ClassVar[bool]
+
+    def __post_init__(self) -> None:
+        self.crop_size = self.size
+        check_least(1, n_train=self.n_train, n_val=self.n_val, n_test=self.n_test)
+        super().__post_init__()
+        counts = {"train": self.n_train, "val": self.n_val, "test": self.n_test}
+        self.facades = FacadeFolder(self.folder, counts, self.size, self.seed, self.paired)
+
+    def prepare_data(self) -> None:
+        """Write the pictures, unless the folder holds them already."""
+        self.facades.prepare()
+        self._files.clear()
+
+
+@dataclass(eq=False, repr=False)
+class SyntheticFacades(FacadesDataModule, PairedDataModule):
     """Facades drawn on the spot: label maps and photos with texture, light and noise, no download.
 
-    Written once as ``root/{train,val,test}/*.png`` with A (photo) | B (labels) side by side; the same seed
-    gives the same pictures.
+    Written once as `root/{train,val,test}/*.png` with A (photo) | B (labels) side by side.
 
     Args:
-        root: Folder to write to; made, or refreshed if it holds facades of other settings.
-        n_train: Training pairs.
-        n_val: Validation pairs.
-        n_test: Test pairs.
-        size: Pixels per side.
-        seed: Of the pictures, their order and augmentation.
         direction: BtoA translates labels to photos.
-        batch_size: Training images per step and process.
-        search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
-        load_size: Pixels to which training images are resized before the crop; None keeps ``size``.
-        flip: Whether half of the training images are mirrored.
-        num_workers: Processes that load images, per loader.
-        eval_batch_size: Images per step in validation, test and prediction.
-        predict_folder: Source images for prediction.
     """
 
-    def __init__(
-        self,
-        root: str = "data/facades_synthetic",
-        n_train: int = 200,
-        n_val: int = 24,
-        n_test: int = 24,
-        size: int = 64,
-        seed: int = 0,
-        direction: Direction = "BtoA",
-        batch_size: int = 4,
-        search_batch_size: int = 8,
-        load_size: int | None = None,
-        flip: bool = True,
-        num_workers: int = 2,
-        eval_batch_size: int = 8,
-        predict_folder: str | None = None,
-    ) -> None:
-        super().__init__(
-            root,
-            direction=direction,
-            batch_size=batch_size,
-            search_batch_size=search_batch_size,
-            load_size=load_size or size,
-            crop_size=size,
-            flip=flip,
-            num_workers=num_workers,
-            seed=seed,
-            eval_batch_size=eval_batch_size,
-            predict_folder=predict_folder,
-        )
-        counts = {"train": n_train, "val": n_val, "test": n_test}
-        self.facades = FacadeFolder(self.root, counts, size, seed)
-
-    def prepare_data(self) -> None:
-        """Write the pictures, unless the folder holds them already."""
-        self.facades.prepare()
-        self._files.clear()
+    _: KW_ONLY
+    direction: Direction = "BtoA"
+    paired = True
 
 
-class SyntheticUnpairedFacades(UnpairedDataModule):
+@dataclass(eq=False, repr=False)
+class SyntheticUnpairedFacades(FacadesDataModule, UnpairedDataModule):
     """The facades of `SyntheticFacades` as two domains: label maps, and photos of other buildings.
 
-    Written once as ``root/{train,val,test}{A,B}/*.png``, A are label maps.
-
-    Args:
-        root: Folder to write to; made, or refreshed if it holds facades of other settings.
-        n_train: Training images of each domain.
-        n_val: Validation images of each domain.
-        n_test: Test images of each domain.
-        size: Pixels per side.
-        seed: Of the pictures, their order and augmentation.
-        batch_size: Training images of each domain per step and process.
-        search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
-        load_size: Pixels to which training images are resized before the crop; None keeps ``size``.
-        flip: Whether half of the training images are mirrored.
-        num_workers: Processes that load images, per loader.
-        eval_batch_size: Images per step in validation, test and prediction.
-        predict_folder: Source images for prediction.
-        predict_domain: Of these images.
+    Written once as `root/{train,val,test}{A,B}/*.png`, A are label maps.
     """
 
-    def __init__(
-        self,
-        root: str = "data/facades_unpaired",
-        n_train: int = 200,
-        n_val: int = 24,
-        n_test: int = 24,
-        size: int = 64,
-        seed: int = 0,
-        batch_size: int = 4,
-        search_batch_size: int = 8,
-        load_size: int | None = None,
-        flip: bool = True,
-        num_workers: int = 2,
-        eval_batch_size: int = 8,
-        predict_folder: str | None = None,
-        predict_domain: Domain = "A",
-    ) -> None:
-        super().__init__(
-            root,
-            batch_size=batch_size,
-            search_batch_size=search_batch_size,
-            load_size=load_size or size,
-            crop_size=size,
-            flip=flip,
-            num_workers=num_workers,
-            seed=seed,
-            eval_batch_size=eval_batch_size,
-            predict_folder=predict_folder,
-            predict_domain=predict_domain,
-        )
-        counts = {"train": n_train, "val": n_val, "test": n_test}
-        self.facades = FacadeFolder(self.root, counts, size, seed, paired=False)
-
-    def prepare_data(self) -> None:
-        """Write the pictures, unless the folder holds them already."""
-        self.facades.prepare()
-        self._files.clear()
+    root: str = "data/facades_unpaired"
+    paired = False

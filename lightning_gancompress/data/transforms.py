@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lightning_gancompress.data.options import check_least
 from lightning_gancompress.errors import UserError
 
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
-MODES = {1: "L", 3: "RGB"}
 
 
 class ImageError(UserError):
@@ -30,7 +30,7 @@ class ImageError(UserError):
 
 
 @dataclass(frozen=True)
-class View:
+class Transform:
     """What happens to an image, or alike to both of a pair: resize, crop, then flip. Sizes in pixels."""
 
     size: tuple[int, int]
@@ -64,18 +64,17 @@ class Preprocessing:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        if self.crop_size < 1 or self.load_size < 1:
-            raise UserError(f"load_size {self.load_size} and crop_size {self.crop_size} must be positive.")
+        check_least(1, load_size=self.load_size, crop_size=self.crop_size)
         if self.preprocess.endswith("_and_crop") and self.crop_size > self.load_size:
             raise UserError(
                 f"crop_size {self.crop_size} is larger than load_size {self.load_size}: raise load_size or "
                 "lower crop_size."
             )
 
-    def view(
+    def transform(
         self, size: tuple[int, int], path: Path | str, random: np.random.Generator | None = None
-    ) -> View:
-        """Choose the view of an image of a size (width, height); without ``random`` the one for evaluation.
+    ) -> Transform:
+        """Choose what happens to an image of a size (width, height), as evaluation does without ``random``.
 
         Raises:
             ImageError: The image of ``path`` is smaller than the crop.
@@ -91,7 +90,7 @@ class Preprocessing:
                 )
             x, y = (int(r // 2 if random is None else random.integers(r + 1)) for r in room)
             box = (x, y, x + self.crop_size, y + self.crop_size)
-        return View(loaded, box, self.flip and random is not None and bool(random.random() < 0.5))
+        return Transform(loaded, box, self.flip and random is not None and bool(random.random() < 0.5))
 
     def loaded_size(self, size: tuple[int, int], load_size: int) -> tuple[int, int]:
         """Width and height before the crop."""
@@ -123,16 +122,6 @@ def read_image(path: Path) -> Image.Image:
             f"Image {path} has more than 8 bits a channel (mode {image.mode}): convert it to 8 bits."
         )
     return image
-
-
-def check_channels(**channels: int) -> None:
-    """Refuse channel counts that image files don't have."""
-    for name, count in channels.items():
-        if count not in MODES:
-            raise UserError(
-                f"{name} is {count}, but image files give 1 (greyscale) or 3 (RGB) channels: use one of "
-                "them, or DatasetDataModule with a data set of your own."
-            )
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 import lightning_gancompress
 from lightning_gancompress.checkpoints.header import KEY, Header
+from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
@@ -233,8 +234,7 @@ class GANModule(LightningModule):
 
     def preprocessing(self, role: Role) -> dict[str, Any]:
         """What the data does to images, with the channels and the size that a generator's sources had."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        return self.inputs.record(getattr(datamodule, "preprocessing", {}), role)
+        return self.inputs.record(data_of(self.trainer).preprocessing, role)
 
     # -- images ----------------------------------------------------------------------------------------
 

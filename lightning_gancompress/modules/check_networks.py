@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.modules.teacher_loader import Made
@@ -39,11 +40,9 @@ def check_before_search(
     Raises:
         UserError: Naming what to change.
     """
-    datamodule: Any = getattr(trainer, "datamodule", None)
-    if hasattr(datamodule, "crop_size"):
-        pair.inputs.recorded["crop_size"] = datamodule.crop_size
-    pair.inputs.recorded |= getattr(datamodule, "preprocessing", {})
-    batch = datamodule.first_batch() if hasattr(datamodule, "first_batch") else None
+    data = data_of(trainer)
+    pair.inputs.recorded |= data.preprocessing
+    batch = data.first_batch()
     if batch is not None:
         pair.inputs.see(batch)
         check_networks(pair.task, pair.teacher, batch)
@@ -54,12 +53,13 @@ def check_before_search(
     if batch is not None:
         trained = {role: network for role, network in pair.student.items() if role not in pair.frozen}
         trained |= {role: made[0] for role, made in missing.items() if made is not None}
-        names = ["batch_size", "search_batch_size"] if searches else ["batch_size"]
-        name = min(names, key=lambda name: getattr(datamodule, name, 2))
+        sizes = {"batch_size": data.batch_size}
+        if searches:
+            sizes["search_batch_size"] = data.search_batch_size
+        name = min(sizes, key=sizes.__getitem__)
         # of a batch norm
         devices = trainer.world_size if getattr(trainer.strategy, "_layer_sync", None) else 1
-        count = getattr(datamodule, name, 2) * devices
-        check_training(pair.task, nn.ModuleDict(trained), batch, name, count)
+        check_training(pair.task, nn.ModuleDict(trained), batch, name, sizes[name] * devices)
     if distillation is not None:
         distillation.check(pair.task, pair.teacher, pair.student, pair.sources())
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from lightning_gancompress.checkpoints.header import Header, Search
 from lightning_gancompress.checkpoints.training import split_prefix
+from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.finetune.phase import FinetunePhase
@@ -214,9 +215,7 @@ class CompressionModule(GANModule):
         if self.distillation is not None:
             self.distillation.to(self.device)
         self.enter(phase)
-        datamodule: Any = getattr(self._trainer, "datamodule", None)
-        if datamodule is not None:
-            datamodule.neighbourhoods = None
+        data_of(self._trainer).end_search()
 
     # -- checkpoints -----------------------------------------------------------------------------------
 

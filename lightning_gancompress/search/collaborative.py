@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from lightning_gancompress.data.contract import GANDataModule, PlainData, data_of
 from lightning_gancompress.density import (
     Comparison,
     CriticEncoder,
@@ -176,35 +177,31 @@ class CollaborativePruning(SearchPolicy):
         search = self.searching(pl_module)
         if search is None:
             return
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        if not hasattr(datamodule, "plain_train_loader"):
-            raise UserError(
-                f"data: {type(datamodule).__name__} can't be searched by neighbourhoods: use "
-                "DatasetDataModule for a data set of your own, or another one of lightning_gancompress.data."
-            )
+        data = data_of(trainer)
+        if isinstance(data, PlainData):
+            raise data.refusal("can't be searched by neighbourhoods")
         networks = search.networks
         self._images = TeacherImages(self.teacher_cache_gb)
         self._encoders = {
             role: (self.encoder or default_encoder(networks, role)).to(pl_module.device)
             for role in networks.task.compressed
         }
-        datamodule.neighbourhoods = self._neighbourhoods(trainer, networks, datamodule)
-        datamodule.members = self.members
+        data.search_by(self._neighbourhoods(trainer, networks, data), self.members)
 
     def _neighbourhoods(
-        self, trainer: Trainer, networks: TeacherStudent, datamodule: Any
+        self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule
     ) -> dict[Role, Tensor]:
         folder = Path(self.cache_dir or Path(trainer.default_root_dir) / "cache")
-        data = datamodule.fingerprint()
+        images = data.fingerprint()
         keys = {
-            role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, data)
+            role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, images)
             for role, encoder in self._encoders.items()
         }
         tables = {role: load_table(folder, key) for role, key in keys.items()}
         missing = [role for role, table in tables.items() if table is None]
         if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")
-            for role, features in self._features(trainer, networks, datamodule, missing).items():
+            for role, features in self._features(trainer, networks, data, missing).items():
                 tables[role] = table = nearest_neighbours(features, self.neighbours)
                 save_table(folder, keys[role], table)
         # every rank has looked itself, which takes no longer; but one may have found another machine's file
@@ -214,11 +211,11 @@ class CollaborativePruning(SearchPolicy):
 
     @torch.no_grad()
     def _features(
-        self, trainer: Trainer, networks: TeacherStudent, datamodule: Any, roles: list[Role]
+        self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule, roles: list[Role]
     ) -> dict[Role, Tensor]:
         """Features `(N, F)` of the teacher's images of the training split, in its order."""
         found: dict[Role, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
-        for cpu_batch in datamodule.plain_train_loader():
+        for cpu_batch in data.plain_train_loader():
             batch = trainer.strategy.batch_to_device(cpu_batch, trainer.strategy.root_device)
             with trainer.precision_plugin.forward_context():  # as in the steps, which use these images again
                 images = self._images.of(networks, batch)

@@ -60,7 +60,7 @@ def test_groups_by_table(tmp_path):
     data = module(tmp_path, holdout=0.0, search_batch_size=4, load_size=12)
     plain = torch.cat([batch["source"] for batch in data.plain_train_loader()])
     table = torch.arange(11)[:, None].add(torch.arange(2)) % 11
-    data.neighbourhoods, data.members = {"generator": table}, 2
+    data.search_by({"generator": table}, 2)
     for batch in data.train_dataloader():
         assert torch.equal(batch["source"], plain[batch["index"]])
         for a, b in batch["index"].view(-1, 2).tolist():

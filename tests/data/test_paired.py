@@ -99,13 +99,13 @@ def test_neighbourhoods_switch_to_plain_groups_and_back(root):
     data = module(root, batch_size=2, search_batch_size=6, load_size=12)
     loader = data.train_dataloader()
     assert data.train_dataloader() is loader  # kept, with its workers
-    data.neighbourhoods, data.members = {"generator": torch.arange(11)[:, None].add(torch.arange(3)) % 11}, 3
+    data.search_by({"generator": torch.arange(11)[:, None].add(torch.arange(3)) % 11}, 3)
     plain = torch.cat([batch["source"] for batch in data.plain_train_loader()])
     for batch in data.train_dataloader():
         assert torch.equal(batch["source"], plain[batch["index"]])
         for group in batch["index"].reshape(-1, 3).tolist():
             assert any({c, (c + 1) % 11, (c + 2) % 11} == set(group) for c in group)
-    data.neighbourhoods = None
+    data.end_search()
     assert data.train_dataloader().batch_size == 2
 
 

@@ -74,7 +74,7 @@ def run(root, ckpt=None, callbacks=(), crash_after=None, workers=0, search=False
     if search:
         role, count = ("generator_AtoB", 5) if unpaired else ("generator", 11)
         table = torch.arange(count)[:, None].add(torch.arange(3)) % count
-        data.neighbourhoods, data.members = {role: table}, 2
+        data.search_by({role: table}, 2)
     module = Recorder(crash_after)
     trainer = Trainer(
         **{"max_epochs": 3, "devices": 1, "reload_dataloaders_every_n_epochs": 1, **options},

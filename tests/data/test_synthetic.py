@@ -82,7 +82,7 @@ def test_two_domains_show_different_buildings(tmp_path):
     data.prepare_data()
     data.setup("fit")
     names = {
-        folder.name: sorted(file.stem for file in folder.iterdir()) for folder in data.root.glob("*[AB]")
+        folder.name: sorted(file.stem for file in folder.iterdir()) for folder in data.folder.glob("*[AB]")
     }
     assert names["trainA"] == ["0000", "0001", "0002"]
     assert names["trainB"] == ["0003", "0004", "0005"]
@@ -90,10 +90,10 @@ def test_two_domains_show_different_buildings(tmp_path):
     assert len(set().union(*names.values())) == 12  # no building twice
     for file, side in (("trainA/0001.png", 1), ("trainB/0004.png", 0)):
         picture = np.asarray(render_facade(32, 0, int(file[-8:-4]))[side])
-        assert np.array_equal(np.asarray(Image.open(data.root / file)), picture)
-    facades(data.root).prepare_data()  # of other settings
-    assert (data.root / "train").is_dir()
-    assert not (data.root / "trainA").exists()
+        assert np.array_equal(np.asarray(Image.open(data.folder / file)), picture)
+    facades(data.folder).prepare_data()  # of other settings
+    assert (data.folder / "train").is_dir()
+    assert not (data.folder / "trainA").exists()
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):

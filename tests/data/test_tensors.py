@@ -116,7 +116,7 @@ def test_groups_by_table():
     x = images(11)
     data = DatasetDataModule(TensorDataset(x), holdout=0, search_batch_size=4)
     table = torch.arange(11)[:, None].add(torch.arange(2)) % 11
-    data.neighbourhoods, data.members = {"generator": table}, 2
+    data.search_by({"generator": table}, 2)
     groups = [pair for batch in data.train_dataloader() for pair in batch["index"].view(-1, 2).tolist()]
     assert len(groups) == 4
     assert {(a - b) % 11 for a, b in groups} <= {1, 10}
@@ -126,12 +126,12 @@ def test_random_items_are_the_same_in_the_search_and_others_in_training():
     data = DatasetDataModule(Noisy(), holdout=0, batch_size=20, eval_batch_size=20)
     plain = next(iter(data.plain_train_loader()))["source"][:, :, 0, 0]
     assert len(plain.unique()) == plain.numel()
-    data.neighbourhoods = {"generator": torch.arange(20)[:, None].add(torch.arange(4)) % 20}
+    data.search_by({"generator": torch.arange(20)[:, None].add(torch.arange(4)) % 20}, 4)
     for epoch in (0, 1):
         batch = next(iter(data.train_dataloader()))
         assert torch.equal(batch["source"][:, :, 0, 0], plain[batch["index"]])
         data.train_dataloader().sampler.set_epoch(epoch)
-    data.neighbourhoods = None
+    data.end_search()
 
     def epoch(number, data=data):
         loader = data.train_dataloader()

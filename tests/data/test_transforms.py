@@ -15,7 +15,7 @@ def random(seed=0):
 
 def test_evaluation_resizes_to_the_crop_size_and_normalises():
     image = noise(20, 10, 0)
-    tensor = Preprocessing(load_size=12, crop_size=8).view(image.size, "x")(image)
+    tensor = Preprocessing(load_size=12, crop_size=8).transform(image.size, "x")(image)
     pixels = np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC), np.float32) / 255
     torch.testing.assert_close(tensor, torch.from_numpy((pixels - 0.5) / 0.5).permute(2, 0, 1))
 
@@ -26,7 +26,7 @@ def test_training_crops_the_resized_image():
     preprocessing = Preprocessing(load_size=12, crop_size=8)
     boxes, flips = set(), set()
     for seed in range(30):
-        view = preprocessing.view(image.size, "x", random(seed))
+        view = preprocessing.transform(image.size, "x", random(seed))
         x, y, right, bottom = view.box
         expected = whole[y:bottom, x:right][:, :: -1 if view.flip else 1]
         assert np.array_equal(((view(image) + 1) * 127.5).round().permute(1, 2, 0).numpy(), expected)
@@ -51,25 +51,25 @@ def test_sizes_of_each_preprocess(preprocess, size, train, evaluation):
     preprocessing = Preprocessing(preprocess, load_size=12, crop_size=8)
     image = noise(*size, seed=0)
     for expected, source in ((train, random()), (evaluation, None)):
-        tensor = preprocessing.view(size, "x", source)(image)
+        tensor = preprocessing.transform(size, "x", source)(image)
         assert (tensor.shape[2], tensor.shape[1]) == expected
 
 
 def test_scale_width_and_crop_keeps_the_aspect():
-    view = Preprocessing("scale_width_and_crop", load_size=12, crop_size=8).view((24, 48), "x", random())
+    view = Preprocessing("scale_width_and_crop", load_size=12, crop_size=8).transform((24, 48), "x", random())
     assert view.size == (12, 24)
 
 
 def test_greyscale_gives_one_channel():
     image = noise(8, 8, 0).convert("L")
-    assert Preprocessing(crop_size=8).view(image.size, "x")(image).shape == (1, 8, 8)
+    assert Preprocessing(crop_size=8).transform(image.size, "x")(image).shape == (1, 8, 8)
 
 
 def test_crop_must_fit():
     with pytest.raises(UserError, match="crop_size 256 is larger than load_size 128"):
         Preprocessing(load_size=128, crop_size=256)
     with pytest.raises(ImageError, match=r"photo\.png is 30x20, smaller than crop_size 64"):
-        Preprocessing("crop", crop_size=64).view((30, 20), "photo.png")
+        Preprocessing("crop", crop_size=64).transform((30, 20), "photo.png")
 
 
 def test_unreadable_images_are_named(tmp_path):

@@ -137,7 +137,7 @@ def near(count, k=2):
 def test_neighbourhoods_per_direction(domains, tables):
     data = module(domains, search_batch_size=4, load_size=12)
     plain = {key: value for role in data.datasets("train").values() for key, value in images(role).items()}
-    data.neighbourhoods, data.members = tables, 2
+    data.search_by(tables, 2)
     batches = list(data.train_dataloader())
     assert len(batches) == 2
     for batch in batches:
@@ -149,7 +149,7 @@ def test_neighbourhoods_per_direction(domains, tables):
                     assert (pair[1] - pair[0]) % count in {1, 2, count - 1, count - 2}
     if "generator_BtoA" not in tables:
         assert len(set(column(batches, "index_B"))) == 8
-    data.neighbourhoods = None
+    data.end_search()
     assert data.train_dataloader().batch_size == 2
 
 
@@ -284,7 +284,7 @@ def test_too_few_images(domains):
     with pytest.raises(UserError, match="11 images, too few for one batch of 12"):
         module(domains, batch_size=12).train_dataloader()
     data = module(domains, search_batch_size=4)
-    data.neighbourhoods, data.members = {"generator_AtoB": near(5)}, 4
+    data.search_by({"generator_AtoB": near(5)}, 4)
     with pytest.raises(UserError, match=r"4 members can't be drawn from neighbourhoods of 3 images"):
         data.train_dataloader()
 

@@ -1,0 +1,154 @@
+"""What the data modules of image files share: files by split, and the record of what is done to them."""
+
+import hashlib
+import json
+from abc import abstractmethod
+from dataclasses import KW_ONLY, dataclass
+from itertools import chain
+from pathlib import Path
+
+from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
+from lightning_gancompress.data.datasets import Files, ImageDataset, SampleDataset
+from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_images
+from lightning_gancompress.data.options import check_channels, check_least
+from lightning_gancompress.data.transforms import Preprocess, Preprocessing
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.tasks.role import Role
+
+# no `from __future__ import annotations`: the command line reads the types of inherited options
+
+
+@dataclass(eq=False, repr=False)
+class ImageDataModule(GANDataModule):
+    """Images from folders, with the preprocessing and defaults of pytorch-CycleGAN-and-pix2pix.
+
+    Derived classes say which files a split has (`find`) and how they become samples (`dataset`).
+
+    Args:
+        root: Folder with the images.
+        load_size: Pixels to which training images are resized before the crop; None is `crop_size`.
+        crop_size: Pixels of what the networks see.
+        preprocess: As the option of that name in pytorch-CycleGAN-and-pix2pix; `none` only rounds sizes to a
+            multiple of 4.
+        flip: Whether half of the training images are mirrored.
+        in_channels: 1 makes the sources (the images of A) greyscale, 3 RGB.
+        val_split: Folder name of the validation split; `test_split` where it is missing.
+        test_split: Folder name of the test split; `val_split` where it is missing.
+        max_train: Train on the first so many images only, of each domain.
+        predict_folder: Source images for prediction.
+    """
+
+    root: str
+    _: KW_ONLY
+    num_workers: int = 2
+    load_size: int | None = 286
+    crop_size: int = 256
+    preprocess: Preprocess = "resize_and_crop"
+    flip: bool = True
+    in_channels: int = 3
+    val_split: str = "val"
+    test_split: str = "test"
+    max_train: int | None = None
+    predict_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(1, max_train=self.max_train)
+        check_channels(**self.channels)  # type: ignore[arg-type]  # channels alone
+        load_size = self.crop_size if self.load_size is None else self.load_size
+        self.options = Preprocessing(self.preprocess, load_size, self.crop_size, self.flip)
+        self.folder = Path(self.root)
+        others = [self.val_split, self.test_split]
+        self.splits = {"train": ["train"], "val": others, "test": others[::-1]}
+        self._files: dict[Split, dict[Role, Files]] = {}
+
+    # -- what derived classes say ----------------------------------------------------------------------
+
+    @abstractmethod
+    def find(self, split: Split) -> dict[Role, Files]:
+        """The files of a split for each generator, sorted by name; empty if the split is not there."""
+
+    @abstractmethod
+    def dataset(self, role: Role, files: Files, seed: int | None) -> SampleDataset:
+        """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
+
+    @abstractmethod
+    def layouts(self, split: str) -> str:
+        """Where `find` looks for a split, in words."""
+
+    @property
+    def channels(self) -> PreprocessingRecord:
+        """`in_channels`, and `out_channels` where there are targets."""
+        return {"in_channels": self.in_channels}
+
+    @property
+    def predict_channels(self) -> int:
+        """Channels of the images of `predict_folder`."""
+        return self.in_channels
+
+    # -- what is done to which files -------------------------------------------------------------------
+
+    @property
+    def preprocessing(self) -> PreprocessingRecord:
+        """What is done to an image before a generator reads it."""
+        return {
+            "preprocess": self.preprocess,
+            "load_size": self.options.load_size,
+            "crop_size": self.crop_size,
+            "resample": "bicubic",
+            **self.channels,
+            "range": [-1.0, 1.0],
+        }
+
+    def fingerprint(self, split: Split = "train") -> str:
+        """Digest of the files of a split (names, sizes, times) and what is done to them."""
+        files = sorted({file for sample in chain(*self.files(split).values()) for file in sample})
+        stats = [(str(file.relative_to(self.folder)), file.stat()) for file in files]
+        facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+        return hashlib.sha256(json.dumps([self.preprocessing, facts]).encode()).hexdigest()
+
+    def files(self, split: Split) -> dict[Role, Files]:
+        """The files of each sample of a split, for each generator; read from disk once.
+
+        Raises:
+            UserError: There are none.
+        """
+        if split not in self._files:
+            if not self.folder.is_dir():
+                raise UserError(
+                    f"Data folder {self.root} does not exist: set data.root to a folder with images."
+                )
+            found = self.find(split)
+            if not found:
+                raise self._nothing_found(split)
+            limit = self.max_train if split == "train" else None
+            self._files[split] = {role: files[:limit] for role, files in found.items()}
+        return self._files[split]
+
+    def _nothing_found(self, split: Split) -> UserError:
+        names = self.splits[split]
+        seen = [self.folder, *(path for name in names if (path := self.folder / name).is_dir())]
+        return UserError(
+            f"No {split} images in {self.root}: looked for {' or '.join(names)} with "
+            f"{self.layouts(names[0])}, with the endings {' '.join(sorted(EXTENSIONS))}; but "
+            f"{', '.join(map(describe_folder, seen))}."
+        )
+
+    def datasets(self, split: Split, augment: bool = False) -> dict[Role, SampleDataset]:
+        """The data set of a split for each generator, augmented or as search and evaluation see it."""
+        files = self.files(split)
+        seeds = self._seeds() if augment else [None, None]
+        return {role: self.dataset(role, files[role], seed) for role, seed in zip(files, seeds, strict=False)}
+
+    def predict_dataset(self) -> ImageDataset:
+        """Images of `predict_folder`, in order, under the keys `source`, `index` and `path`."""
+        if self.predict_folder is None:
+            raise UserError("predict needs images: set data.predict_folder to a folder with source images.")
+        folder = Path(self.predict_folder)
+        files = [(file,) for file in list_images(folder)]
+        if not files:
+            raise UserError(
+                f"No images to predict: {describe_folder(folder)}; expected files with one of the endings "
+                f"{' '.join(sorted(EXTENSIONS))}."
+            )
+        return ImageDataset(files, self.options, self.predict_channels)
