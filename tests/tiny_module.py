@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gancompress.tasks import Pix2Pix
+from lightning_gancompress.tasks.role import Role
 
 
 class Pairs(Dataset):
@@ -51,7 +52,7 @@ class TinyModule(LightningModule):
 
     def validation_step(self, batch, batch_idx):
         images = {name: net(batch["source"]).tanh() for name, net in self.networks.items()}
-        return {"generator": {k: batch[k] for k in ("source", "target") if k in batch} | images}
+        return {Role("generator"): {k: batch[k] for k in ("source", "target") if k in batch} | images}
 
     test_step = validation_step
 

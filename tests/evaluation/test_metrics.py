@@ -68,11 +68,11 @@ def test_how_figures_are_shown(name, value, heading, text, better):
 
 def test_users_register_their_own_and_change_none_of_ours(monkeypatch):
     monkeypatch.setattr(metrics, "METRICS", dict(METRICS))
-    register(Metric("stripes", "Stripes", "%", "lower", 1, 100), Metric("psnr", "Mine"))
-    assert metric("stripes").format(0.256) == "25.6 %"
-    assert metric("teacher_stripes").heading == "Stripes to the teacher"
+    register(Metric("dots", "Dots", "%", "lower", 1, 100), Metric("psnr", "Mine"))
+    assert metric("dots").format(0.256) == "25.6 %"
+    assert metric("teacher_dots").heading == "Dots to the teacher"
     assert metric("psnr").label == "PSNR"
-    assert registered("stripes_8")
+    assert registered("dots_8")
 
 
 def test_order_of_tables():

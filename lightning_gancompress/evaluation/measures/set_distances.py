@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_gancompress.data.contract import Split, data_of
 from lightning_gancompress.density import cache_key, load_table, save_table
 from lightning_gancompress.evaluation.ledger import Ledger
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
@@ -15,8 +16,7 @@ from lightning_gancompress.evaluation.measures.density import beside_teacher, ma
 from lightning_gancompress.evaluation.metrics import FID
 from lightning_gancompress.evaluation.translator import (
     cache_folder,
-    fingerprints,
-    test_images,
+    images_of_whole_test,
     training_batches,
     translator,
 )
@@ -73,7 +73,7 @@ class SetDistances(Measure):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look for the features of the real images, the same on all ranks."""
         self._cached, self._trained = {}, None
-        for role in map(Role, translator(pl_module).task.compressed):
+        for role in translator(pl_module).task.compressed:
             key = self._key(trainer, role)
             found = None if key is None else load_table(cache_folder(trainer, self.cache_dir), key)
             found = trainer.strategy.broadcast(found)
@@ -138,10 +138,10 @@ class SetDistances(Measure):
 
         That is where the data can't be told apart, and where a test leaves images out.
         """
-        prints, counts = fingerprints(trainer, self.reals.split("+")), test_images(trainer)
-        if prints is None or counts is None:
+        splits: list[Split] = ["train", "test"] if self.reals == "train+test" else ["test"]
+        prints = [data_of(trainer).fingerprint(split) for split in splits]
+        counts = images_of_whole_test(trainer)
+        if None in prints or counts is None:
             return None
-        inception = self.inception
-        return cache_key(
-            "reals", str(role), prints, counts, inception.feature, inception.resize, inception.weights_sha256
-        )
+        weights = self.inception.weights_sha256
+        return cache_key("reals", str(role), prints, counts, self.feature, self.resize, weights)
