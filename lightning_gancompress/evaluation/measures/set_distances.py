@@ -110,11 +110,15 @@ class SetDistances(Measure):
 
     def _real(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Tensor | None:
         """Features of the real images, from the cache or of this test, which leaves them there."""
-        if seen.role in self._cached or REAL not in seen.real:
-            return self._cached.get(seen.role)
-        features = seen.real[REAL]
+        if seen.role in self._cached:
+            return self._cached[seen.role]
+        found = {"test": seen.real.get(REAL)}
         if self.reals == "train+test":
-            features = torch.cat([features, self._training(trainer, pl_module)[seen.role]])
+            found["train"] = self._training(trainer, pl_module).get(seen.role)
+        parts = [features for features in found.values() if features is not None]
+        if not parts:
+            return None
+        features = torch.cat(parts)
         key = self._key(trainer, seen.role)
         if key is not None and trainer.is_global_zero:
             save_table(cache_folder(trainer, self.cache_dir), key, features)
