@@ -20,7 +20,7 @@ from lightning_gancompress.evaluation.translator import (
     training_batches,
     translator,
 )
-from lightning_gancompress.metrics import Feature, InceptionMetrics, Resize, distances
+from lightning_gancompress.metrics import Feature, InceptionFeatures, Resize, distances
 from lightning_gancompress.tasks.role import Role
 
 Reals = Literal["test", "train+test"]
@@ -51,12 +51,12 @@ class SetDistances(Measure):
         self.feature, self.weights, self.resize, self.reals = feature, weights, resize, reals
         self.cache_dir, self.local_density = cache_dir, local_density
         # outside any module, so that Inception never enters a checkpoint
-        self._inception: InceptionMetrics | None = None
+        self._inception: InceptionFeatures | None = None
         self._cached: dict[Role, Tensor] = {}  # features of real images that an earlier test has left
         self._trained: dict[Role, Tensor] | None = None  # those of the training split
 
     @property
-    def inception(self) -> InceptionMetrics:
+    def inception(self) -> InceptionFeatures:
         """Inception, during a test."""
         assert self._inception is not None
         return self._inception
@@ -64,7 +64,7 @@ class SetDistances(Measure):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load Inception, so that missing weights are reported at once."""
         device = trainer.strategy.root_device
-        self._inception = InceptionMetrics(self.feature, self.weights, device, self.resize)
+        self._inception = InceptionFeatures(self.feature, self.weights, device, self.resize)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free it."""
@@ -82,11 +82,11 @@ class SetDistances(Measure):
 
     def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
         """Features of every generator's images."""
-        return {name: self.inception.extract(image) for name, image in images.generated.items()}
+        return {name: self.inception(image) for name, image in images.generated.items()}
 
     def real_rows(self, trainer: Trainer, pl_module: LightningModule, role: Role, images: Tensor) -> Rows:
         """Features of real images, unless an earlier test has left them."""
-        return {} if role in self._cached else {REAL: self.inception.extract(images)}
+        return {} if role in self._cached else {REAL: self.inception(images)}
 
     def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
         """Generators against the real images, where there are some, and the student against the teacher."""
@@ -132,7 +132,7 @@ class SetDistances(Measure):
                 index = task.target_index(batch)
                 for role, images in task.targets(batch).items():
                     if role in task.compressed and role not in self._cached:
-                        rows = {REAL: self.inception.extract(images)}
+                        rows = {REAL: self.inception(images)}
                         ledger.add(role, index[role], len(images), rows)
             self._trained = {Role(role): ledger.gather(role)[1][REAL] for role in ledger.groups}
         return self._trained
