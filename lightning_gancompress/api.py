@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from lightning_gancompress.callbacks import CollaborativePruning, PruningPolicy
 from lightning_gancompress.cli.explain import explain
-from lightning_gancompress.cli.main import quieten
+from lightning_gancompress.cli.quieten import quieten
 from lightning_gancompress.data import DatasetDataModule, FolderDataModule
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins import TorchCheckpointIO
-from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_gancompress.callbacks import (
     Evaluation,
@@ -25,12 +22,12 @@ from lightning_gancompress.callbacks import (
     ProgressLines,
     SmallModel,
 )
-from lightning_gancompress.callbacks.last_checkpoint import AtomicCheckpointIO
-from lightning_gancompress.cli import commands
+from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
 
 
-class Trainer(lightning.pytorch.Trainer):
+class Trainer(ResumableTrainer):
     """Lightning's trainer, which keeps all of a run in one folder and survives being stopped.
 
     Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `ImageGrid`, `Evaluation`,
@@ -68,18 +65,7 @@ class Trainer(lightning.pytorch.Trainer):
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:
             logger = CSVLogger(root, name="logs") if logger is None or logger is True else logger
-            defaults: list[Callback] = [
-                ImageGrid(),
-                Evaluation(),
-                PredictionWriter(),
-                SmallModel(),
-                HtmlReport(),
-            ]
-            if enable_checkpointing is not False and not any(keeps_last(c) for c in callbacks):
-                defaults.append(LastCheckpoint())
-            if enable_progress_bar is not False and not sys.stdout.isatty():
-                defaults.append(ProgressLines())
-            callbacks += [d for d in defaults if not any(isinstance(c, kind(d)) for c in callbacks)]
+            callbacks += missing_callbacks(callbacks, enable_checkpointing, enable_progress_bar)
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(root / "checkpoints")
@@ -95,8 +81,7 @@ class Trainer(lightning.pytorch.Trainer):
             barebones=barebones,
             **kwargs,
         )
-        if isinstance(self.strategy, DDPStrategy):
-            self.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        look_for_unused_parameters(self)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
 
@@ -108,19 +93,19 @@ class Trainer(lightning.pytorch.Trainer):
         """
         if self.is_global_zero:
             require_writable(Path(self.default_root_dir))
-        # Lightning warns of pytorch issue 91252, which needs new loaders; here one serves all epochs
-        warnings.filterwarnings("ignore", ".*persistent_workers=True.* can lead to instability")
         super().fit(*args, **kwargs)
 
-    export = staticmethod(commands.export)
-    profile = staticmethod(commands.profile)
-    compare = staticmethod(commands.compare)
-    report = staticmethod(commands.report)
 
-    def _run(self, model: LightningModule, ckpt_path: Any = None, *args: Any, **kwargs: Any) -> Any:
-        # Lightning sets it after the setup hooks, which must already know whether a run is resumed
-        self._checkpoint_connector._ckpt_path = ckpt_path
-        return super()._run(model, ckpt_path, *args, **kwargs)
+def missing_callbacks(
+    given: list[Callback], checkpointing: bool | None, progress_bar: bool | None
+) -> list[Callback]:
+    """The callbacks of every run of whose kind the user has `given` none."""
+    defaults: list[Callback] = [ImageGrid(), Evaluation(), PredictionWriter(), SmallModel(), HtmlReport()]
+    if checkpointing is not False and not any(keeps_last(callback) for callback in given):
+        defaults.append(LastCheckpoint())
+    if progress_bar is not False and not sys.stdout.isatty():
+        defaults.append(ProgressLines())
+    return [default for default in defaults if not any(isinstance(c, kind(default)) for c in given)]
 
 
 def kind(callback: Callback) -> type[Callback]:

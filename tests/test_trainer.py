@@ -11,7 +11,7 @@ from lightning_gancompress.callbacks import (
     PredictionWriter,
     SmallModel,
 )
-from lightning_gancompress.callbacks.last_checkpoint import AtomicCheckpointIO
+from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.trainer import Trainer
 

@@ -11,8 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gancompress.tasks import Pix2Pix
-from lightning_gancompress.tasks.role import Role
+from lightning_gancompress.tasks import Pix2Pix, Role
 
 
 class Pairs(Dataset):

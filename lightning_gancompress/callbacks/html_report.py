@@ -31,10 +31,9 @@ class HtmlReport(Callback):
             return
         for logger in trainer.loggers:
             logger.save()
+        parts = {"teacher": pl_module.teacher, "student": pl_module.student}
         networks = {
-            f"{part}.{role}": network
-            for part in ("teacher", "student")
-            for role, network in getattr(pl_module, part).items()
+            f"{part}.{role}": network for part, group in parts.items() for role, network in group.items()
         }
         try:
             preprocessing = pl_module.preprocessing(pl_module.task.compressed[0])

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from lightning_gancompress.files import write_files
 from lightning_gancompress.metrics import to_uint8
-from lightning_gancompress.reporting.page.pictures import GAP, HEADER
+from lightning_gancompress.reporting.grid import lay_out, png
 from lightning_gancompress.tasks import Role
 
 
 class ImageGrid(Callback):
-    """Draw the first images of validation and test: a row for each, in the columns of the step's output.
+    """Draw images from all over the validation and the test set, a row for each: source, teacher, student.
 
     Under `default_root_dir`: `images/epoch_XXXX.png` after an epoch's validation, `validate/grid.png` after a
     validation of its own, `test/grid.png` after a test; for CycleGAN one per direction (`grid_AtoB.png`).
@@ -30,11 +30,11 @@ class ImageGrid(Callback):
 
     def __init__(self, every_n_epochs: int = 1, n_images: int = 8) -> None:
         self.every_n_epochs, self.n_images = every_n_epochs, n_images
-        self._columns: dict[Role, dict[str, list[Tensor]]] = {}  # by role and name
+        self._spreads: dict[Role, Spread] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new grid."""
-        self._columns = {}
+        self._spreads = {}
 
     def on_validation_batch_end(
         self,
@@ -45,7 +45,7 @@ class ImageGrid(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep images while rows are missing."""
+        """Keep some of the images."""
         if self._due(trainer):
             self._collect(outputs)
 
@@ -57,7 +57,7 @@ class ImageGrid(Callback):
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new grid."""
-        self._columns = {}
+        self._spreads = {}
 
     def on_test_batch_end(
         self,
@@ -68,7 +68,7 @@ class ImageGrid(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep images while rows are missing."""
+        """Keep some of the images."""
         if trainer.is_global_zero:
             self._collect(outputs)
 
@@ -81,37 +81,50 @@ class ImageGrid(Callback):
             return False
         return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _collect(self, outputs: dict[Role, dict[str, Tensor]]) -> None:
-        for role, images_by_name in outputs.items():
-            columns = self._columns.setdefault(role, {})
-            for name, images in images_by_name.items():
-                column = columns.setdefault(name, [])
-                column.extend(images[: self.n_images - len(column)].detach().cpu())
+    def _collect(self, outputs: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for role, images in outputs.items():
+            self._spreads.setdefault(Role(role), Spread(self.n_images)).add(images)
 
     def _write(self, trainer: Trainer, name: str, key: str) -> None:
-        for role, columns in self._columns.items():
-            grid, path = draw_grid(columns), Path(trainer.default_root_dir, name)
+        for role, spread in self._spreads.items():
+            grid, path = draw_grid(spread.columns()), Path(trainer.default_root_dir, name)
             write_files({path.with_stem(path.stem + role.suffix): png(grid)})
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image(key=key + role.suffix, images=[grid])
-        self._columns = {}
+        self._spreads = {}
 
 
-def draw_grid(columns: dict[str, list[Tensor]]) -> Image.Image:
+class Spread:
+    """Images spread over a set of unknown length: every k-th, where k doubles as they become many.
+
+    Args:
+        n: How many to choose.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n, self._seen, self._step = n, 0, 1
+        self._rows: list[dict[str, Tensor]] = []
+
+    def add(self, images: Mapping[str, Tensor]) -> None:
+        """Look at a batch of images (B, C, H, W) by column."""
+        for position in range(min(map(len, images.values()))):
+            if self._seen % self._step == 0:
+                self._rows.append({name: column[position].detach().cpu() for name, column in images.items()})
+            self._seen += 1
+            if len(self._rows) == 2 * self.n:
+                self._rows, self._step = self._rows[::2], 2 * self._step
+
+    def columns(self) -> dict[str, list[Tensor]]:
+        """The chosen images (C, H, W) by column."""
+        found, count = len(self._rows), min(self.n, len(self._rows))
+        rows = [self._rows[number * found // count] for number in range(count)]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def draw_grid(columns: Mapping[str, Sequence[Tensor]]) -> Image.Image:
     """Lay images (C, H, W) in [-1, 1] out in named columns of equal length; sizes may differ."""
-    font = ImageFont.load_default()
-    pictures = {name: [to_picture(image) for image in images] for name, images in columns.items()}
-    everything = [picture for column in pictures.values() for picture in column]
-    width = max([p.width for p in everything] + [int(font.getlength(name)) for name in pictures]) + GAP
-    height = max(p.height for p in everything) + GAP
-    rows = max(len(column) for column in pictures.values())
-    grid = Image.new("RGB", (width * len(pictures) + GAP, HEADER + height * rows + GAP), "white")
-    for x, (name, column) in enumerate(pictures.items()):
-        ImageDraw.Draw(grid).text((GAP + width * x, 0), name, fill="black", font=font)
-        for y, picture in enumerate(column):
-            grid.paste(picture, (GAP + width * x, HEADER + GAP + height * y))
-    return grid
+    return lay_out({name: [to_picture(image) for image in images] for name, images in columns.items()})
 
 
 def to_picture(image: Tensor) -> Image.Image:
@@ -120,10 +133,3 @@ def to_picture(image: Tensor) -> Image.Image:
     if len(pixels) < 3:
         return Image.fromarray(pixels[0].numpy())
     return Image.fromarray(pixels[:3].permute(1, 2, 0).contiguous().numpy())
-
-
-def png(picture: Image.Image) -> bytes:
-    """The content of a PNG file."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

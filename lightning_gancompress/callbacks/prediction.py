@@ -9,10 +9,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_gancompress.callbacks.image_grid import png, to_picture
+from lightning_gancompress.callbacks.image_grid import to_picture
+from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.layout import EXTENSIONS
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import write_files
+from lightning_gancompress.reporting.grid import png
 
 
 class PredictionWriter(Callback):
@@ -39,7 +41,7 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the images of a batch."""
-        sources = getattr(getattr(trainer, "datamodule", None), "predict_folder", None)
+        sources = data_of(trainer).predict_folder
         for image, path in zip(outputs["image"], outputs["path"], strict=True):
             if len(image) not in (1, 3):
                 raise UserError(

@@ -12,9 +12,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 import lightning_gancompress
+from lightning_gancompress.checkpoints.recorded_settings import KEY
 from lightning_gancompress.files import replacing
-
-KEY = "run_config"
 
 
 class RunConfig(SaveConfigCallback):
@@ -53,7 +52,7 @@ class RunConfig(SaveConfigCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let a checkpoint know how it was made: see `config_files`."""
+        """Let a checkpoint know how it was made: see `cli.configs`."""
         checkpoint[KEY] = self.settings
 
 

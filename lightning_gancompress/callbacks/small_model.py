@@ -29,7 +29,7 @@ class SmallModel(Callback):
         if not trainer.is_global_zero:
             return
         for role in pl_module.task.compressed:
-            path = Path(trainer.default_root_dir) / f"generator{role.suffix}.pth"
+            path = Path(trainer.default_root_dir) / f"{role}.pth"
             network, spec = pl_module.student[role], pl_module.pair.specs[f"student.{role}"]
             preprocessing = pl_module.task.preprocessing(role, pl_module.preprocessing(role))
             provenance = self._provenance(trainer, pl_module)
@@ -46,6 +46,7 @@ class SmallModel(Callback):
             "convention": module.pruning.convention,
             "policy": type(module.policy).__name__,
             "epochs": trainer.current_epoch,
+            "gan_mode": module.task.gan_mode,
             "lightning_gancompress": __version__,
             "torch": str(torch.__version__),
         }

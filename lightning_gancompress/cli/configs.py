@@ -1,4 +1,4 @@
-"""Configurations: those that ship, and those that checkpoints carry."""
+"""Configurations: those that are given, and those that checkpoints carry."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
-from lightning_gancompress.callbacks.run_config import KEY
 from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.recorded_settings import current_names, recorded_settings
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.shipped_configs import find_config
 
 RUNS = ("fit", "validate", "test", "predict")
+# belongs to the machine, or told that run where to stop: from its checkpoint it goes on
+_NOT_RESUMED = ("accelerator", "devices", "num_nodes", "strategy", "max_epochs", "max_steps", "max_time")
 
 
 class ConfigFile(ActionConfigFile):
@@ -26,46 +29,16 @@ class ConfigFile(ActionConfigFile):
             return
         path = find_config(values)
         try:
-            self.apply_config(parser, cfg, self.dest, str(path))
+            text = path.read_text(encoding="utf-8")
+            # by its path where possible, to which paths in it may be relative
+            current = current_names(text)
+            self.apply_config(parser, cfg, self.dest, str(path) if current == text else current)
         except (UserError, UnicodeError) as error:
             raise UserError(f"{path}: {error}") from error
 
 
-def configs_folder() -> Path:
-    """Where the shipped configurations lie: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-def shipped() -> str:
-    """Names of the shipped configurations."""
-    folder = configs_folder()
-    names = sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*.yaml") if path.name != "defaults.yaml"
-    )
-    return ", ".join(names)
-
-
-def find_config(name: str | Path) -> Path:
-    """Path of a configuration: as it is, else among the shipped ones.
-
-    Raises:
-        UserError: There is none of that name.
-    """
-    for path in (Path(name), configs_folder() / name):
-        if path.is_file():
-            return path
-    raise UserError(
-        f"There is no configuration {name}, neither here nor among the shipped ones: {shipped()}."
-    )
-
-
 def recorded_config(args: list[str]) -> dict[str, Any]:
-    """Settings recorded in the checkpoint that `args` name for a run, or nothing.
-
-    Left out is what belongs to the machine (accelerator, devices, nodes and strategy) and where that run was
-    told to stop: from its checkpoint it goes on.
+    """Settings recorded in the checkpoint that `args` name for a run, less those of the machine; or nothing.
 
     Raises:
         UserError: The file is missing or unreadable.
@@ -80,12 +53,11 @@ def recorded_config(args: list[str]) -> dict[str, Any]:
         raise UserError(
             f"{path} is no training checkpoint: `export` and `profile` read it, the other commands don't."
         )
-    recorded = {
-        key: checkpoint.get(KEY, {}).get(key) for key in ("seed_everything", "trainer", "model", "data")
-    }
-    recorded = {key: value for key, value in recorded.items() if value is not None}
-    for own in ("accelerator", "devices", "num_nodes", "strategy", "max_epochs", "max_steps", "max_time"):
-        recorded.get("trainer", {}).pop(own, None)
+    settings = recorded_settings(checkpoint)
+    parts = ("seed_everything", "trainer", "model", "data")
+    recorded = {part: settings[part] for part in parts if settings.get(part) is not None}
+    for name in _NOT_RESUMED:
+        recorded.get("trainer", {}).pop(name, None)
     return recorded
 
 

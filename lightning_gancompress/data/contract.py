@@ -51,6 +51,11 @@ class GANDataModule(LightningDataModule, ABC):
     A derived class must say what a split holds (`datasets`). It may say what is to predict
     (`predict_dataset`) and know its images better than by looking at them (`preprocessing`, `fingerprint`).
 
+    The options are dataclass fields, which derived classes inherit: the command line, YAML and Python have
+    them flat (`data.batch_size`). In groups (`data.loading.batch_size`) a class would lose its own defaults
+    as soon as one option of a group is given, and a configuration of before could not be read without
+    knowing its class.
+
     A batch is a dict, and what it holds is up to the task:
 
     =============  ==========================================  =========================================
@@ -65,6 +70,7 @@ class GANDataModule(LightningDataModule, ABC):
 
     Evaluation has one loader for each generator; for CycleGAN the batches of the first hold A alone, those
     of the second B. A data set holds the keys of its generator: `A`, `index_A`, `path_A`.
+    A torch data set of tensors becomes one by `ItemDataset`, which seeds its random numbers.
 
     Args:
         batch_size: Training images per step and process, of each domain.
@@ -258,11 +264,7 @@ class PlainData:
 
     def __init__(self, datamodule: LightningDataModule | None) -> None:
         self.datamodule = datamodule
-
-    @property
-    def preprocessing(self) -> PreprocessingRecord:
-        """Nothing."""
-        return {}
+        self.preprocessing: PreprocessingRecord = {}
 
     def fingerprint(self, split: Split = "train") -> str | None:
         """None: the images can't be told from others."""
@@ -284,16 +286,16 @@ class PlainData:
     def end_search(self) -> None:
         """Nothing to end."""
 
-    def refusal(self, of: str, remedy: str = "") -> UserError:
+    def refusal(self, why: str, remedy: str = "") -> UserError:
         """The error where these data won't do.
 
         Args:
-            of: What they can't do, such as `can't be searched by neighbourhoods`.
-            remedy: What else to set.
+            why: What they lack, such as `can't be searched by neighbourhoods`.
+            remedy: What else helps, before another data module does: `set fid_reals to test, or `.
         """
         name = "a data loader" if self.datamodule is None else type(self.datamodule).__name__
         return UserError(
-            f"data: {name} {of}: {remedy}use DatasetDataModule for a data set of your own, another one of "
+            f"data: {name} {why}: {remedy}use DatasetDataModule for a data set of your own, another one of "
             "lightning_gancompress.data, or one derived from its GANDataModule."
         )
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.lightning_internals import fit_position
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -146,23 +147,3 @@ class ResumableLoader(DataLoader[Any]):
 def rank_and_world(trainer: Trainer | None) -> tuple[int, int]:
     """Return this process's rank and the number of processes."""
     return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-
-
-def fit_position(trainer: Trainer) -> tuple[int, int]:
-    """Return the epoch that the next iterator serves and how many of its batches a restored run has done.
-
-    Lightning makes the first iterator of a run before it repairs its restored counters and before it calls
-    ``set_epoch``, so both numbers are read from the counters, by the rules of its loops (2.6).
-    """
-    fit = trainer.fit_loop
-    epochs: Any = fit.epoch_progress.current
-    batches: Any = fit.epoch_loop.batch_progress
-    if not fit.restarting or epochs.started == epochs.processed:
-        return epochs.processed, 0
-    if batches.total.ready != batches.total.processed:
-        # a run ended inside a step: its batch, and from then on every batch not completed, is done again
-        return epochs.processed, batches.current.completed
-    if batches.is_last_batch and batches.current.processed == batches.current.ready:
-        return epochs.processed + 1, 0
-    # not `completed`: in on_train_batch_end, where checkpoints are saved, it lags behind
-    return epochs.processed, batches.current.processed

@@ -19,6 +19,7 @@ from lightning_gancompress.evaluation.metrics import (
     registered,
 )
 from lightning_gancompress.files import write_files
+from lightning_gancompress.leaves import leaves
 
 __all__ = [
     "METRICS",
@@ -261,12 +262,3 @@ def fits(value: object, kind: Any) -> bool:
 def is_number(value: object) -> bool:
     """Whether JSON has it as a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested mappings with their dotted names."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

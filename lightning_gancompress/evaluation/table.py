@@ -15,8 +15,9 @@ from lightning_gancompress.evaluation.metrics import (
     in_order,
     metric,
 )
-from lightning_gancompress.evaluation.results import NetworkResults, RuntimeFacts, TestResults, leaves
+from lightning_gancompress.evaluation.results import NetworkResults, RuntimeFacts, TestResults
 from lightning_gancompress.files import write_files
+from lightning_gancompress.leaves import leaves
 
 SENTENCES = {
     FID: "FID and KID: Inception's layer {feature} (weights {weights_sha256}), resize of {resize}, {n_fake} "
@@ -40,12 +41,16 @@ def table(results: TestResults) -> str:
         ["---", *["---:"] * len(columns)],
         *([name, *(cell(network, c) for c in columns)] for name, network in results.networks.items()),
     ]
+    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *notes(results), ""])
+
+
+def notes(results: TestResults) -> list[str]:
+    """What stands below the table: how its figures were measured, and the student beside the teacher."""
     height, width = results.size
-    notes = [f"{results.images} images; MACs at {height} x {width} pixels; L1 of pixels in [-1, 1]."]
+    told = [f"{results.images} images; MACs at {height} x {width} pixels; L1 of pixels in [-1, 1]."]
     if results.phase == "search":
-        notes.append("The search isn't over: the student is the whole network under masks.")
-    notes += protocol(results) + comparison(results)
-    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *notes, ""])
+        told.append("The search isn't over: the student is the whole network under masks.")
+    return told + protocol(results) + comparison(results)
 
 
 def cell(network: NetworkResults, name: str) -> str:

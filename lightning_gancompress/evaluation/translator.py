@@ -14,7 +14,7 @@ from lightning_gancompress.data.contract import PlainData, data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks import Task
 from lightning_gancompress.tasks.role import Role
-from lightning_gancompress.training.phase import Phase
+from lightning_gancompress.training.phase import Phase, PhaseName
 
 
 @runtime_checkable
@@ -47,7 +47,7 @@ def translator(module: LightningModule) -> Translator:
     return module
 
 
-def phase_of(module: LightningModule) -> str:
+def phase_of(module: LightningModule) -> PhaseName:
     """Name of the phase that the module is in."""
     return translator(module).phase.name
 

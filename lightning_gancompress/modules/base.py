@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,6 +18,7 @@ import lightning_gancompress
 from lightning_gancompress.checkpoints.header import KEY, Header
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.lightning_internals import made_from_config, set_max_epochs
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
@@ -55,7 +55,7 @@ class GANModule(LightningModule):
 
     def remember_arguments(self) -> None:
         """Keep the parsed config as hyper-parameters; in plain Python they would be pickled modules."""
-        if _given_hyperparameters.get() is not None:
+        if made_from_config():
             self.save_hyperparameters()
 
     def describe(self, argument: str, network: nn.Module) -> NetworkSpec:
@@ -152,7 +152,7 @@ class GANModule(LightningModule):
         if stage == "fit":
             asked = trainer.max_epochs
             limited = asked is not None and 0 <= asked < self.total_epochs
-            trainer.fit_loop.max_epochs = asked if limited else self.total_epochs
+            set_max_epochs(trainer, asked if limited else self.total_epochs)
             # search and fine-tune read the data differently
             trainer.reload_dataloaders_every_n_epochs = 1
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.finetune.distillation import Distillation
+from lightning_gancompress.lightning_internals import synchronises_batch_norms
 from lightning_gancompress.modules.teacher_loader import Made
 from lightning_gancompress.networks import dry_run, require_image_alone
 from lightning_gancompress.tasks import Images, Role, Task
@@ -25,7 +27,7 @@ def check_before_search(
     pair: TeacherStudent,
     make_missing: Callable[[], Mapping[Role, Made | None]],
     distillation: Distillation | None,
-    trainer: Any,
+    trainer: Trainer,
     searches: bool,
 ) -> None:
     """Refuse at once what would fail later in the run: what can't be made, translated, trained or distilled.
@@ -57,8 +59,7 @@ def check_before_search(
         if searches:
             sizes["search_batch_size"] = data.search_batch_size
         name = min(sizes, key=sizes.__getitem__)
-        # of a batch norm
-        devices = trainer.world_size if getattr(trainer.strategy, "_layer_sync", None) else 1
+        devices = trainer.world_size if synchronises_batch_norms(trainer) else 1
         check_training(pair.task, nn.ModuleDict(trained), batch, name, sizes[name] * devices)
     if distillation is not None:
         distillation.check(pair.task, pair.teacher, pair.student, pair.sources())

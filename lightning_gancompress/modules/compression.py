@@ -15,6 +15,7 @@ from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.finetune.phase import FinetunePhase
+from lightning_gancompress.lightning_internals import trainer_of, wrap_again
 from lightning_gancompress.modules.base import GANModule
 from lightning_gancompress.modules.check_networks import check_before_search
 from lightning_gancompress.modules.teacher_loader import Made, Missing, TeacherLoader
@@ -195,7 +196,7 @@ class CompressionModule(GANModule):
         super().on_train_epoch_end()
         if isinstance(self.phase, SearchPhase) and self.current_epoch + 1 >= self.border:
             self._cross_border(self.phase)
-            rewrap(self.trainer, self)
+            wrap_again(self.trainer, self)
 
     def _cross_border(self, search: SearchPhase) -> None:
         """Replace the masked networks by the small dense ones of the policy's final masks."""
@@ -215,7 +216,7 @@ class CompressionModule(GANModule):
         if self.distillation is not None:
             self.distillation.to(self.device)
         self.enter(phase)
-        data_of(self._trainer).end_search()
+        data_of(trainer_of(self)).end_search()
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
@@ -242,7 +243,8 @@ class CompressionModule(GANModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become what the checkpoint describes, before its weights load: its teacher, phase and widths."""
-        path = Path(str(self._trainer.ckpt_path if self._trainer is not None else "the checkpoint"))
+        trainer = trainer_of(self)
+        path = Path(str(trainer.ckpt_path if trainer is not None else "the checkpoint"))
         remedy = "a teacher goes into model.teacher instead"
         header, state = self.header_of(checkpoint, "compression", path, remedy), checkpoint["state_dict"]
         self.inputs.recorded = dict(header.preprocessing)
@@ -273,7 +275,8 @@ class CompressionModule(GANModule):
 
     @property
     def _fitting(self) -> bool:
-        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        trainer = trainer_of(self)
+        return trainer is not None and trainer.state.fn == TrainerFn.FITTING
 
     def _require_same(self, header: Header, path: Path) -> None:
         """One of two directions can be looked at alone; a run goes on as it began.
@@ -332,12 +335,3 @@ def _distillation(weight: float, distillation: Distillation | None) -> Distillat
             "distillation.output instead."
         )
     return Distillation(weight) if weight else distillation
-
-
-def rewrap(trainer: Any, module: GANModule) -> None:
-    """Let the strategy wrap other networks and make other optimizers than it began with."""
-    strategy = trainer.strategy
-    strategy.model = module
-    if hasattr(strategy, "configure_ddp"):
-        strategy.configure_ddp()
-    strategy.setup_optimizers(trainer)

@@ -45,7 +45,7 @@ class CycleGAN(Task):
         pool_size: int = 50,
     ) -> None:
         self.compressed = GENERATORS if direction == "both" else (Role.of(Side.GENERATOR, direction),)
-        self.gan_mode = gan_mode
+        self.gan_mode: GanMode = gan_mode
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
         self.pool_size = pool_size
 

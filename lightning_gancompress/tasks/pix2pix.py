@@ -25,7 +25,7 @@ class Pix2Pix(Task):
     discriminators = (DISCRIMINATOR,)
 
     def __init__(self, gan_mode: GanMode = "vanilla", lambda_l1: float = 100.0) -> None:
-        self.gan_mode = gan_mode
+        self.gan_mode: GanMode = gan_mode
         self.lambda_l1 = lambda_l1
 
     def views(self, batch: Batch) -> dict[Role, Batch]:

@@ -29,6 +29,7 @@ class Task(ABC):
         compressed: The generators that are compressed, measured and saved.
         generator_first: Whether the generators step before the discriminators.
         pool_size: Earlier images that a discriminator may be shown instead of the newest; 0 for none.
+        gan_mode: Name of the adversarial loss, for the record; None where it has none.
     """
 
     generators: tuple[Role, ...]
@@ -36,6 +37,7 @@ class Task(ABC):
     compressed: tuple[Role, ...]
     generator_first = False
     pool_size = 0
+    gan_mode: str | None = None
 
     @abstractmethod
     def views(self, batch: Batch) -> dict[Role, Batch]:

@@ -1,10 +1,12 @@
+import pytest
 import torch
 from PIL import Image
 from tiny_module import Pairs, TinyModule, make_trainer
 from torch.utils.data import DataLoader
 
-from lightning_gancompress.callbacks.image_grid import GAP, HEADER, ImageGrid, draw_grid, to_picture
+from lightning_gancompress.callbacks.image_grid import ImageGrid, Spread, draw_grid, to_picture
 from lightning_gancompress.metrics import to_uint8
+from lightning_gancompress.reporting.grid import GAP, HEADER
 
 
 def loader(n=5):
@@ -51,6 +53,19 @@ def test_cells_hold_the_images_row_by_row():
     assert centres == [[(0, 0, 0), (128, 128, 128)], [(255, 255, 255), (128, 128, 128)]]
     darkest, _ = grid.crop((0, 0, 42, HEADER)).convert("L").getextrema()
     assert darkest < 128  # the column's name
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "chosen"),
+    [(2, 1, [0, 1]), (4, 3, [0, 1, 2, 3]), (5, 2, [0, 1, 2, 3]), (100, 7, [0, 16, 48, 80])],
+)
+def test_images_come_from_all_over_the_set(count, batch, chosen):
+    spread = Spread(4)
+    for images in torch.arange(count).float().view(-1, 1, 1, 1).split(batch):
+        spread.add({"source": images, "student": -images})
+    columns = spread.columns()
+    assert [int(image) for image in columns["source"]] == chosen
+    assert [int(-image) for image in columns["student"]] == chosen
 
 
 def test_pictures_of_any_number_of_channels():

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gancompress import UserError
 from lightning_gancompress.callbacks.prediction import PredictionWriter
+from lightning_gancompress.data import SyntheticFacades
 from lightning_gancompress.metrics import to_uint8
 
 
@@ -22,9 +23,8 @@ def sources(folder, *names):
 def write(root, paths, folder=None, channels=3, writer=None):
     """Let the callback write one batch; the images' values tell them apart."""
     images = torch.linspace(-1, 1, len(paths)).view(-1, 1, 1, 1).expand(-1, channels, 4, 6)
-    trainer = SimpleNamespace(
-        default_root_dir=str(root), datamodule=SimpleNamespace(predict_folder=folder and str(folder))
-    )
+    data = SyntheticFacades(str(root), predict_folder=folder and str(folder))
+    trainer = SimpleNamespace(default_root_dir=str(root), datamodule=data)
     (writer or PredictionWriter()).on_predict_batch_end(
         trainer, None, {"image": images, "path": paths}, None, 0
     )

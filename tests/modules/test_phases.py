@@ -25,14 +25,31 @@ from lightning_gancompress.networks import PatchDiscriminator, UnetGenerator, ch
 from lightning_gancompress.trainer import Trainer
 
 
+def facades_module(facades: list[str]) -> SyntheticFacades:
+    return SyntheticFacades(
+        root=facades[1].partition("=")[2],
+        n_train=32,
+        n_val=4,
+        n_test=4,
+        size=32,
+        batch_size=8,
+        search_batch_size=8,
+        num_workers=0,
+    )
+
+
 def fit(
-    folder: Path, facades: list[str], teacher: Path, *callbacks: Callback, epochs: int = -1, **arguments: Any
+    folder: Path,
+    facades: list[str],
+    teacher: Path,
+    *callbacks: Callback,
+    epochs: int = -1,
+    trainer: dict[str, Any] | None = None,
+    **arguments: Any,
 ) -> CompressionModule:
     """Search and fine-tune in this process, which leaves the module to look at."""
     seed_everything(0, verbose=False)
-    data = SyntheticFacades(
-        facades[1].partition("=")[2], 32, 4, 4, 32, batch_size=8, search_batch_size=8, num_workers=0
-    )
+    data = facades_module(facades)
     settings = {"budget": 0.3, "epochs": 1, "decay_epochs": 1}
     module = CompressionModule(str(teacher), **(settings | arguments))
     quiet = {
@@ -41,8 +58,14 @@ def fit(
         "accelerator": "cpu",
         "enable_checkpointing": False,
     }
+    quiet |= trainer or {}
     Trainer(default_root_dir=folder, callbacks=list(callbacks), max_epochs=epochs, **quiet).fit(module, data)
     return module
+
+
+def part(module: CompressionModule, name: str) -> Mapping[str, nn.Module]:
+    """Sides or agents; there are none outside of a search."""
+    return module.phase.parts().get(name, {})
 
 
 def searching(folder: Path, **arguments: Any) -> CollaborativePruning:
@@ -198,9 +221,7 @@ def test_without_a_discriminator_the_generators_agent_is_alone(
             assert len(trainer.optimizers) == (
                 2 if missing == "train" and pl_module.phase.name != "search" else 1
             )
-            assert (
-                set(getattr(pl_module, "sides", {})) == set(getattr(pl_module, "agents", {})) <= {"generator"}
-            )
+            assert set(part(pl_module, "sides")) == set(part(pl_module, "agents")) <= {"generator"}
 
     policy = searching(tmp_path, kernel_weight=kernel)
     module = fit(tmp_path, facades, teacher, policy, Terms(), missing=missing)
@@ -404,3 +425,70 @@ def test_options_of_the_budget_change_the_widths(tmp_path: Path, facades: list[s
     multiples = widths(channel_multiple=4)
     assert all(width % 4 == 0 for width in multiples)
     assert any(width % 4 for width in plain)
+
+
+# -- what can't change any more ------------------------------------------------------------------------------
+
+
+def resume(folder: Path, facades: list[str], teacher: Path, policy: PruningPolicy, **options: Any) -> None:
+    """Go on with a compression as `fit` began it, with other options."""
+    module = CompressionModule(str(teacher), **({"budget": 0.3, "epochs": 1, "decay_epochs": 1} | options))
+    trainer = Trainer(default_root_dir=folder, accelerator="cpu", logger=False, callbacks=[policy])
+    trainer.fit(module, facades_module(facades), ckpt_path=str(tiny.last(folder)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "words"),
+    [
+        ("CollaborativePruning", {"budget": 0.2}, "model.budget: 0.2 comes too late, .* began with 0.3"),
+        ("CollaborativePruning", {"discriminator_budget": 1.0}, "model.discriminator_budget: 1.0 comes too"),
+        ("CollaborativePruning", {"macs": "literature"}, "model.macs: literature comes too late"),
+        ("UniformWidth", {}, "trainer.callbacks: UniformWidth comes too late, .* CollaborativePruning"),
+        ("search_epochs", {}, "search_epochs: 1 comes too late, .* began with 2"),
+    ],
+)
+def test_what_the_search_has_decided_stays(
+    policy: str, options: dict[str, Any], words: str, tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    fit(tmp_path, facades, unet, searching(tmp_path), epochs=3, trainer={"enable_checkpointing": True})
+    other: PruningPolicy = UniformWidth() if policy == "UniformWidth" else searching(tmp_path)
+    if policy == "search_epochs":
+        other.search_epochs = 1
+    with pytest.raises(UserError, match=words):
+        resume(tmp_path, facades, unet, other, **options)
+
+
+def test_a_compression_that_has_not_begun_is_not_tested(
+    tmp_path: Path, facades: list[str], unet: Path
+) -> None:
+    trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False)
+    for command in (trainer.test, trainer.validate):
+        with pytest.raises(UserError, match=r"looks at a compression, and none has been fitted or loaded"):
+            command(CompressionModule(str(unet)), facades_module(facades))
+
+
+def test_validation_leaves_the_search_alone(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    """The agents see the masks that were drawn last, not those that validation looked at."""
+    ends = []
+    for every in (1, 2):
+        policy = searching(tmp_path)
+        module = fit(tmp_path, facades, unet, policy, trainer={"check_val_every_n_epoch": every}, epochs=2)
+        ends.append(module.state_dict())
+    assert equal(*ends)
+
+
+@pytest.mark.parametrize("seeds", [(1, 2), (1, 1)])
+def test_the_seed_of_torch_counts(
+    seeds: tuple[int, int], tmp_path: Path, facades: list[str], unet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = []
+    for seed in seeds:
+        witness = Witness()
+        policy = searching(tmp_path, search_weights="frozen")
+        monkeypatch.setattr(
+            f"{__name__}.seed_everything", lambda *_, seed=seed, **__: torch.manual_seed(seed)
+        )
+        monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+        fit(tmp_path, facades, unet, policy, witness, epochs=1)
+        masks.append(torch.stack(witness.masks))
+    assert torch.equal(*masks) == (seeds[0] == seeds[1])

@@ -19,8 +19,10 @@ from lightning_gancompress.callbacks import UniformWidth
 from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import FolderDataModule
+from lightning_gancompress.evaluation.metrics import MACS_EXACT
 from lightning_gancompress.networks import ResnetGenerator
-from lightning_gancompress.reporting.page.page import read_role
+from lightning_gancompress.reporting.page.run import read_generator
+from lightning_gancompress.tasks import Role
 
 
 class LastFirst(nn.Module):
@@ -213,9 +215,9 @@ def test_a_search_that_was_stopped(tmp_path: Path) -> None:
     last = tmp_path / "checkpoints" / "last.ckpt"
     small = load_generator(last, architecture=Coordinates(6))
     assert small(torch.zeros(1, 6, 16, 24)).shape == (1, 6, 16, 24)
-    networks, recorded = {"teacher.generator": Coordinates(6), "student.generator": small}, tiny.read(last)
-    shown = read_role(tmp_path, networks, "generator", recorded["gancompress"]["preprocessing"])
-    assert shown["size"] == [16, 24]
-    assert shown["costs"]["student"]["macs_exact"] == counted_macs(small, 6, 16, 24)
+    recorded = tiny.read(last)["gancompress"]["preprocessing"]
+    shown = read_generator(tmp_path, Role("generator"), Coordinates(6), small, recorded)
+    assert shown.size == (16, 24)
+    assert shown.student[MACS_EXACT] == counted_macs(small, 6, 16, 24)
     resumed = quick(tmp_path, Coordinates(6), Noise(6, 16, 24), search_epochs=2, resume=True)
     assert counted_macs(resumed, 6, 16, 24) <= 0.5 * counted_macs(Coordinates(6), 6, 16, 24)

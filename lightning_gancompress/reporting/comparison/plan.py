@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from lightning_gancompress.cli.configs import find_config
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import replacing
-from lightning_gancompress.reporting.comparison.results import Place, leaves
+from lightning_gancompress.leaves import leaves
+from lightning_gancompress.reporting.comparison.results import Place
+from lightning_gancompress.shipped_configs import find_config
 
 RECORD = "command.json"
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning_gancompress.evaluation.metrics import Metric, metric
 from lightning_gancompress.reporting.comparison.results import Place, Row
 from lightning_gancompress.reporting.comparison.statistics import Sample
-from lightning_gancompress.reporting.page.curve_section import DRAW
-from lightning_gancompress.reporting.page.curves import Curve, read_curves
+from lightning_gancompress.reporting.page.curves import DRAW, Curve, read_curves
 
 MARKERS = "osD^vPX*<>"
 SHIFT = 1.015  # between experiments, whose bars would hide each other at equal MACs
@@ -38,13 +38,13 @@ def plots(rows: list[Row], teachers: list[Row], metrics: list[str], x_axis: str)
     for direction, line in zip(directions, panels, strict=True):
         own = [row for row in rows if row.direction == direction]
         teacher = next((row for row in teachers if row.direction == direction), None)
-        for metric, axes in zip(metrics, line, strict=True):
-            _panel(axes, own, metric, x_axis)
-            if teacher and metric in teacher.values:
-                axes.axhline(
-                    teacher.values[metric], color="0.4", linestyle="--", linewidth=1, label="teacher"
-                )
-            axes.set(xscale="log", xlabel="exact MACs, shifted a little", ylabel=metric, title=direction)
+        for name, axes in zip(metrics, line, strict=True):
+            shown = metric(name)
+            _panel(axes, own, shown, x_axis)
+            if teacher and name in teacher.values:
+                level = shown.scale * teacher.values[name]
+                axes.axhline(level, color="0.4", linestyle="--", linewidth=1, label="teacher")
+            axes.set(xscale="log", xlabel="exact MACs, shifted a little", ylabel=head(shown), title=direction)
             axes.grid(alpha=0.3)
             _ticks(axes, [row.values[x_axis] for row in own if x_axis in row.values])
     return _files(figure, panels, "plot")
@@ -68,22 +68,24 @@ def search_curves(output: Path, places: list[Place]) -> dict[str, bytes]:
     names = list(dict.fromkeys(place.name for place in found))
     figure, panels = _figure(len(budgets), len(SEARCH))
     for budget, line in zip(budgets, panels, strict=True):
-        for (metric, label), axes in zip(SEARCH.items(), line, strict=True):
+        for (key, label), axes in zip(SEARCH.items(), line, strict=True):
             for number, name in enumerate(names):
-                own = [
-                    c[metric]
-                    for p, c in found.items()
-                    if (p.budget, p.name) == (budget, name) and metric in c
-                ]
+                own = [c[key] for p, c in found.items() if (p.budget, p.name) == (budget, name) and key in c]
                 if points := list(_over_seeds(own)):
                     steps, low, mean, high = zip(*points, strict=True)
                     axes.plot(steps, mean, color=f"C{number % 10}", linewidth=1.2, label=name)
                     axes.fill_between(steps, low, high, color=f"C{number % 10}", alpha=0.15, linewidth=0)
-            if metric == "train/discriminator_density":
+            if key == "train/discriminator_density":
                 axes.axhline(DRAW, color="0.4", linestyle="--", linewidth=1, label="draw")
             axes.set(xlabel="step", ylabel=label, title=f"budget {budget}" if budget else "")
             axes.grid(alpha=0.3)
     return _files(figure, panels, "search")
+
+
+def head(shown: Metric) -> str:
+    """What stands over a column or beside an axis: label, unit, and which way is better."""
+    label = f"{shown.heading}, {shown.unit}" if shown.unit else shown.heading
+    return f"{label} {shown.arrow}".rstrip()
 
 
 def _over_seeds(curves: list[Curve]) -> Iterator[tuple[int, float, float, float]]:
@@ -127,16 +129,16 @@ def _files(figure: Any, panels: Any, name: str) -> dict[str, bytes]:
     return files
 
 
-def _panel(axes: Any, rows: list[Row], metric: str, x_axis: str) -> None:
+def _panel(axes: Any, rows: list[Row], shown: Metric, x_axis: str) -> None:
     """A line with error bars per experiment, over its budgets."""
     names = list(dict.fromkeys(row.name for row in rows))
     for number, name in enumerate(names):
         points = []
         for budget in dict.fromkeys(row.budget for row in rows if row.name == name):
             own = [row.values for row in rows if (row.name, row.budget) == (name, budget)]
-            found = [values for values in own if {metric, x_axis} <= values.keys()]
+            found = [values for values in own if {shown.name, x_axis} <= values.keys()]
             if found:
-                quality = Sample.of([values[metric] for values in found])
+                quality = Sample.of([shown.scale * values[shown.name] for values in found])
                 cost = Sample.of([values[x_axis] for values in found]).mean
                 points.append((cost * SHIFT ** (number - len(names) // 2), quality.mean, quality.std))
         if points:

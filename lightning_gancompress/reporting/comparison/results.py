@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from lightning_gancompress.errors import UserError
-
-PROTOCOL = ("images", "size", "fid_reals", "fid", "miou", "density", "lpips")
+from lightning_gancompress.evaluation.results import TestResults
+from lightning_gancompress.leaves import leaves
 
 
 @dataclass(frozen=True)
@@ -36,19 +33,32 @@ class Place:
 
 @dataclass(frozen=True)
 class Row:
-    """One network that one run has measured in one direction."""
+    """One network that one run has measured in one direction.
+
+    Attributes:
+        values: Figures by name, latencies by their medians.
+        timings: The spread of the latencies: `latency_ms.p10_ms` and the like.
+        protocol: How they were measured; must agree where figures are compared.
+    """
 
     name: str
     budget: str
     seed: int | None
     direction: str
     values: dict[str, float]
+    timings: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, str] = field(default_factory=dict)
 
     @property
     def group(self) -> tuple[str, str, str]:
         """What rows of different seeds share."""
         return self.direction, self.budget, self.name
+
+    @property
+    def steady(self) -> dict[str, float]:
+        """The figures without latencies, which differ whenever they are measured again."""
+        timed = {key.partition(".")[0] for key in self.timings}
+        return {key: value for key, value in self.values.items() if key not in timed}
 
 
 def found_runs(output: Path) -> list[Place]:
@@ -76,36 +86,19 @@ def read_rows(output: Path, places: list[Place]) -> tuple[list[Row], list[Row]]:
     students, teachers = [], []
     for place in places:
         for path in sorted((output / place.path / "test").glob("results*.json")):
+            results = TestResults.read(path)
             direction = path.stem.removeprefix("results").removeprefix("_")
-            try:
-                results = json.loads(path.read_bytes())
-                networks = dict(results["networks"])
-                own = networks.pop("student", None) or networks.pop(list(networks)[-1])
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-                raise UserError(f"{path} holds no results of a test: remove it, or test again.") from error
-            beside = {key: value for key, value in results.items() if key.startswith("teacher_")}
-            protocol = {
-                key: str(value)
-                for key, value in leaves({key: results[key] for key in PROTOCOL if key in results})
-            }
-            common = (place.name, place.budget, place.seed, direction)
-            students.append(Row(*common, dict(numbers(own | beside)), protocol))
-            if "teacher" in networks:
-                teachers.append(Row(*common, dict(numbers(networks["teacher"])), protocol))
+            students.append(row(place, direction, results, results.trained, results.comparison))
+            if "teacher" in results.networks and results.trained != "teacher":
+                teachers.append(row(place, direction, results, "teacher", {}))
     return students, teachers
 
 
-def numbers(tree: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers among the leaves of nested dictionaries."""
-    for key, value in leaves(tree):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield key, value
-
-
-def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested dictionaries with their dotted names."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def row(
+    place: Place, direction: str, results: TestResults, network: str, comparison: Mapping[str, float]
+) -> Row:
+    """What a test has found out about one network."""
+    found = results.networks[network]
+    timings = dict(leaves({key: asdict(latency) for key, latency in found.latencies.items()}))
+    values = {**found.figures, **comparison}
+    return Row(place.name, place.budget, place.seed, direction, values, timings, results.protocol)

@@ -1,4 +1,10 @@
-"""Running commands side by side, each in a process of its own."""
+"""Running commands side by side, each in a process of its own.
+
+The pool is written by hand. `concurrent.futures` doesn't tell which process has died of which signal, nor
+does it pass Ctrl-C on such that a run leaves a checkpoint; `submitit` and its like need a scheduler such as
+Slurm. A run is locked while it is worked on, so that several machines can share a comparison, and what is due
+next is read from its folder, so that the same command goes on after any end.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.context import BaseContext
 from typing import IO, Any
-
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.reporting.comparison.plan import Run, settings_of
@@ -162,7 +166,7 @@ def _stop(processes: list[Any]) -> None:
     try:
         for process in processes:
             process.join()
-    except (KeyboardInterrupt, SIGTERMException):
+    except (KeyboardInterrupt, SystemExit):
         for process in processes:
             with suppress(ProcessLookupError, AttributeError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -171,13 +175,13 @@ def _stop(processes: list[Any]) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block by an exception, as Ctrl-C does."""
+    """Let SIGTERM end the block by `SystemExit(143)`, an exception as Ctrl-C is one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(*_: Any) -> None:
-        raise SIGTERMException
+        raise SystemExit(128 + signal.SIGTERM)
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:

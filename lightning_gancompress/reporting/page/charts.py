@@ -1,90 +1,137 @@
-"""Line charts as SVG: their colours are the page's, so they follow its light and dark."""
+"""Line charts, which `templates/chart.svg` draws.
+
+They are drawn by hand, not by matplotlib. Their colours are the page's, so they follow its light and dark
+by CSS; their text is text of the page's font, at a size that a phone can show. One with two lines of 200
+points takes 5 kB; matplotlib's SVG takes 20 kB, has its colours inside, and ids that collide with those of
+the next one in a page. A chart library in JavaScript would outweigh the rest of the page.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from html import escape
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, NamedTuple
 
 from lightning_gancompress.reporting.page.curves import Curve
 
-WIDTH, HEIGHT = 360, 190  # about the points of a phone, so that text is not scaled down there
-LEFT, RIGHT, TOP, BOTTOM = 38, 86, 14, 26
 MOST_POINTS = 200
+LINE_HEIGHT = 12  # of names, in points
 
 
-def line_chart(
-    title: str,
-    curves: Mapping[str, tuple[Curve, str]],
-    levels: Mapping[str, tuple[float, str]] | None = None,
-    split: float | None = None,
-    span: tuple[int, int] | None = None,
-    percent: bool = False,
-) -> str:
+@dataclass(frozen=True)
+class Line:
+    """A curve with its name and CSS class."""
+
+    name: str
+    points: Curve
+    css: str
+
+    @property
+    def last(self) -> float:
+        """The value at the end."""
+        return self.points[-1][1]
+
+    @cached_property
+    def thin(self) -> Curve:
+        """Means of equal runs of points, few enough to draw."""
+        size = math.ceil(len(self.points) / MOST_POINTS)
+        parts = [self.points[start : start + size] for start in range(0, len(self.points), size)]
+        return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
+
+
+class Level(NamedTuple):
+    """A value to compare with, drawn as a dashed line."""
+
+    name: str
+    value: float
+    css: str = ""
+
+
+class Name(NamedTuple):
+    """The name of a line or level at its end, and how far down it stands."""
+
+    text: str
+    css: str
+    y: float
+
+
+@dataclass(frozen=True)
+class LineChart:
     """Lines over steps, each with its name at its end.
 
-    Args:
-        title: Read out where the chart can't be seen.
-        curves: Points and CSS class by name.
-        levels: Values to compare with: drawn as dashed lines, with a CSS class.
+    Attributes:
+        title: The finding.
+        words: What is drawn.
+        lines: At least one.
+        levels: Values to compare with.
         split: Step of the border between search and fine-tuning.
-        span: First and last step of the axis, those of the curves unless given.
+        span: First and last step of the axis, those of the lines unless given.
         percent: Whether 1 is 100 %.
     """
-    levels = levels or {}
-    drawn = {name: (thin(points), css) for name, (points, css) in curves.items()}
-    steps = [step for points, _ in drawn.values() for step, _ in points]
-    values = [value for points, _ in drawn.values() for _, value in points] + [v for v, _ in levels.values()]
-    first, last = span or (min(steps), max(steps))
-    last = max(last, first + 1)
-    low, high = min(0.0, *values), max(*values, 1e-9)
-    ticks = nice_ticks(low, high)
-    low, high = min(low, ticks[0]), max(high, ticks[-1])
 
-    def x(step: float) -> float:
-        return LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+    title: str
+    words: str
+    lines: tuple[Line, ...]
+    levels: tuple[Level, ...] = ()
+    split: float | None = None
+    span: tuple[int, int] | None = None
+    percent: bool = False
 
-    def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+    width: ClassVar[int] = 360  # about the points of a phone, so that text is not scaled down there
+    height: ClassVar[int] = 190
+    left: ClassVar[int] = 38
+    right: ClassVar[int] = width - 86
+    top: ClassVar[int] = 14
+    bottom: ClassVar[int] = height - 26
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
-    for tick in ticks:
-        label = f"{100 * tick:.0f}&thinsp;%" if percent else f"{tick:g}"
-        parts.append(f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="end" x="{LEFT - 5}" y="{y(tick) + 3.5:.1f}">{label}</text>')
-    for step, css in ((first, ""), (last, "end")):
-        text = f"step {step}" if step == last else f"{step}"
-        parts.append(f'<text class="{css}" x="{x(step):.1f}" y="{HEIGHT - 8}">{text}</text>')
-    if split is not None and first < split < last:
-        parts.append(f'<path class="split" d="M{x(split):.1f} {TOP - 6}V{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text class="end" x="{x(split) - 4:.1f}" y="{TOP}">search</text>')
-        parts.append(f'<text x="{x(split) + 4:.1f}" y="{TOP}">fine-tuning</text>')
-    ends = {}
-    for name, (value, css) in levels.items():
-        parts.append(f'<path class="level {css}" d="M{LEFT} {y(value):.1f}H{WIDTH - RIGHT}"/>')
-        ends[name] = (y(value), css, value)
-    for name, (points, css) in drawn.items():
-        path = "L".join(f"{x(step):.1f} {y(value):.1f}" for step, value in points)
-        value = points[-1][1]
-        told = f"{100 * value:.1f} %" if percent else f"{value:.3g}"
-        parts.append(
-            f'<path class="line {css}" d="M{path}"><title>{escape(name)}: {told} at the end</title></path>'
-        )
-        if len(points) == 1:
-            parts.append(f'<circle class="{css}" cx="{x(points[0][0]):.1f}" cy="{y(value):.1f}" r="2.5"/>')
-        ends[name] = (y(value), css, value)
-    places = spread([place for place, _, _ in ends.values()], 12, HEIGHT - BOTTOM)
-    for (name, (_, css, _)), place in zip(ends.items(), places, strict=True):
-        text = escape(name)
-        parts.append(f'<text class="name {css}" x="{WIDTH - RIGHT + 5}" y="{place + 3.5:.1f}">{text}</text>')
-    return "".join(parts) + "</svg>"
+    @property
+    def first(self) -> int:
+        """First step of the axis."""
+        return self.span[0] if self.span else min(step for line in self.lines for step, _ in line.thin)
 
+    @property
+    def last(self) -> int:
+        """Last step of the axis, beyond the first."""
+        end = self.span[1] if self.span else max(step for line in self.lines for step, _ in line.thin)
+        return max(end, self.first + 1)
 
-def thin(points: Curve) -> Curve:
-    """Means of equal runs of points, few enough to draw."""
-    size = math.ceil(len(points) / MOST_POINTS)
-    parts = [points[start : start + size] for start in range(0, len(points), size)]
-    return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
+    @property
+    def has_split(self) -> bool:
+        """Whether the border lies within the axis."""
+        return self.split is not None and self.first < self.split < self.last
+
+    @cached_property
+    def ticks(self) -> list[float]:
+        """Round values that span the lines, the levels and zero."""
+        values = [value for line in self.lines for _, value in line.thin]
+        values += [level.value for level in self.levels]
+        return nice_ticks(min(0.0, *values), max(1e-9, *values))
+
+    def x(self, step: float) -> float:
+        """Where a step lies, from the left."""
+        return self.left + (step - self.first) / (self.last - self.first) * (self.right - self.left)
+
+    def y(self, value: float) -> float:
+        """Where a value lies, from the top."""
+        low, high = self.ticks[0], self.ticks[-1]
+        return self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
+
+    @property
+    def names(self) -> list[Name]:
+        """What stands at the ends of levels and lines, without overlap."""
+        ends = [Name(level.name, level.css, self.y(level.value)) for level in self.levels]
+        ends += [Name(line.name, line.css, self.y(line.thin[-1][1])) for line in self.lines]
+        places = spread([name.y for name in ends], LINE_HEIGHT, self.bottom)
+        return [name._replace(y=place) for name, place in zip(ends, places, strict=True)]
+
+    def tick_label(self, value: float) -> str:
+        """A value at the axis."""
+        return f"{100 * value:.0f}\u2009%" if self.percent else f"{value:g}"
+
+    def told(self, value: float) -> str:
+        """A value in words."""
+        return f"{100 * value:.1f} %" if self.percent else f"{value:.3g}"
 
 
 def nice_ticks(low: float, high: float) -> list[float]:

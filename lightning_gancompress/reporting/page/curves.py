@@ -11,6 +11,7 @@ from pathlib import Path
 Curve = list[tuple[int, float]]
 Row = dict[str, float]
 
+DRAW = math.log(2)  # cross-entropy of a critic that can't tell
 FINETUNE = re.compile(r"train/(generator|discriminator(_\w+)?_(real|fake))$")
 
 

@@ -1,41 +1,42 @@
-"""The pictures of a grid, cut apart and embedded."""
+"""The pictures of a grid, embedded."""
 
 from __future__ import annotations
 
 import base64
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageChops
 
-GAP = 2  # pixels between pictures
-HEADER = 14  # pixels: one line of the default font
+from lightning_gancompress.reporting.grid import cut
+
+ROWS = 6  # of pictures, per direction
 QUALITY = 90  # of WebP: a picture of 256 pixels takes some 20 kB
 AMPLIFIED = 3
 
 
-def cut_grid(path: Path, columns: list[str], size: tuple[int, int]) -> list[dict[str, Image.Image]]:
-    """The pictures of each row by column; one row of the whole grid where it isn't laid out like that.
+class Picture(NamedTuple):
+    """A picture as the page holds it: the name of its column, its text, and its size in pixels."""
 
-    Args:
-        path: As `ImageGrid` draws it.
-        columns: Names in order.
-        size: Height and width of a picture.
-    """
-    with Image.open(path) as file:
-        grid = file.convert("RGB")
-    height, width = size
-    step, rest = divmod(grid.width - GAP, len(columns))
-    rows, more = divmod(grid.height - HEADER - GAP, height + GAP)
-    if rest or more or step < width + GAP:
-        return [{"": grid}]
-    return [
-        {
-            name: grid.crop((left, top, left + width, top + height))
-            for name, left in zip(columns, range(GAP, grid.width, step), strict=False)
-        }
-        for top in range(HEADER + GAP, HEADER + GAP + rows * (height + GAP), height + GAP)
-    ]
+    name: str
+    uri: str
+    width: int
+    height: int
+
+
+def pictures(grid: Path) -> list[list[Picture]]:
+    """The first rows of a grid, with the difference of teacher and student at the end of each."""
+    rows = cut(grid)[:ROWS]
+    for row in rows:
+        if "teacher" in row and "student" in row:
+            row["difference"] = difference(row["teacher"], row["student"])
+    return [[Picture(name, data_uri(p), p.width, p.height) for name, p in row.items()] for row in rows]
+
+
+def origin(grid: Path) -> str:
+    """Where the pictures come from, in words."""
+    return "Images of the test" if grid.parent.name == "test" else f"Images of the validation, {grid.stem}"
 
 
 def difference(one: Image.Image, other: Image.Image) -> Image.Image:

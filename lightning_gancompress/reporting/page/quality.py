@@ -1,75 +1,71 @@
-"""The table of cost and quality."""
+"""The table of cost and quality, and what is missing in it."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
-from html import escape
-from typing import Any
+from typing import NamedTuple
 
-# label, scale, unit, digits after the point
-Style = tuple[str, float, str, int | None]
+from lightning_gancompress.evaluation.metrics import LATENCY, Metric, in_order, metric
+from lightning_gancompress.evaluation.results import NetworkResults
+from lightning_gancompress.reporting.page.headline import fids
+from lightning_gancompress.reporting.page.run import Compression
 
-KNOWN: dict[str, Style] = {
-    "macs_exact": ("MACs, exact", 1e9, "G", None),
-    "macs_literature": ("MACs, literature", 1e9, "G", None),
-    "params": ("Parameters", 1e6, "M", None),
-    "bytes": ("File", 1e6, "MB", None),
-    "activation_bytes": ("Feature maps", 1e6, "MB", None),
-    "latency_ms": ("Latency", 1, "ms", None),
-    "latency_compile_ms": ("Latency, compiled", 1, "ms", None),
-    "latency_onnx_ms": ("Latency, ONNX", 1, "ms", None),
-    "l1": ("L1 to the target", 1, "", 4),
-    "psnr": ("PSNR", 1, "dB", 2),
-    "ssim": ("SSIM", 1, "", 4),
-    "lpips": ("LPIPS", 1, "", 4),
-    "miou": ("mIoU", 1, "", 4),
-    "pixel_accuracy": ("Pixel accuracy", 1, "", 4),
-}
+UNKNOWN = "\u2013"
+MEASURE_FID = (
+    "--trainer.callbacks+=Evaluation",
+    "--trainer.callbacks.fid_feature=2048",
+    "--trainer.callbacks.fid_weights=WEIGHTS.pth",
+)
 
 
-def quality_table(networks: Mapping[str, Mapping[str, Any]]) -> str:
-    """One row per figure, one column per generator, and the student's share of the teacher's."""
-    keys = dict.fromkeys(key for facts in networks.values() for key in facts)
-    rows = []
-    for key in [*(k for k in KNOWN if k in keys), *(k for k in keys if k not in KNOWN)]:
-        values = [number(facts.get(key)) for facts in networks.values()]
-        if all(value is None for value in values):
-            continue
-        label, scale, unit, digits = KNOWN.get(key) or other(key)
-        cells = "".join(
-            f'<td class="n {escape(name)}">{told(value, scale, unit, digits)}</td>'
-            for name, value in zip(networks, values, strict=True)
-        )
-        first, last = values[0], values[-1]
-        share = f"{100 * last / first:.3g}&thinsp;%" if first and last is not None else ""
-        rows.append(f'<tr><th scope="row">{escape(label)}</th>{cells}<td class="n">{share}</td></tr>')
-    heads = "".join(f'<th scope="col" class="n {escape(name)}">{escape(name)}</th>' for name in networks)
-    return (
-        '<div class="scroll"><table class="quality"><thead><tr><th scope="col"></th>'
-        f'{heads}<th scope="col" class="n">share</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        "</div>"
-    )
+class Row(NamedTuple):
+    """A metric: its figure for each generator, and the last as percentage of the first."""
+
+    label: str
+    figures: dict[str, str]
+    share: str
 
 
-def number(value: Any) -> float | None:
-    """The figure of a plain number or of a latency; None for what is neither."""
-    if isinstance(value, Mapping):
-        value = value.get("median_ms")
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+class Advice(NamedTuple):
+    """What is missing, and the command that makes it."""
+
+    missing: str
+    command: str
 
 
-def other(key: str) -> Style:
-    """How to show what this release doesn't know, or knows by its beginning."""
-    name, _, feature = key.partition("_")
-    if name in ("fid", "kid"):
-        label = name.upper() + (f"-{feature}" if feature else "")
-        return (label, 1, "", 3) if name == "fid" else (f"{label} \u00d7 1000", 1e-3, "", 3)
-    return key.replace("_", " "), 1, "", None
+def quality_rows(networks: Mapping[str, NetworkResults]) -> list[Row]:
+    """A row for every figure, in the order of the metrics."""
+    found = in_order(name for network in networks.values() for name in network.figures)
+    return [row(name, {key: net.figures.get(name) for key, net in networks.items()}) for name in found]
 
 
-def told(value: float | None, scale: float, unit: str, digits: int | None) -> str:
-    """A cell's text."""
-    if value is None:
-        return "\u2013"
-    text = f"{value / scale:.4g}" if digits is None else f"{value / scale:.{digits}f}"
-    return f"{text}&thinsp;{unit}" if unit else text
+def row(name: str, values: Mapping[str, float | None]) -> Row:
+    """One metric of all generators."""
+    shown, ends = metric(name), [*values.values()]
+    figures = {key: UNKNOWN if value is None else told(shown, value) for key, value in values.items()}
+    share = f"{100 * ends[-1] / ends[0]:.3g}" if ends[0] and ends[-1] is not None else ""
+    return Row(shown.heading, figures, share)
+
+
+def told(shown: Metric, value: float) -> str:
+    """A figure with its unit, which a thin space keeps beside it."""
+    return f"{shown.number(value)}\u2009{shown.unit}".rstrip()
+
+
+def advice(run: Compression, missing: str, *options: str) -> Advice:
+    """A test that finds out what is missing."""
+    return Advice(missing, shlex.join(run.test_command(*options)))
+
+
+def quality_advice(run: Compression) -> list[Advice]:
+    """How to measure what has not been measured."""
+    tested = [generator for generator in run.generators if generator.results]
+    if not tested:
+        return [advice(run, "Quality has not been measured yet.")]
+    found, figures = [], tested[0].student
+    if not fids(figures):
+        found.append(advice(run, "FID has not been measured.", *MEASURE_FID))
+    if LATENCY not in figures:
+        found.append(advice(run, "Latency has not been measured.", "--trainer.callbacks+=Evaluation"))
+    return found

@@ -10,8 +10,8 @@ import torch
 from torchvision.models import vgg16
 
 from lightning_gancompress.cli import main
-from lightning_gancompress.cli.configs import configs_folder
 from lightning_gancompress.data import SyntheticFacades, SyntheticUnpairedFacades
+from lightning_gancompress.shipped_configs import configs_folder
 
 NAMES = sorted(path.name for path in configs_folder().glob("*.yaml"))
 TEACHERS = [name for name in NAMES if name.startswith("teacher_")]

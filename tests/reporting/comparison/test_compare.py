@@ -129,7 +129,7 @@ class TestOneAfterTheOther:
         (folder / "table.md").unlink()
         main(["compare", f"--output={folder}", "--only_report", "--metrics=[psnr]"])
         table = (folder / "table.md").read_text()
-        assert "psnr ↑" in table
+        assert "PSNR, dB ↑" in table
         assert "| random |  | 2 |" in table
 
 
@@ -181,7 +181,7 @@ def test_runs_share_the_cores_of_the_process(
 ) -> None:
     found: list[int] = []
     monkeypatch.setattr(
-        "lightning_gancompress.cli.commands.execute",
+        "lightning_gancompress.cli.commands.compare.execute",
         lambda runs, jobs, threads, _: found.append(threads) or [],
     )
     before = torch.get_num_threads()

@@ -14,7 +14,7 @@ from lightning_gancompress import UserError
 from lightning_gancompress.reporting.comparison import found_runs, plan, write_comparison
 from lightning_gancompress.reporting.comparison.plot import _over_seeds
 from lightning_gancompress.reporting.comparison.results import Place
-from lightning_gancompress.reporting.comparison.statistics import Sample, pooled_std, student_t, welch, winner
+from lightning_gancompress.reporting.comparison.statistics import Sample, holm, pooled_std, welch, winner
 
 CLOSE, FAR = [1.0, 1.1, 1.2], [2.0, 2.1, 2.2]
 
@@ -26,8 +26,14 @@ def test_sample() -> None:
 
 
 @pytest.mark.parametrize(("t", "freedom"), [(12.706, 1), (4.303, 2), (2.776, 4), (2.228, 10), (1.984, 100)])
-def test_student_t_of_the_tables(t: float, freedom: float) -> None:
-    assert student_t(t, freedom) == pytest.approx(0.05, abs=1e-4)
+def test_student_t_of_the_tables(t: float, freedom: int) -> None:
+    # of equal spreads and n seeds each, sqrt(n / 2) * difference / spread has 2 n - 2 degrees of freedom
+    if freedom == 1:  # one of them has no spread and two seeds: only the other's freedom counts
+        one, other = Sample(t / math.sqrt(2), 1.0, 2), Sample(0.0, 0.0, 2)
+    else:
+        n = freedom // 2 + 1
+        one, other = Sample(t * math.sqrt(2 / n), 1.0, n), Sample(0.0, 1.0, n)
+    assert welch(one, other) == pytest.approx(0.05, abs=1e-4)
 
 
 def test_welch_by_hand() -> None:
@@ -36,6 +42,14 @@ def test_welch_by_hand() -> None:
     assert welch(Sample.of([1.0]), Sample.of(FAR)) == 1
     assert welch(Sample.of([1.0, 1.0]), Sample.of([1.0, 1.0])) == 1
     assert welch(Sample.of([1.0, 1.0]), Sample.of([2.0, 2.0])) == 0
+
+
+def test_holm_by_hand() -> None:
+    # times 3, 2, 1 from the smallest: 0.03, 0.06, 0.04, of which the last may not be below 0.06
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.02, 0.9, 0.8]) == pytest.approx([0.06, 1.0, 1.0])  # 2 * 0.8 is cut to 1
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []
 
 
 def test_pooled_std() -> None:
@@ -47,11 +61,19 @@ def test_pooled_std() -> None:
 
 def test_winner() -> None:
     samples = {"a": Sample.of(CLOSE), "b": Sample.of(FAR)}
-    assert winner(samples, lower=True) == "a"
-    assert winner(samples, lower=False) == "b"
-    assert winner(samples | {"c": Sample.of([1.15, 1.2, 1.3])}, lower=True) is None  # within the spread
-    assert winner(samples | {"c": Sample.of([9.0])}, lower=True) is None  # of one seed nobody knows
-    assert winner({"a": samples["a"]}, lower=True) is None
+    assert winner(samples, better="lower") == "a"
+    assert winner(samples, better="higher") == "b"
+    assert winner(samples | {"c": Sample.of([1.15, 1.2, 1.3])}, better="lower") is None  # within the spread
+    assert winner(samples | {"c": Sample.of([9.0])}, better="lower") is None  # of one seed nobody knows
+    assert winner({"a": samples["a"]}, better="lower") is None
+
+
+def test_many_rivals_make_it_harder_to_win() -> None:
+    # against each of four like b the uncorrected p is 0.0213; Holm's for the smallest of four is 0.085
+    best, rival = Sample(0.0, 1.0, 3), Sample(3.0, 1.0, 3)
+    assert welch(best, rival) == pytest.approx(0.0213, abs=1e-4)
+    assert winner({"a": best, "b": rival}, better="lower") == "a"
+    assert winner({"a": best} | dict.fromkeys("bcde", rival), better="lower") is None
 
 
 @pytest.mark.parametrize(
@@ -67,7 +89,13 @@ def result(output: Path, place: str, student: dict[str, Any], suffix: str = "", 
     networks = {"teacher": {"macs_exact": 100e6, "fid_768": 1.5}, "student": {"macs_exact": 10e6} | student}
     file = output / place / "test" / f"results{suffix}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"phase": "finetune", "images": 7, "networks": networks} | more))
+    facts = {"phase": "finetune", "images": 7, "size": [16, 24], "networks": networks}
+    file.write_text(json.dumps(facts | more))
+
+
+def latency(median: float) -> dict[str, float]:
+    """What is known of one."""
+    return {"median_ms": median, "p10_ms": median, "p90_ms": median, "repetitions": 20}
 
 
 def report(output: Path, *metrics: str) -> tuple[list[str], list[str]]:
@@ -83,24 +111,25 @@ def test_table(tmp_path: Path) -> None:
     result(tmp_path, "good/budget_0.05/seed_0", {"fid_768": 3.0, "macs_exact": 5e6, "phases": [1]})
     warnings, lines = report(tmp_path)
     assert warnings == []
-    assert lines[0] == "| experiment | budget | seeds | MACs (exact) | fid_768 ↓ | psnr ↑ |"
+    assert lines[0] == "| experiment | budget | seeds | MACs (exact), G ↓ | FID-768 ↓ | PSNR, dB ↑ |"
     assert lines[2:7] == [
-        "| teacher |  |  | 100 M | 1.500 |  |",
-        "| bad | 0.1 | 3 | 10 M | 2.100 ± 0.1000 (3) | 21.500 ± 1.000 (3) |",
-        "| good | 0.1 | 3 | 10 M | **1.100** ± 0.1000 (3) | 21.000 ± 1.000 (3) |",
-        "| good | 0.05 | 1 | 5 M | 3.000 |  |",
-        "| *spread of seeds* |  |  |  | 0.1000 | 1.000 |",
+        "| teacher |  |  | 0.1 | 1.500 |  |",
+        "| bad | 0.1 | 3 | 0.01 | 2.100 ± 0.100 (3) | 21.50 ± 1.00 (3) |",
+        "| good | 0.1 | 3 | 0.01 | **1.100** ± 0.100 (3) | 21.00 ± 1.00 (3) |",
+        "| good | 0.05 | 1 | 0.005 | 3.000 |  |",
+        "| *spread of seeds* |  |  |  | 0.100 | 1.00 |",
     ]
-    assert "Measured with: images 7." in lines
+    assert "Measured with: images 7; size [16, 24]." in lines
     assert "Welch" in lines[-1]
+    assert "Holm" in lines[-1]
 
 
 def test_csv_has_every_number(tmp_path: Path) -> None:
-    result(tmp_path, "a/seed_4", {"latency_ms": {"median_ms": 0.1 + 0.2}, "name": "x"}, teacher_l1=0.25)
+    result(tmp_path, "a/seed_4", {"latency_ms": latency(0.1 + 0.2), "name": "x"}, teacher_l1=0.25)
     report(tmp_path)
     student, teacher = csv.DictReader((tmp_path / "results.csv").open())
     assert (student["experiment"], student["seed"], student["teacher_l1"]) == ("a", "4", "0.25")
-    assert float(student["latency_ms.median_ms"]) == 0.1 + 0.2
+    assert float(student["latency_ms.median_ms"]) == float(student["latency_ms"]) == 0.1 + 0.2
     assert (teacher["experiment"], teacher["fid_768"]) == ("teacher", "1.5")
     assert "name" not in student
 
@@ -163,7 +192,7 @@ def test_what_can_not_be_compared(tmp_path: Path) -> None:
 
 def test_seeds_without_effect(tmp_path: Path) -> None:
     for seed in (0, 1):
-        result(tmp_path, f"a/seed_{seed}", {"fid_768": 1.0, "latency_ms": {"median_ms": seed}})
+        result(tmp_path, f"a/seed_{seed}", {"fid_768": 1.0, "latency_ms": latency(seed)})
     assert report(tmp_path)[0] == ["The seeds of a made no difference at all: see seed_options."]
 
 

@@ -204,7 +204,7 @@ def test_options_from_the_command_line(kind, prefix):
 
 @pytest.mark.parametrize("name", ["teacher", "search", "finetune", "cyclegan"])
 def test_options_recorded_in_checkpoints_of_before(name):
-    path = Path(__file__).parents[1] / "checkpoints" / "old" / f"{name}.ckpt"
+    path = Path(__file__).parent / "checkpoints" / "old" / f"{name}.ckpt"
     recorded = torch.load(path, weights_only=False)["run_config"]["data"]
     data = read(["--data.num_workers=1"], recorded)
     given = recorded["init_args"] | {"num_workers": 1, "load_size": 32}

@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 import warnings
@@ -8,12 +7,10 @@ import pytest
 import tiny
 import torch
 
-from lightning_gancompress import __version__, load_generator
-from lightning_gancompress.checkpoints import load_networks
+from lightning_gancompress import __version__
 from lightning_gancompress.cli import main
-from lightning_gancompress.cli.configs import configs_folder, find_config
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.pruning import count_macs, count_params
+from lightning_gancompress.shipped_configs import configs_folder, find_config
 
 SHIPPED = sorted(path.name for path in configs_folder().glob("*.yaml"))
 PARTS = ("policy", "switch", "finetune", "evaluate", "compare", "defaults")  # not to be fitted by themselves
@@ -222,54 +219,3 @@ def test_a_small_model_does_not_resume(tmp_path, facades, capsys):
     torch.save({"weight": torch.ones(1)}, tmp_path / "small.pth")
     ckpt = ["--ckpt_path", str(tmp_path / "small.pth")]
     assert "no training checkpoint" in fails(capsys, *tiny.teacher(tmp_path), *facades, *ckpt)
-
-
-# -- export and profile ----------------------------------------------------------------------------------
-
-
-def test_export_needs_no_config(unet, tmp_path, capsys):
-    path = tmp_path / "small.pt2"
-    main(["export", "--ckpt_path", str(unet), "--format=torch", "--output", str(path)])
-    image = torch.rand(2, 3, 32, 32) * 2 - 1  # the size of the training
-    exported = torch.export.load(path).module()(image)
-    torch.testing.assert_close(exported, load_generator(unet)(image))
-    assert "Wrote" in capsys.readouterr().out
-
-
-def test_export_of_a_size(unet, tmp_path):
-    path = tmp_path / "wide.pt2"
-    main(["export", "--ckpt_path", str(unet), "--format=torch", "--output", str(path), "--size=[32, 64]"])
-    assert torch.export.load(path).module()(torch.zeros(1, 3, 32, 64)).shape == (1, 3, 32, 64)
-
-
-def test_profile_of_a_checkpoint(unet, tmp_path, capsys):
-    main(["profile", "--ckpt_path", str(unet), "--json", str(tmp_path / "macs.json")])
-    network, _ = load_networks(unet)["networks.generator"]
-    image = [torch.zeros(1, 3, 32, 32)]
-    expected = {
-        "macs_exact": count_macs(network, image),
-        "macs_literature": count_macs(network, image, "literature"),
-        "params": count_params(network),
-    }
-    assert json.loads((tmp_path / "macs.json").read_text()) == {"teacher": expected}
-    assert f"{expected['macs_literature']:,}" in capsys.readouterr().out
-
-
-def test_profile_of_a_config(unet, tmp_path, facades):
-    options = tiny.compression(tmp_path, unet)[1:]
-    main(["profile", *options, *facades, "--json", str(tmp_path / "a.json")])
-    main(["profile", "--ckpt_path", str(unet), "--json", str(tmp_path / "b.json")])
-    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
-
-
-def test_profile_of_a_compression(unet, tmp_path, facades):
-    main([*tiny.compression(tmp_path, unet, "UniformWidth"), *facades, "--trainer.max_epochs=1"])
-    main(["profile", "--ckpt_path", str(tiny.last(tmp_path)), "--json", str(tmp_path / "both.json")])
-    main(["profile", "--ckpt_path", str(tmp_path / "generator.pth"), "--json", str(tmp_path / "small.json")])
-    both, small = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("both", "small"))
-    assert both["student"]["macs_exact"] <= 0.3 * both["teacher"]["macs_exact"]
-    assert small == {"student": both["student"]}
-
-
-def test_profile_names_an_impossible_size(unet, capsys):
-    assert "33" in fails(capsys, "profile", "--ckpt_path", str(unet), "--size=33")

@@ -1,6 +1,11 @@
 import pytest
 
-from lightning_gancompress.reporting.page.charts import line_chart, nice_ticks, spread, thin
+from lightning_gancompress.reporting.page.charts import Line, LineChart, nice_ticks, spread
+from lightning_gancompress.reporting.page.rendering import render
+
+
+def draw(chart: LineChart) -> str:
+    return render("chart.svg", chart=chart)
 
 
 def test_ticks_are_round_and_span_the_range():
@@ -15,13 +20,13 @@ def test_labels_move_apart_but_not_below():
 
 
 def test_long_curves_are_thinned_to_means():
-    assert thin([(0, 1.0), (1, 3.0)]) == [(0, 1.0), (1, 3.0)]
-    points = thin([(step, float(step % 2)) for step in range(400)])
+    assert Line("", [(0, 1.0), (1, 3.0)], "").thin == [(0, 1.0), (1, 3.0)]
+    points = Line("", [(step, float(step % 2)) for step in range(400)], "").thin
     assert (len(points), points[-1]) == (200, (399, 0.5))
 
 
 def test_names_are_escaped_and_the_border_drawn():
-    chart = line_chart("<b>", {"<i>": ([(0, 0.0), (10, 1.0)], "generator")}, split=5)
+    chart = draw(LineChart("<b>", "", (Line("<i>", [(0, 0.0), (10, 1.0)], "generator"),), split=5))
     assert "<b>" not in chart
     assert "<i>" not in chart
     assert "&lt;i&gt;" in chart
@@ -30,4 +35,4 @@ def test_names_are_escaped_and_the_border_drawn():
 
 @pytest.mark.parametrize("points", [[(0, 0.0)], [(5, 2.0), (5, 2.0)], [(0, -3.0), (1, -3.0)]])
 def test_flat_and_single_points_can_be_drawn(points):
-    assert "nan" not in line_chart("flat", {"x": (points, "")})
+    assert "nan" not in draw(LineChart("flat", "", (Line("x", points, ""),)))

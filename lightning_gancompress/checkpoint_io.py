@@ -1,0 +1,48 @@
+"""Checkpoints on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.files import replacing
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are replaced whole or not at all, and read without running code from them."""
+
+    # Lightning writes to the system's temporary folder and moves: across file systems that is a copy
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a file beside `path` and let it take its place; remote places are left to Lightning.
+
+        Raises:
+            UserError: There is no space or no permission.
+        """
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with replacing(path) as draft, draft.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # how torch reports a full disk
+                    raise error.__context__ from None
+                raise
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read tensors and plain types.
+
+        Raises:
+            UserError: The file is missing, damaged, or holds other objects.
+        """
+        if "://" in str(path):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        checkpoint: dict[str, Any] = read_torch(Path(path))
+        return checkpoint

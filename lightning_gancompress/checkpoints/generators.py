@@ -1,0 +1,68 @@
+"""The generators in a file of any kind, and the images that they were made for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+
+from lightning_gancompress.checkpoints import load_network, load_networks, load_small
+from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.header import Header, is_training_checkpoint
+from lightning_gancompress.checkpoints.training import split_prefix
+from lightning_gancompress.checkpoints.upstream import direction_in_name, upstream_preprocessing
+from lightning_gancompress.tasks import Role, Side
+
+
+class GeneratorName(NamedTuple):
+    """What tells a generator from others: whether it is the compressed one, and its role.
+
+    In words it is `teacher`, or `student_AtoB` of CycleGAN.
+    """
+
+    part: Literal["teacher", "student"]
+    role: Role
+
+    def __str__(self) -> str:
+        return f"{self.part}{self.role.suffix}"
+
+
+def generators_in(path: Path) -> dict[GeneratorName, nn.Module]:
+    """Generators of a file, in eval mode.
+
+    Args:
+        path: Whatever `load_network` reads. A training checkpoint may hold several generators; a single one
+            is a student if it is a small model, else a teacher.
+
+    Raises:
+        UserError: The file is missing, damaged, or holds something else.
+    """
+    if is_small_model(path) or not is_training_checkpoint(read_torch(path)):
+        role = Role.of(Side.GENERATOR, direction_in_name(path) or "")
+        name = GeneratorName("student" if is_small_model(path) else "teacher", role)
+        return {name: load_network(path)[0]}
+    found = {}
+    for prefix, (network, _) in load_networks(path, Side.GENERATOR).items():
+        part, role = split_prefix(prefix)
+        found[GeneratorName("student" if part == "student" else "teacher", role)] = network
+    return found
+
+
+def recorded_preprocessing(path: Path) -> dict[str, Any]:
+    """What a file says of the images that its networks were made for; nothing where it doesn't.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    if is_small_model(path):
+        return dict(load_small(path)[2].get("preprocessing", {}))
+    content = read_torch(path)
+    if is_training_checkpoint(content):
+        return Header.of(content, path).preprocessing
+    return dict(upstream_preprocessing(path))
+
+
+def is_small_model(path: Path) -> bool:
+    """Whether a file is a small model: it has its description beside it."""
+    return path.suffix == ".pth" and path.with_suffix(".json").is_file()

@@ -1,0 +1,206 @@
+"""The command line: Lightning's, with configurations that ship or lie in checkpoints, and plain errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
+
+import lightning_gancompress
+import lightning_gancompress.callbacks
+import lightning_gancompress.data  # importing a class makes its short name known to the command line
+from lightning_gancompress.callbacks.run_config import RunConfig
+from lightning_gancompress.cli.commands.compare import compare
+from lightning_gancompress.cli.commands.export import export
+from lightning_gancompress.cli.commands.profile import profile
+from lightning_gancompress.cli.commands.report import report
+from lightning_gancompress.cli.configs import RUNS, ConfigFile, recorded_config, with_config
+from lightning_gancompress.cli.explain import condense, explain
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.leaves import leaves
+from lightning_gancompress.lightning_internals import OpenCLI, child_processes
+from lightning_gancompress.modules import GANModule, TeacherModule
+from lightning_gancompress.shipped_configs import configs_folder, shipped
+from lightning_gancompress.trainer import Trainer
+
+
+class Commands(Trainer):
+    """The trainer, with our commands beside its own: LightningCLI looks for all of them in one class."""
+
+    export = staticmethod(export)
+    profile = staticmethod(profile)
+    compare = staticmethod(compare)
+    report = staticmethod(report)
+
+
+class GanCompressCLI(OpenCLI):
+    """LightningCLI for this project's modules, with commands of its own: export, profile, compare, report.
+
+    What the user writes counts most; what it leaves open comes from the checkpoint in `--ckpt_path`, then
+    from the shipped `defaults.yaml`, then from the code.
+    """
+
+    def __init__(self, args: ArgsType = None) -> None:
+        defaults = [str(path) for path in [configs_folder() / "defaults.yaml"] if path.is_file()]
+        super().__init__(
+            GANModule,
+            LightningDataModule,
+            save_config_callback=RunConfig,
+            trainer_class=Commands,
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": "gancompress",
+                "description": lightning_gancompress.__doc__.splitlines()[0],
+                "version": lightning_gancompress.__version__,
+                "compare": {"description": str(compare.__doc__).partition("Args:")[0]},
+                **{name: {"default_config_files": defaults} for name in (*RUNS, "profile")},
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=args,
+            auto_configure_optimizers=False,
+        )
+
+    # -- arguments -------------------------------------------------------------------------------------
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's and ours, with the arguments that don't come from the command line."""
+        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": set(), "report": set()}
+        return {**LightningCLI.subcommands(), **own}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that knows the shipped configurations and reports errors as `UserError`."""
+        parser = Parser(**kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ConfigFile,
+            help="YAML file, here or shipped; later ones add to earlier ones.",
+        )
+        return parser
+
+    def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
+        """A parser; a short one where neither model nor data are needed."""
+        if command in ("export", "compare", "report"):
+            return self.short_parser(trainer, command, **kwargs)
+        parser = super().command_parser(trainer, command, **kwargs)
+        if command == "predict":
+            parser.set_defaults({"return_predictions": False})  # they are written, not kept in memory
+        return parser
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Trainer, model and data; the latter two can come from a checkpoint."""
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.add_lightning_class_args(GANModule, "model", subclass_mode=True, required=False)
+        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, on top of the settings in the checkpoint that is given."""
+        if args is not None and not isinstance(args, list):
+            self.config = parser.parse_object(args)
+            return
+        args = sys.argv[1:] if args is None else args
+        recorded = recorded_config(args)
+        self.config = parser.parse_args(with_config(args, recorded))
+        if "model" in recorded:
+            self._tell_differences(recorded["model"])
+
+    def _tell_differences(self, recorded: dict[str, Any]) -> None:
+        """Say where the user's words and the checkpoint's differ."""
+        config = self.config[self.config.subcommand]
+        dumped = self.parser_of(self.config.subcommand).dump(config, "json", skip_unset=False)
+        was, now = dict(leaves({"model": recorded})), dict(leaves({"model": json.loads(dumped)["model"]}))
+        key = "model.class_path"
+        if was[key] != now[key]:
+            raise UserError(
+                f"{config.ckpt_path} is a checkpoint of {was[key]}, but the configuration asks for {now[key]}"
+                ": give the configuration it was trained with, or none."
+            )
+        for name in sorted(was.keys() & now.keys()):
+            if was[name] != now[name]:
+                rank_zero_warn(f"{name} was {was[name]} in {config.ckpt_path} and is now {now[name]}.")
+
+    def seed(self) -> None:
+        """Seed a run; nothing else is random."""
+        if self.config.subcommand in RUNS:
+            super().seed()
+
+    # -- running ---------------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        """See to it that there is something to run."""
+        config = self.config[self.subcommand]
+        if self.subcommand == "profile":
+            config.trainer.callbacks = config.trainer.logger = None
+            if config.ckpt_path:
+                config.model = config.data = None
+        if self.subcommand not in RUNS:
+            return
+        missing = [part for part in ("model", "data") if config[part] is None]
+        if missing:
+            raise UserError(
+                f"`{self.subcommand}` needs {' and '.join(missing)}: give --config with a file of yours or "
+                f"one of the shipped ones: {shipped()}."
+            )
+        if self.subcommand != "fit":
+            self._require_weights(config)
+
+    def _require_weights(self, config: Any) -> None:
+        """Lightning would go on with random weights."""
+        last = Path(config.trainer.default_root_dir or ".", "checkpoints", "last.ckpt")
+        if config.ckpt_path is None and config.model.class_path.endswith(TeacherModule.__name__):
+            raise UserError(f"`{self.subcommand}` needs a trained teacher: give --ckpt_path, such as {last}.")
+        if config.ckpt_path == "last" and not last.is_file():
+            raise UserError(
+                f"There is no {last}: give the file to --ckpt_path, or set trainer.default_root_dir."
+            )
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and trainer, as far as the command needs them."""
+        if self.subcommand in RUNS:
+            super().instantiate_classes()
+        else:
+            self.config_init = self.parser.instantiate_classes(self.config)
+
+    def run_command(self, command: str) -> None:
+        """Do what was asked for."""
+        if command not in RUNS:
+            config, arguments = self.config_init[command], self.arguments_of(command)
+            if command == "profile":
+                arguments |= {"model": config.model, "datamodule": config.data}
+            getattr(Commands, command)(**arguments)
+            return
+        try:
+            super().run_command(command)
+        except Exception as error:
+            self._end_other_ranks(error)
+            raise
+
+    def _end_other_ranks(self, error: Exception) -> None:
+        """They may wait for this one in a collective."""
+        children = child_processes(self.trainer)
+        if children and explain(error) is None:
+            # what the user can mend may have happened there, and here only a connection broke
+            time.sleep(1)
+            if any(child.poll() == 2 for child in children):
+                raise SystemExit(2) from None
+        for child in children:
+            child.kill()
+
+
+class Parser(LightningArgumentParser):
+    """Raises what is wrong as one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Shorten jsonargparse's report."""
+        if not self.exit_on_error:  # within jsonargparse, which catches it
+            super().error(message, ex)
+        program = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")
+        raise UserError(f"{condense(message)} See `{program} --help`.") from ex

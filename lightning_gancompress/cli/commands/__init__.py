@@ -1,0 +1,1 @@
+"""The commands beside Lightning's, one a file: export, profile, compare and report."""

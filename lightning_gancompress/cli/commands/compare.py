@@ -1,0 +1,121 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.evaluation.metrics import COMPARED
+from lightning_gancompress.reporting.comparison import Run, execute, found_runs, plan, write_comparison
+from lightning_gancompress.reporting.comparison.runs import command_line
+
+
+def compare(
+    output: str,
+    experiments: dict[str, list[str] | None] | None = None,
+    seeds: list[int] = [0, 1, 2],  # noqa: B006  # the command's help shows it
+    budgets: list[float | str] = [],  # noqa: B006
+    common: list[str] = [],  # noqa: B006
+    test: list[str] = [],  # noqa: B006
+    metrics: list[str] = list(COMPARED),  # noqa: B006
+    seed_options: list[str] = ["--seed_everything", "--data.seed"],  # noqa: B006
+    jobs: int = 1,
+    threads: int | None = None,
+    only_report: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Run experiments with several seeds, and lay their results side by side.
+
+    Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, with its words in log.txt. What is
+    done is not done again: the same command goes on after Ctrl-C or a failure, and works on several machines
+    at once where these share a file system with locks. After each run OUTPUT gets results.csv, table.md,
+    plot.png (quality against MACs) and search.png (both sides' losses during the searches).
+    Arguments of a run are configurations (`*.yaml`) and options (`--key=value`), in which {seed} and {budget}
+    stand for those of the run.
+
+    Args:
+        output: The comparison's folder.
+        experiments: Name -> arguments of its runs, after the common ones.
+        seeds: Each experiment runs with each.
+        budgets: Each experiment runs at each, as `--model.budget`; none leaves it to the arguments.
+        common: Arguments of every run.
+        test: Further arguments of every test.
+        metrics: Columns of the table and panels of the plot, from those in results.csv: names or patterns.
+        seed_options: Options that get the seed. `--data.seed` means order and augmentation of the images;
+            leave it out for data modules that have none, and for generated pictures, which it would change.
+        jobs: Runs at once.
+        threads: CPU threads of each; the cores this process may use, or OMP_NUM_THREADS, by the number of
+            jobs unless given.
+        only_report: Tabulate the runs in `output`, however they were made, and run nothing.
+        dry_run: Print the commands, and run nothing.
+    """
+    folder = Path(output)
+    if only_report:
+        _tabulate(folder, metrics)
+        return
+    if not experiments or not seeds or jobs < 1:
+        raise UserError(
+            "`compare` needs experiments, seeds, and one job or more: give --config comparison.yaml."
+        )
+    runs = plan(
+        folder, experiments, seeds=seeds, budgets=budgets, common=common, test=test, seed_options=seed_options
+    )
+    stages = {run: run.stage() for run in runs}
+    if dry_run:
+        _show(stages)
+    else:
+        _run_all(folder, stages, metrics, jobs, threads or max(1, torch.get_num_threads() // jobs))
+
+
+def _tabulate(folder: Path, metrics: list[str]) -> None:
+    """Write and show the tables of whatever runs a folder holds."""
+    places = found_runs(folder)
+    if not places:
+        raise UserError(f"{folder} has no NAME/seed_S/test/results.json or NAME/budget_B/seed_S/test/...")
+    _print(f"warning: {warning}" for warning in write_comparison(folder, places, metrics))
+    print((folder / "table.md").read_text())
+
+
+def _show(stages: dict[Run, str]) -> None:
+    """Print what is to be done for each run, as one would type it."""
+    for run, stage in stages.items():
+        print(f"# {run.place.path}: {stage}")
+        commands = {"done": [], "test": ["test"]}.get(stage, [stage, "test"])
+        _print(command_line(run.command(command)) for command in commands)
+
+
+def _run_all(folder: Path, stages: dict[Run, str], metrics: list[str], jobs: int, threads: int) -> None:
+    """Run what is due, rewrite the tables after each, and end the process with 1 if a run failed."""
+    failed: dict[Run, str] = {}
+    due = [run for run, stage in stages.items() if stage != "done"]
+    print(", ".join(f"{stage}: {n}" for stage, n in Counter(stages.values()).items()), flush=True)
+
+    def write() -> list[str]:
+        names = list(dict.fromkeys(run.place.name for run in stages))
+        done = [run.place for run in stages if run.stage() == "done"]
+        return write_comparison(folder, sorted(done, key=lambda p: (names.index(p.name), p.seed)), metrics)
+
+    def finished(run: Run, failure: str | None) -> None:
+        print(f"{run.place.path}: {'failed: ' + failure if failure else 'done'}", flush=True)
+        if failure:
+            failed[run] = failure
+        else:
+            write()
+
+    elsewhere = execute(due, jobs, threads, finished)
+    _print(f"warning: {warning}" for warning in write())
+    print((folder / "table.md").read_text())
+    _print(f"{run.place.path}: another comparison is at work on it" for run in elsewhere)
+    if failed:
+        print(f"{len(failed)} of {len(stages)} runs failed; the same command tries them again:")
+        _print(f"{run.place.path}: {words} (see {run.folder / 'log.txt'})" for run, words in failed.items())
+        raise SystemExit(1)
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)

@@ -1,0 +1,64 @@
+"""The command `export`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from lightning_gancompress.checkpoints import load_network
+from lightning_gancompress.checkpoints.generators import recorded_preprocessing
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.export import export_onnx, export_torch
+from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
+
+_ENDING = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+def export(
+    ckpt_path: str,
+    format: Literal["onnx", "torch"] = "onnx",
+    output: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    dynamic_size: bool = False,
+    batch_norm: BatchNorm | None = None,
+    network: str = "generator",
+) -> None:
+    """Write a generator as ONNX or as a torch.export program, checked against the original.
+
+    Args:
+        ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
+        format: `onnx` for ONNX Runtime, `torch` for `torch.export.load`.
+        output: File to write; beside `ckpt_path` unless given.
+        size: Image size in pixels, or `[height, width]`; that of the training unless given.
+        dynamic_size: Let the ONNX file accept other sizes too.
+        batch_norm: `image` for the statistics of each image, as upstream's test; as recorded unless given.
+        network: Of a training checkpoint; `teacher.generator` for the uncompressed one, `generator_AtoB` or
+            `generator_BtoA` for CycleGAN.
+    """
+    if dynamic_size and format == "torch":
+        raise UserError("dynamic_size is for --format onnx; a torch program has a fixed size.")
+    model, _ = load_network(ckpt_path, network, batch_norm)
+    path = Path(output) if output else beside(Path(ckpt_path), network, _ENDING[format])
+    recorded = recorded_preprocessing(Path(ckpt_path))
+    image = blank_image(model, size or pixels(recorded), image_channels(recorded))
+    if format == "onnx":
+        facts = export_onnx(model, path, image, dynamic_size=dynamic_size)
+    else:
+        facts = export_torch(model, path, image)
+    shape = "x".join(str(n) for n in facts["input_shape"])
+    print(
+        f"Wrote {path}: {facts['bytes'] / 1e6:.2f} MB, input {shape}, free {', '.join(facts['dynamic'])}, "
+        f"differs from the network by at most {facts['max_difference']:.1e}"
+    )
+
+
+def beside(path: Path, network: str, ending: str) -> Path:
+    """Where an exported network goes unless told; each network of a file has a name of its own.
+
+    The student is `last.onnx`, the teacher `last_teacher.onnx`, CycleGAN's are `last_AtoB.onnx` and so on.
+    """
+    own = re.fullmatch(r"(?:student\.|networks\.|(teacher)\.)?generator(?:_([AB]to[AB]))?", network)
+    part, direction = own.groups("") if own else (network, "")
+    stem = path.stem.removesuffix(f"_{direction}")
+    return path.with_name("_".join(filter(None, (stem, part, direction))) + ending)

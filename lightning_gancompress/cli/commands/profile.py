@@ -1,0 +1,169 @@
+"""The command `profile`."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import get_args
+
+from lightning.pytorch import LightningDataModule
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from lightning_gancompress.checkpoints.generators import (
+    GeneratorName,
+    generators_in,
+    recorded_preprocessing,
+)
+from lightning_gancompress.data.contract import adapt
+from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.evaluation.metrics import MACS_EXACT, MACS_LITERATURE, PARAMS, metric
+from lightning_gancompress.files import replacing
+from lightning_gancompress.modules import CompressionModule, GANModule
+from lightning_gancompress.networks import blank_image, pixels
+from lightning_gancompress.pruning import (
+    ChannelGroups,
+    Convention,
+    LayerCost,
+    MaskedCost,
+    NetworkGroup,
+    layer_costs,
+    read_groups,
+    smallest_mask,
+)
+from lightning_gancompress.tasks import Role
+
+Size = int | tuple[int, int]
+
+
+def profile(
+    model: GANModule | None = None,
+    datamodule: LightningDataModule | None = None,
+    ckpt_path: str | None = None,
+    size: Size | None = None,
+    json: str | None = None,
+) -> None:
+    """Show what every layer of teacher and student costs, and which channels go together or stay, and why.
+
+    Args:
+        model: Whose teacher is profiled where there is no `ckpt_path`.
+        datamodule: Knows the image size.
+        ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
+        size: Image size in pixels, or `[height, width]`; that of the training unless given.
+        json: File for the totals.
+    """
+    if ckpt_path:
+        networks, recorded = generators_in(Path(ckpt_path)), recorded_preprocessing(Path(ckpt_path))
+    elif model is not None:
+        networks = teachers_of(model)
+        recorded = dict(adapt(datamodule).preprocessing)
+    else:
+        raise UserError("`profile` needs something to look at: give --config, --ckpt_path, or both.")
+    size = size or pixels(recorded)
+    ignored_layers = model.pruning.ignored_layers if isinstance(model, CompressionModule) else []
+    console = Console()
+    console.width = max(console.width, 140)  # a file has no width
+    costs = {str(name): costs_of(network, size) for name, network in networks.items()}
+    for name, network in networks.items():
+        groups = channel_groups(network, name.role, size, ignored_layers)
+        if isinstance(groups, ChannelGroups):
+            console.print(cost_table(str(name), costs[str(name)], groups))
+            console.print(smallest_network(network, groups, size))
+        else:
+            console.print(cost_table(str(name), costs[str(name)], None))
+            console.print(groups)
+    if json:
+        with replacing(json) as draft:
+            draft.write_text(json_format.dumps({n: totals(c) for n, c in costs.items()}, indent=2) + "\n")
+
+
+def teachers_of(model: GANModule) -> dict[GeneratorName, nn.Module]:
+    """The uncompressed generators of a module that has not been set up."""
+    roles = model.task.generators
+    if isinstance(model, CompressionModule):
+        model.build()
+        roles = tuple(role for role in roles if role in model.teacher)
+    return {GeneratorName("teacher", role): next(iter(model.generators(role).values())) for role in roles}
+
+
+def costs_of(network: nn.Module, size: Size) -> list[LayerCost]:
+    """Cost of every layer at an image size.
+
+    Raises:
+        UserError: The network doesn't take images of that size.
+    """
+    image = blank_image(network, size)
+    try:
+        return layer_costs(network, [image])
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's forward raises
+        raise UserError(
+            f"{type(network).__name__} doesn't take images of {image.shape[-2]} x {image.shape[-1]} pixels "
+            f"({first_line(error)}): give another --size."
+        ) from error
+
+
+def totals(layers: list[LayerCost]) -> dict[str, int]:
+    """Sums over the layers, under the names of the JSON file."""
+    return {
+        MACS_EXACT: sum(layer.macs_exact for layer in layers),
+        MACS_LITERATURE: sum(layer.macs_literature for layer in layers),
+        PARAMS: sum(layer.params for layer in layers),
+    }
+
+
+def channel_groups(
+    network: nn.Module, role: Role, size: Size, ignored_layers: list[str]
+) -> ChannelGroups | str:
+    """The channels that go together, or in words why they can't be read."""
+    patterns = NetworkGroup({role: network}).qualified(ignored_layers)
+    patterns = [pattern.removeprefix(f"{role}.") for pattern in patterns]
+    try:
+        return read_groups(network, [blank_image(network, size)], patterns)
+    except UserError as error:
+        return str(error)
+
+
+def smallest_network(network: nn.Module, groups: ChannelGroups, size: Size) -> str:
+    """What can be dropped at most, in words."""
+    if not groups.total:
+        return "No channels can be dropped: every layer stays whole, for the reasons above."
+    image, parts = blank_image(network, size), []
+    for convention in get_args(Convention):
+        cost = MaskedCost(network, groups, [image], convention)
+        smallest = float(cost(smallest_mask(groups)))
+        parts.append(f"{smallest / 1e9:.4g} of {cost.full / 1e9:.4g} GMACs ({convention})")
+    return (
+        f"{groups.total} channels in {len(groups.sizes)} groups can be dropped. With one left of each group "
+        f"the network has {', '.join(parts)}."
+    )
+
+
+def cost_table(name: str, layers: list[LayerCost], groups: ChannelGroups | None) -> Table:
+    """One row per layer, and the totals."""
+    table = Table(title=name, title_justify="left", show_footer=True)
+    table.add_column("layer", "total", overflow="fold")
+    table.add_column("kind")
+    table.add_column("output shape")
+    for key, total in totals(layers).items():
+        table.add_column(metric(key).label, f"{total:,}", justify="right")
+    table.add_column("channels go with", overflow="fold")
+    for layer in layers:
+        costs = (f"{n:,}" for n in (layer.macs_exact, layer.macs_literature, layer.params))
+        shape = "x".join(map(str, layer.output_shape))
+        table.add_row(layer.name, layer.kind, shape, *costs, _channels_of(layer.name, groups))
+    return table
+
+
+def _channels_of(layer: str, groups: ChannelGroups | None) -> str:
+    """Groups of what a layer writes, or why it writes all."""
+    if groups is None:
+        return ""
+    whole = [
+        reason for name, reason in groups.whole.items() if name == layer or name.rpartition(".")[0] == layer
+    ]
+    if whole:
+        return f"stays whole: {whole[0]}"
+    return ", ".join(groups.names_of(groups.layers[layer].outputs)) if layer in groups.layers else ""

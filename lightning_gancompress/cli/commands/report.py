@@ -1,0 +1,14 @@
+"""The command `report`."""
+
+from __future__ import annotations
+
+from lightning_gancompress.reporting.page import write_page
+
+
+def report(folder: str) -> None:
+    """Draw the page of a compression again, from the files of its run.
+
+    Args:
+        folder: The run's, with `checkpoints/last.ckpt`.
+    """
+    print(f"Wrote {write_page(folder)}")

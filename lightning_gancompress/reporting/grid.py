@@ -1,0 +1,65 @@
+"""Grids of pictures: laid out in one PNG, which says itself where each of them lies."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+GAP = 2  # pixels between pictures
+HEADER = 14  # pixels: one line of the default font
+LAYOUT = (
+    "layout"  # text chunk of the PNG: JSON, by column the boxes (left, top, right, bottom) of its pictures
+)
+
+Row = dict[str, Image.Image]
+Box = tuple[int, int, int, int]
+
+
+def lay_out(columns: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
+    """One picture with a named column for each entry; sizes may differ, cells are as large as the largest.
+
+    The layout is in `info` of the result, from where `png` takes it into the file.
+    """
+    font = ImageFont.load_default()
+    pictures = [picture for column in columns.values() for picture in column]
+    width = max([p.width for p in pictures] + [int(font.getlength(name)) for name in columns]) + GAP
+    height = max(p.height for p in pictures) + GAP
+    rows = max(map(len, columns.values()))
+    grid = Image.new("RGB", (width * len(columns) + GAP, HEADER + height * rows + GAP), "white")
+    boxes: dict[str, list[Box]] = {}
+    for x, (name, column) in enumerate(columns.items()):
+        ImageDraw.Draw(grid).text((GAP + width * x, 0), name, fill="black", font=font)
+        corners = [(GAP + width * x, HEADER + GAP + height * y) for y in range(len(column))]
+        for corner, picture in zip(corners, column, strict=True):
+            grid.paste(picture, corner)
+        boxes[name] = [(x, y, x + p.width, y + p.height) for (x, y), p in zip(corners, column, strict=True)]
+    grid.info[LAYOUT] = json.dumps(boxes)
+    return grid
+
+
+def png(picture: Image.Image) -> bytes:
+    """The content of a PNG file, with the layout of a grid."""
+    text, file = PngInfo(), io.BytesIO()
+    if LAYOUT in picture.info:
+        text.add_text(LAYOUT, picture.info[LAYOUT])
+    picture.save(file, "PNG", pnginfo=text)
+    return file.getvalue()
+
+
+def cut(path: Path) -> list[Row]:
+    """The pictures of a grid, row by row, by the names of their columns.
+
+    Grids of earlier releases have no layout; of these the whole is the only picture, named "".
+    """
+    with Image.open(path) as file:
+        grid, layout = file.convert("RGB"), file.info.get(LAYOUT)
+    if layout is None:
+        return [{"": grid}]
+    boxes: dict[str, list[Box]] = json.loads(layout)
+    rows = range(max(map(len, boxes.values())))
+    return [{name: grid.crop(column[y]) for name, column in boxes.items() if y < len(column)} for y in rows]

@@ -1,0 +1,98 @@
+"""The headline of the page and the figures below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from lightning_gancompress.evaluation.metrics import (
+    BYTES,
+    COVERAGE,
+    FID,
+    L1,
+    LATENCY,
+    MACS_EXACT,
+    MACS_LITERATURE,
+    PARAMS,
+    TEACHER,
+    metric,
+)
+from lightning_gancompress.reporting.page.run import Compression, Generator
+
+SMALLER = {"G": "M", "M": "k", "MB": "kB"}  # a thousandth of a unit
+RATIOS = {
+    MACS_EXACT: "Fewer MACs, exact",
+    MACS_LITERATURE: "Fewer MACs, literature",
+    PARAMS: "Fewer parameters",
+    BYTES: "Smaller file",
+}
+
+
+class Tile(NamedTuple):
+    """A figure that everybody should see."""
+
+    label: str
+    figure: str
+    detail: str
+
+
+def headline(run: Compression) -> str:
+    """What became of the network, in short."""
+    if run.phase == "search":
+        return f"{run.network}: the search for its channels isn't over"
+    return f"{run.network} with {times(run.macs('teacher') / run.macs('student'))} fewer MACs"
+
+
+def tiles(generator: Generator) -> list[Tile]:
+    """The headline figures of a generator, as far as they are known."""
+    return [*ratios(generator), *speed(generator), *quality(generator)]
+
+
+def ratios(generator: Generator) -> Iterator[Tile]:
+    """How much less the student needs."""
+    before, after = generator.teacher, generator.student
+    for name, label in RATIOS.items():
+        if name in before and name in after:
+            yield Tile(label, times(before[name] / after[name]), change(name, before, after))
+
+
+def speed(generator: Generator) -> Iterator[Tile]:
+    """How much faster the student is: as measured in turn with the teacher, else by their medians."""
+    before, after = generator.teacher, generator.student
+    if generator.results and LATENCY in before and LATENCY in after:
+        runtime = generator.results.latency.get("torch")
+        recorded = runtime.speedup if runtime else None
+        ratio = before[LATENCY] / after[LATENCY] if recorded is None else recorded
+        yield Tile("Faster", times(ratio), f"{change(LATENCY, before, after)} an image")
+
+
+def quality(generator: Generator) -> Iterator[Tile]:
+    """How good the student's images are, and how close to the teacher's."""
+    for name in fids(generator.student):
+        if name in generator.teacher:
+            detail = f"teacher {generator.teacher[name]:.4g}; lower is better"
+            yield Tile(metric(name).label, f"{generator.student[name]:.4g}", detail)
+    compared = generator.results.comparison if generator.results else {}
+    if TEACHER + L1 in compared:
+        yield Tile("Student to teacher", f"{compared[TEACHER + L1]:.3f}", "L1 of pixels in [-1, 1]")
+    if TEACHER + COVERAGE in compared:
+        covered = f"{compared[TEACHER + COVERAGE]:.2f}"
+        yield Tile("Coverage of the teacher", covered, "1 keeps all neighbourhoods")
+
+
+def fids(figures: Iterable[str]) -> list[str]:
+    """Those that are FID, of any of Inception's layers."""
+    return [name for name in figures if name == FID or name.startswith(f"{FID}_")]
+
+
+def times(ratio: float) -> str:
+    """A ratio with a sensible number of digits."""
+    return f"{ratio:.0f}\u00d7" if ratio >= 20 else f"{ratio:.1f}\u00d7"
+
+
+def change(name: str, before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Two figures in the unit of their metric, or in a smaller one: 3.8 M rather than 0.0038 G."""
+    scale, unit = metric(name).scale, metric(name).unit
+    if after[name] * scale < 0.1 and unit in SMALLER:
+        scale, unit = 1000 * scale, SMALLER[unit]
+    return f"{before[name] * scale:.3g} \u2192 {after[name] * scale:.3g} {unit}"

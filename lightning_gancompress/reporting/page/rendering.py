@@ -1,0 +1,21 @@
+"""From templates to text. Autoescape is on for all of them, so no name, setting or file enters as HTML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+ENVIRONMENT = Environment(
+    loader=PackageLoader(__package__),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+ENVIRONMENT.filters["px"] = "{:.1f}".format
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a template in the folder beside this file."""
+    return ENVIRONMENT.get_template(template).render(**values)

@@ -1,0 +1,37 @@
+"""The configurations that ship with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning_gancompress.errors import UserError
+
+
+def configs_folder() -> Path:
+    """Where the shipped configurations lie: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def shipped() -> str:
+    """Names of the shipped configurations."""
+    folder = configs_folder()
+    names = sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*.yaml") if path.name != "defaults.yaml"
+    )
+    return ", ".join(names)
+
+
+def find_config(name: str | Path) -> Path:
+    """Path of a configuration: as it is, else among the shipped ones.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    for path in (Path(name), configs_folder() / name):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"There is no configuration {name}, neither here nor among the shipped ones: {shipped()}."
+    )

@@ -1,0 +1,111 @@
+"""Export of Pix2Pix's networks, of CycleGAN's, and of foreign ones."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_gancompress import UserError, load_generator
+from lightning_gancompress.checkpoints import save_small
+from lightning_gancompress.cli import main
+from lightning_gancompress.cli.commands.export import beside, export
+from lightning_gancompress.cli.commands.profile import profile
+from lightning_gancompress.networks import NetworkSpec
+
+SOURCE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+class Twofold(nn.Module):
+    """Of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+
+    def forward(self, image, style):
+        return self.conv(image) + style
+
+
+class Named(nn.Module):
+    """Of several outputs, at odd sizes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+
+    def forward(self, image):
+        assert image.shape[-1] % 2, "odd sizes alone"
+        return {"image": self.conv(image)}
+
+
+def test_export_needs_no_config(unet, tmp_path, capsys):
+    path = tmp_path / "small.pt2"
+    main(["export", "--ckpt_path", str(unet), "--format=torch", "--output", str(path)])
+    image = torch.rand(2, 3, 32, 32) * 2 - 1  # the size of the training
+    exported = torch.export.load(path).module()(image)
+    torch.testing.assert_close(exported, load_generator(unet)(image))
+    assert "Wrote" in capsys.readouterr().out
+
+
+def test_export_of_a_size(unet, tmp_path):
+    path = tmp_path / "wide.pt2"
+    main(["export", "--ckpt_path", str(unet), "--format=torch", "--output", str(path), "--size=[32, 64]"])
+    assert torch.export.load(path).module()(torch.zeros(1, 3, 32, 64)).shape == (1, 3, 32, 64)
+
+
+@pytest.mark.parametrize("network", ["generator_AtoB", "generator_BtoA", "teacher.generator_BtoA"])
+def test_each_direction_is_exported_beside_the_checkpoint(file, networks, network):
+    export(str(file), "torch", network=network)
+    teacher = "teacher_" if network.startswith("teacher.") else ""
+    path = file.with_name(f"last_{teacher}{network[-4:]}.pt2")
+    expected = networks[network if "." in network else f"student.{network}"](SOURCE)
+    torch.testing.assert_close(torch.export.load(path).module()(SOURCE), expected)
+
+
+def test_networks_of_one_file_get_files_of_their_own():
+    parts = ("", "teacher.", "G_ema.")
+    names = [f"{part}generator{way}" for part in parts for way in ("", "_AtoB", "_BtoA")] + ["netG", "G_ema"]
+    paths = {name: beside(Path("last.ckpt"), name, ".onnx") for name in names}
+    assert len(set(paths.values())) == len(names)
+    assert paths["generator"] == Path("last.onnx")
+    assert paths["teacher.generator"] == Path("last_teacher.onnx")
+    assert paths["teacher.generator_BtoA"] == Path("last_teacher_BtoA.onnx")
+    for same in ("student.generator_AtoB", "networks.generator_AtoB"):
+        assert beside(Path("last.ckpt"), same, ".onnx") == paths["generator_AtoB"]
+
+
+def test_an_export_asks_for_the_direction(file):
+    with pytest.raises(UserError, match=r"generator_AtoB or generator_BtoA \(.*--network"):
+        export(str(file), "torch")
+    assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_name_with_a_direction_is_not_given_it_again(tmp_path, specs, networks):
+    path = tmp_path / "generator_AtoB.pth"
+    recorded = {"preprocessing": {"crop_size": 16}, "provenance": {}}
+    save_small(networks["student.generator_AtoB"], specs["generator_AtoB"], path, **recorded)
+    export(str(path), "torch", network="generator_AtoB")
+    assert path.with_suffix(".pt2").is_file()
+    with pytest.raises(UserError, match="network of AtoB by its name, where generator_BtoA is needed"):
+        export(str(path), "torch", network="generator_BtoA")
+
+
+@pytest.mark.parametrize("command", [export, profile])
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (
+            Twofold,
+            r"Twofold can't be given its inputs: forward\(image, style\) is called with one image batch",
+        ),
+        (Named, r"Named .*images? .*16.*odd sizes alone.*another (--)?size"),
+    ],
+)
+def test_a_foreign_network_that_takes_no_image_is_refused(tmp_path, command, network, words):
+    path = tmp_path / "own.pth"
+    spec = NetworkSpec(f"{__name__}.{network.__name__}", {})
+    save_small(network(), spec, path, preprocessing={"crop_size": 16}, provenance={})
+    with pytest.raises(UserError, match=words):
+        command(ckpt_path=str(path))
+    assert {path.name for path in tmp_path.iterdir()} == {"own.pth", "own.json"}

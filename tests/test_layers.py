@@ -1,0 +1,43 @@
+"""What the rooms may not do to each other, read off their sources."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_gancompress
+
+PACKAGE = Path(lightning_gancompress.__file__).parent
+FILES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
+
+
+def imports(file: str) -> list[str]:
+    nodes = list(ast.walk(ast.parse((PACKAGE / file).read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return names + [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+
+
+def test_only_the_entrances_import_the_command_line():
+    users = [f for f in FILES if any(name.startswith("lightning_gancompress.cli") for name in imports(f))]
+    assert [file for file in users if not file.startswith("cli/")] == ["__main__.py", "api.py"]
+
+
+def test_the_trainer_knows_no_commands():
+    assert [name for name in imports("trainer.py") if "cli" in name or "reporting" in name] == []
+
+
+def test_an_import_sets_no_filters():
+    for file in FILES:
+        for node in ast.parse((PACKAGE / file).read_text()).body:
+            inside = isinstance(node, ast.FunctionDef | ast.ClassDef)
+            assert inside or "filterwarnings" not in ast.unparse(node), file
+
+
+@pytest.mark.parametrize(
+    "name", ["shipped_configs", "checkpoints.recorded_settings", "checkpoints.generators"]
+)
+def test_what_reads_files_loads_no_lightning(name):
+    code = f"import sys, lightning_gancompress.{name}; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
