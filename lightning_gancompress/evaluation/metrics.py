@@ -90,7 +90,7 @@ register(
     Metric(COVERAGE, "Coverage", "", "higher", 4),
     Metric(PRECISION, "Precision", "", "higher", 4),
     Metric(RECALL, "Recall", "", "higher", 4),
-    Metric(ISE, "Neighbourhood ISE", "", "lower", 4),
+    Metric(ISE, "ISE", "", "lower", 4),
 )
 BUILT_IN = frozenset(METRICS)
 

@@ -47,39 +47,25 @@ class Session:
         """
         views = self.task.views(batch)
         for role, columns in outputs.items():
-            generated = {
-                name: columns[name] for name in translator(self.module).generators(role) if name in columns
-            }
-            view = views[role]
             images = Translated(
-                role,
-                columns["source"],
-                columns.get("target"),
-                generated,
-                view.get("index"),
-                view.get("path"),
+                role=role,
+                source=columns["source"],
+                target=columns.get("target"),
+                generated={name: columns[name] for name in translator(self.module).generators(role)},
+                index=views[role].get("index"),
+                path=views[role].get("path"),
             )
-            self._samples.setdefault(images.role, images.source[:1].float().cpu())
-            rows = {
-                (number, key): values
-                for number, measure in enumerate(self.measures)
-                for key, values in measure.rows(self.trainer, self.module, images).items()
-            }
-            self._images.add(role, images.index, len(images.source), rows)
+            self._samples.setdefault(role, images.source[:1].float().cpu())
+            rows = [measure.rows(self.trainer, self.module, images) for measure in self.measures]
+            self._images.add(role, images.index, len(images.source), numbered(rows))
 
     def see_real(self, batch: Mapping[str, Any]) -> None:
         """Show the real images of a batch."""
         index = self.task.target_index(batch)
         for role, images in self.task.targets(batch).items():
             if role in self.task.compressed:
-                rows = {
-                    (number, key): values
-                    for number, measure in enumerate(self.measures)
-                    for key, values in measure.real_rows(
-                        self.trainer, self.module, Role(role), images
-                    ).items()
-                }
-                self._reals.add(role, index[role], len(images), rows)
+                rows = [m.real_rows(self.trainer, self.module, role, images) for m in self.measures]
+                self._reals.add(role, index[role], len(images), numbered(rows))
 
     def findings(self, role: Role) -> tuple[Seen, Findings]:
         """The images of a role, and what all measures found out about them; to be called on all ranks.
@@ -100,6 +86,11 @@ class Session:
                 )
             found.add(more)
         return seen, found
+
+
+def numbered(rows: Sequence[Mapping[str, Tensor]]) -> dict[Key, Tensor]:
+    """The rows of all measures together."""
+    return {(number, key): values for number, own in enumerate(rows) for key, values in own.items()}
 
 
 def of(number: int, rows: Mapping[Key, Tensor]) -> dict[str, Tensor]:

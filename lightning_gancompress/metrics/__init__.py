@@ -1,7 +1,7 @@
 """How good the images are: per pair of images, and per set of images. No Lightning."""
 
-from lightning_gancompress.metrics.fid import Feature, InceptionMetrics, Resize, distances, to_uint8
+from lightning_gancompress.metrics.fid import Feature, InceptionFeatures, Resize, distances, to_uint8
 from lightning_gancompress.metrics.image import l1, psnr, ssim
 from lightning_gancompress.metrics.lpips import Lpips
 
-__all__ = ["Feature", "InceptionMetrics", "Lpips", "Resize", "distances", "l1", "psnr", "ssim", "to_uint8"]
+__all__ = ["Feature", "InceptionFeatures", "Lpips", "Resize", "distances", "l1", "psnr", "ssim", "to_uint8"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from pathlib import Path
 from typing import Literal
 
@@ -22,16 +21,14 @@ KID_SUBSET_SIZE = 1000  # the usual setting; all images where there are fewer
 SEED = 2020  # torch-fidelity's default
 
 
-class InceptionMetrics:
-    """Collect Inception features of sets of images and compute FID and KID between two of them.
+class InceptionFeatures:
+    """Inception's features of images, which FID and KID compare.
 
     Not an `nn.Module` on purpose: as part of one, Inception's weights would enter its checkpoints.
 
     Example:
-        >>> metrics = InceptionMetrics(768, "inception.pth")
-        >>> metrics.update("real", photos)
-        >>> metrics.update("fake", translated)
-        >>> metrics.compute("fake", "real")
+        >>> inception = InceptionFeatures(768, "inception.pth")
+        >>> distances(inception(translated), inception(photos))
         {'fid_768': 0.37, 'kid_768': 0.00003}
 
     Args:
@@ -59,13 +56,8 @@ class InceptionMetrics:
         self.weights_sha256 = tensors_sha256(network)[:12]
         self._network = (LegacyResize(network) if resize == "pytorch-fid" else network).to(device)
         self._device = torch.device(device)
-        self._features: defaultdict[str, list[Tensor]] = defaultdict(list)
 
-    def update(self, name: str, images: Tensor) -> None:
-        """Add images to the set `name`: see `extract`."""
-        self._features[name].append(self.extract(images))
-
-    def extract(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """Features (B, feature), on the CPU, of images (B, 1 or 3, H, W) in [-1, 1], or uint8.
 
         Raises:
@@ -82,18 +74,6 @@ class InceptionMetrics:
         with torch.inference_mode():
             features: Tensor = self._network(pixels.to(self._device))[0]
         return features.cpu()
-
-    def features(self, name: str) -> Tensor:
-        """The features (N, feature) of a set, in the order of its updates."""
-        return torch.cat(self._features[name] or [torch.empty(0, self.feature)])
-
-    def compute(self, fake: str = "fake", real: str = "real") -> dict[str, float]:
-        """FID and KID between two sets: see `distances`."""
-        return distances(self.features(fake), self.features(real))
-
-    def reset(self) -> None:
-        """Forget all images."""
-        self._features.clear()
 
 
 def distances(fake: Tensor, real: Tensor) -> dict[str, float]:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
 
 from lightning_gancompress import UserError
+from lightning_gancompress.data.contract import GANDataModule
 from lightning_gancompress.density import Encoder, density_coverage, precision_recall
 from lightning_gancompress.evaluation.evaluation import Evaluation
 from lightning_gancompress.evaluation.measure import Findings, Measure
@@ -21,6 +22,7 @@ from lightning_gancompress.evaluation.measures.set_distances import SetDistances
 from lightning_gancompress.evaluation.metrics import Metric
 from lightning_gancompress.metrics import distances, l1, psnr, ssim, to_uint8
 from lightning_gancompress.metrics import fid as fid_module
+from lightning_gancompress.tasks.role import Role
 
 
 def loader(batch_size=2, **arguments):
@@ -151,7 +153,7 @@ def test_without_real_images_the_student_is_held_against_the_teacher_alone(tmp_p
     assert not {"fid_64", "l1"} & results["networks"]["student"].keys()
 
 
-class Splits(LightningDataModule):
+class Splits(GANDataModule):
     """Five images for the test and four others for the training, both numbered from 0."""
 
     def __init__(self):
@@ -159,6 +161,9 @@ class Splits(LightningDataModule):
         self.test = Pairs()
         self.train = Pairs(9)
         self.train.source, self.train.target = self.train.source[5:], self.train.target[5:]
+
+    def datasets(self, split, augment=False):
+        return {Role("generator"): self.test if split == "test" else self.train}
 
     def test_dataloader(self):
         return DataLoader(self.test, batch_size=2)
@@ -237,13 +242,6 @@ def test_unfinished_search_is_reported_without_latency(tmp_path):
     assert "The search isn't over" in table
 
 
-class Printed(Splits):
-    """With a fingerprint, so that the features of its real images can be kept."""
-
-    def fingerprint(self, split="train"):
-        return split
-
-
 def real_images_seen(monkeypatch):
     """Counts the batches of real images that Inception sees."""
     seen = []
@@ -264,7 +262,7 @@ def test_real_images_are_seen_by_inception_once(tmp_path, tiny_inception, monkey
     for run, arguments in enumerate(({}, {}, {"fid_resize": "pytorch-fid"}, {"fid_reals": "test"})):
         arguments = {"fid_reals": "train+test", "cache_dir": str(tmp_path / "reals")} | arguments
         evaluation = Evaluation(fid_feature=64, latency=False, **arguments)
-        make_trainer(tmp_path / str(run), evaluation).test(TinyModule(), datamodule=Printed(), verbose=False)
+        make_trainer(tmp_path / str(run), evaluation).test(TinyModule(), datamodule=Splits(), verbose=False)
         results.append(json.loads((tmp_path / str(run) / "test" / "results.json").read_text()))
         # another resize or choice of reals is another set
         assert bool(seen) == (run != 1)
@@ -276,12 +274,29 @@ def test_real_images_are_seen_by_inception_once(tmp_path, tiny_inception, monkey
     assert results[3]["fid"]["n_real"] == 5
 
 
+class Outside(LightningDataModule):
+    """A data module outside of the contract: nothing tells its images from others."""
+
+    def test_dataloader(self):
+        return DataLoader(Pairs(), batch_size=2)
+
+
+def test_data_outside_of_the_contract_is_measured_and_not_kept(tmp_path, tiny_inception):
+    evaluation = Evaluation(fid_feature=64, latency=False, cache_dir=str(tmp_path / "reals"))
+    make_trainer(tmp_path, evaluation).test(TinyModule(), datamodule=Outside(), verbose=False)
+    assert json.loads((tmp_path / "test" / "results.json").read_text())["fid"]["n_real"] == 5
+    assert not (tmp_path / "reals").exists()
+    evaluation = Evaluation(fid_feature=64, latency=False, fid_reals="train+test")
+    with pytest.raises(UserError, match=r"Outside has no training images .* set fid_reals to test"):
+        make_trainer(tmp_path, evaluation).test(TinyModule(), datamodule=Outside(), verbose=False)
+
+
 def test_features_of_a_limited_test_are_not_kept_for_others(tmp_path, tiny_inception):
     found = []
     for run, limit in enumerate((1, 1.0, 1, 1.0)):
         evaluation = Evaluation(fid_feature=64, latency=False, cache_dir=str(tmp_path / "reals"))
         trainer = make_trainer(tmp_path / str(run), evaluation, limit_test_batches=limit)
-        trainer.test(TinyModule(), datamodule=Printed(), verbose=False)
+        trainer.test(TinyModule(), datamodule=Splits(), verbose=False)
         found.append(json.loads((tmp_path / str(run) / "test" / "results.json").read_text()))
     assert [results["fid"]["n_real"] for results in found] == [2, 5, 2, 5]
     assert found[:2] == found[2:]

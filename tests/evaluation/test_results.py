@@ -40,10 +40,10 @@ def test_files_without_a_version_are_read_and_keep_their_shape():
 def filled():
     networks = {
         "teacher": NetworkResults.of({"macs_exact": 12, "latency_ms": LatencyResult(2.0, 1.0, 3.0, 5)}),
-        "student": NetworkResults.of({"macs_exact": 3, "psnr": 20.0, "stripes": 0.25}),
+        "student": NetworkResults.of({"macs_exact": 3, "psnr": 20.0, "spots": 0.25}),
     }
     latency = {"torch": RuntimeFacts("CPU", 1, "torch 3", 2.0), "onnx": RuntimeFacts(failed="no")}
-    facts = {"fid_reals": "test", "fid": {"feature": 64, "n_real": 5}, "stripes": {"angle": 1}}
+    facts = {"fid_reals": "test", "fid": {"feature": 64, "n_real": 5}, "spots": {"angle": 1}}
     return TestResults("finetune", 7, (16, 24), networks, {"teacher_l1": 0.5}, latency, facts)
 
 
@@ -51,14 +51,14 @@ def test_what_is_written_is_read(tmp_path):
     filled().write(tmp_path / "results.json")
     results = TestResults.read(tmp_path / "results.json")
     assert results == filled()
-    assert results.names == ["macs_exact", "latency_ms", "psnr", "stripes", "teacher_l1"]
+    assert results.names == ["macs_exact", "latency_ms", "psnr", "spots", "teacher_l1"]
     assert results.protocol == {
         "images": "7",
         "size": "[16, 24]",
         "fid_reals": "test",
         "fid.feature": "64",
         "fid.n_real": "5",
-        "stripes.angle": "1",
+        "spots.angle": "1",
     }
 
 
@@ -66,12 +66,12 @@ def test_metrics_of_users_are_described_in_the_file(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(metrics, "METRICS", dict(METRICS))
         patch.setattr("lightning_gancompress.evaluation.results.METRICS", metrics.METRICS)
-        register(Metric("stripes", "Stripes", "%", "lower", 1, 100))
+        register(Metric("spots", "Spots", "%", "lower", 1, 100))
         filled().write(tmp_path / "results.json")
     monkeypatch.setattr(metrics, "METRICS", dict(METRICS))
-    assert metric("stripes").label == "stripes"
-    assert TestResults.read(tmp_path / "results.json").networks["student"].figures["stripes"] == 0.25
-    assert metric("stripes") == Metric("stripes", "Stripes", "%", "lower", 1, 100)
+    assert metric("spots").label == "spots"
+    assert TestResults.read(tmp_path / "results.json").networks["student"].figures["spots"] == 0.25
+    assert metric("spots") == Metric("spots", "Spots", "%", "lower", 1, 100)
 
 
 @pytest.mark.parametrize(

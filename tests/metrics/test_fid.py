@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch_fidelity
 from torch.utils.data import Dataset
-from torch_fidelity import feature_extractor_inceptionv3 as inception
+from torch_fidelity import feature_extractor_inceptionv3 as their_inception
 
 from lightning_gancompress import UserError
-from lightning_gancompress.metrics import InceptionMetrics, distances, to_uint8
+from lightning_gancompress.metrics import InceptionFeatures, distances, to_uint8
 from lightning_gancompress.metrics import fid as fid_module
 
 
@@ -36,11 +36,8 @@ def pictures(seed, n=12, contrast=1.0):
 @pytest.mark.parametrize("feature", [64, 192])
 def test_fid_and_kid_equal_torch_fidelity(feature, inception_weights):
     fake, real = pictures(0, contrast=0.5), pictures(1, n=14)
-    metrics = InceptionMetrics(feature, inception_weights)
-    for part in fake.split(5):
-        metrics.update("fake", part)
-    metrics.update("real", real)
-    found = metrics.compute("fake", "real")
+    inception = InceptionFeatures(feature, inception_weights)
+    found = distances(torch.cat([inception(part) for part in fake.split(5)]), inception(real))
 
     expected = torch_fidelity.calculate_metrics(
         input1=Pictures(fake),
@@ -64,23 +61,17 @@ def test_fid_and_kid_equal_torch_fidelity(feature, inception_weights):
 
 
 def test_order_and_batches_of_images_do_not_matter_to_fid(inception_weights):
-    images, metrics = pictures(0), InceptionMetrics(64, inception_weights)
-    metrics.update("a", images)
-    metrics.update("b", images.flip(0))
-    assert metrics.features("a").shape == (12, 64)
-    found = metrics.compute("a", "b")
+    images, inception = pictures(0), InceptionFeatures(64, inception_weights)
+    assert inception(images).shape == (12, 64)
+    found = distances(inception(images), inception(images.flip(0)))
     assert found["fid_64"] == pytest.approx(0, abs=1e-3)
-    metrics.reset()
-    assert metrics.features("a").shape == (0, 64)
 
 
 def test_grey_images_count_as_rgb_and_other_channels_are_refused(inception_weights):
-    grey, metrics = pictures(0, n=2)[:, :1], InceptionMetrics(64, inception_weights)
-    metrics.update("grey", grey)
-    metrics.update("rgb", grey.repeat(1, 3, 1, 1))
-    assert torch.equal(metrics.features("grey"), metrics.features("rgb"))
+    grey, inception = pictures(0, n=2)[:, :1], InceptionFeatures(64, inception_weights)
+    assert torch.equal(inception(grey), inception(grey.repeat(1, 3, 1, 1)))
     with pytest.raises(UserError, match="not 5"):
-        metrics.update("many", torch.zeros(1, 5, 8, 8))
+        inception(torch.zeros(1, 5, 8, 8))
 
 
 def test_names_say_the_feature_unless_it_is_the_usual_one():
@@ -123,13 +114,13 @@ class Bomb:
 
 def test_weights_that_are_missing_wrong_or_code_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no file .*gone\.pth"):
-        InceptionMetrics(64, tmp_path / "gone.pth")
+        InceptionFeatures(64, tmp_path / "gone.pth")
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"other\.pth doesn't hold torch-fidelity's Inception"):
-        InceptionMetrics(64, tmp_path / "other.pth")
+        InceptionFeatures(64, tmp_path / "other.pth")
     torch.save({"bomb": Bomb(tmp_path / "mark")}, tmp_path / "bomb.pth")
     with pytest.raises(UserError, match="could run code"):
-        InceptionMetrics(64, tmp_path / "bomb.pth")
+        InceptionFeatures(64, tmp_path / "bomb.pth")
     assert not (tmp_path / "mark").exists()
 
 
@@ -137,18 +128,17 @@ def test_failed_download_names_the_argument(monkeypatch):
     def download(*args, **kwargs):
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr(inception, "load_state_dict_from_url", download)
+    monkeypatch.setattr(their_inception, "load_state_dict_from_url", download)
     with pytest.raises(UserError, match=r"no route to host.*`fid_weights`"), contextlib.redirect_stderr(None):
-        InceptionMetrics(64)
+        InceptionFeatures(64)
 
 
 def test_numbers_are_those_of_torch_fidelitys_command_line(inception_weights, tmp_path, capsys, monkeypatch):
     from PIL import Image
     from torch_fidelity import fidelity
 
-    metrics = InceptionMetrics(64, inception_weights)
-    for name, images in {"fake": pictures(0, contrast=0.5), "real": pictures(1, n=14)}.items():
-        metrics.update(name, images)
+    sets = {"fake": pictures(0, contrast=0.5), "real": pictures(1, n=14)}
+    for name, images in sets.items():
         (tmp_path / name).mkdir()
         for number, pixels in enumerate(to_uint8(images)):
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / name / f"{number:02}.png")
@@ -166,17 +156,15 @@ def test_numbers_are_those_of_torch_fidelitys_command_line(inception_weights, tm
     fidelity.main()
     printed = capsys.readouterr().out
     theirs = json.loads(printed[printed.index("{") :])
-    ours = metrics.compute("fake", "real")
+    ours = distances(*map(InceptionFeatures(64, inception_weights), sets.values()))
     assert ours["fid_64"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
     assert ours["kid_64"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
 
 
 def test_legacy_resize_is_pytorch_fids(inception_weights):
     images = pictures(0, n=4)
-    legacy = InceptionMetrics(64, inception_weights, resize="pytorch-fid")
-    usual = InceptionMetrics(64, inception_weights)
-    for metrics in (legacy, usual):
-        metrics.update("a", images)
+    legacy = InceptionFeatures(64, inception_weights, resize="pytorch-fid")
+    usual = InceptionFeatures(64, inception_weights)
     assert legacy.weights_sha256 == usual.weights_sha256
     network = fid_module.load_inception(64, inception_weights)
     # by hand: whole numbers, between 0 and 1, resized without antialiasing, between -1 and 1
@@ -186,8 +174,8 @@ def test_legacy_resize_is_pytorch_fids(inception_weights):
     with torch.inference_mode():
         for layer in stem:
             x = layer(x)
-    assert torch.allclose(legacy.features("a"), x.mean((2, 3)), atol=1e-5)
-    assert not torch.allclose(legacy.features("a"), usual.features("a"), atol=1e-3)
+    assert torch.allclose(legacy(images), x.mean((2, 3)), atol=1e-5)
+    assert not torch.allclose(legacy(images), usual(images), atol=1e-3)
 
 
 def test_no_resize_antialiases():

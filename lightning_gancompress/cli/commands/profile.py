@@ -18,6 +18,7 @@ from lightning_gancompress.checkpoints.generators import (
 )
 from lightning_gancompress.data.contract import adapt
 from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.evaluation.metrics import MACS_EXACT, MACS_LITERATURE, PARAMS, metric
 from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CompressionModule, GANModule
 from lightning_gancompress.networks import blank_image, pixels
@@ -107,8 +108,9 @@ def costs_of(network: nn.Module, size: Size) -> list[LayerCost]:
 def totals(layers: list[LayerCost]) -> dict[str, int]:
     """Sums over the layers, under the names of the JSON file."""
     return {
-        name: sum(getattr(layer, name) for layer in layers)
-        for name in ("macs_exact", "macs_literature", "params")
+        MACS_EXACT: sum(layer.macs_exact for layer in layers),
+        MACS_LITERATURE: sum(layer.macs_literature for layer in layers),
+        PARAMS: sum(layer.params for layer in layers),
     }
 
 
@@ -146,8 +148,7 @@ def cost_table(name: str, layers: list[LayerCost], groups: ChannelGroups | None)
     table.add_column("kind")
     table.add_column("output shape")
     for key, total in totals(layers).items():
-        title = {"macs_exact": "MACs (exact)", "macs_literature": "MACs (literature)"}.get(key, "parameters")
-        table.add_column(title, f"{total:,}", justify="right")
+        table.add_column(metric(key).label, f"{total:,}", justify="right")
     table.add_column("channels go with", overflow="fold")
     for layer in layers:
         costs = (f"{n:,}" for n in (layer.macs_exact, layer.macs_literature, layer.params))

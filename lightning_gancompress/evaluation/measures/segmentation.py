@@ -12,13 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_state_dict
+from lightning_gancompress.data.contract import PlainData, data_of
 from lightning_gancompress.density import cache_key
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
 from lightning_gancompress.evaluation.measures.label_files import LabelFiles
 from lightning_gancompress.evaluation.measures.small_segmenter import Look, fresh, require_pairs, teach
 from lightning_gancompress.evaluation.metrics import MIOU, PIXEL_ACCURACY
-from lightning_gancompress.evaluation.translator import cache_folder, training_pairs, translator
+from lightning_gancompress.evaluation.translator import cache_folder, translator
 from lightning_gancompress.files import replacing
 from lightning_gancompress.metrics.segmentation import (
     CITYSCAPES,
@@ -31,7 +32,7 @@ from lightning_gancompress.metrics.segmentation import (
     mean_iou,
     pixel_accuracy,
 )
-from lightning_gancompress.tasks import Role
+from lightning_gancompress.tasks.role import Role
 
 Protocol = Literal["field", "quick"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -170,15 +171,22 @@ class SegmentationScore(Measure):
         return network
 
     def _trained(self, trainer: Trainer, role: Role) -> dict[str, Tensor]:
-        pairs, num_workers, digest = training_pairs(trainer, role)
-        key = cache_key("segmentation", VERSION, str(role), *self.look, self.epochs, digest)
+        data = data_of(trainer)
+        if isinstance(data, PlainData):
+            raise data.refusal(
+                "has no pairs that could teach a segmentation network", "set network and weights, or "
+            )
+        key = cache_key(
+            "segmentation", VERSION, str(role), *self.look, self.epochs, data.fingerprint("train")
+        )
         path = cache_folder(trainer, self.cache_dir) / f"segmentation_{key}.pth"
         network = fresh(len(self.look.colours))
         try:
             load_weights(network, path)
         except UserError:  # there is none yet, or what is left of one
+            pairs = data.datasets("train", augment=True)[role]
             rank_zero_info(f"mIoU: training a network on {len(pairs)} pairs for {self.epochs} epochs.")
-            teach(network, pairs, num_workers, self.look, self.epochs, trainer.strategy.root_device)
+            teach(network, pairs, data.num_workers, self.look, self.epochs, trainer.strategy.root_device)
             with replacing(path) as part:
                 torch.save(network.state_dict(), part)
         return read_state_dict(path)

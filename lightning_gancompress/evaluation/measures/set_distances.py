@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_gancompress.data.contract import Split, data_of
 from lightning_gancompress.density import cache_key, load_table, save_table
 from lightning_gancompress.evaluation.ledger import Ledger
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
@@ -15,12 +16,11 @@ from lightning_gancompress.evaluation.measures.density import beside_teacher, ma
 from lightning_gancompress.evaluation.metrics import FID
 from lightning_gancompress.evaluation.translator import (
     cache_folder,
-    fingerprints,
-    test_images,
+    images_of_whole_test,
     training_batches,
     translator,
 )
-from lightning_gancompress.metrics import Feature, InceptionMetrics, Resize, distances
+from lightning_gancompress.metrics import Feature, InceptionFeatures, Resize, distances
 from lightning_gancompress.tasks.role import Role
 
 Reals = Literal["test", "train+test"]
@@ -51,12 +51,12 @@ class SetDistances(Measure):
         self.feature, self.weights, self.resize, self.reals = feature, weights, resize, reals
         self.cache_dir, self.local_density = cache_dir, local_density
         # outside any module, so that Inception never enters a checkpoint
-        self._inception: InceptionMetrics | None = None
+        self._inception: InceptionFeatures | None = None
         self._cached: dict[Role, Tensor] = {}  # features of real images that an earlier test has left
         self._trained: dict[Role, Tensor] | None = None  # those of the training split
 
     @property
-    def inception(self) -> InceptionMetrics:
+    def inception(self) -> InceptionFeatures:
         """Inception, during a test."""
         assert self._inception is not None
         return self._inception
@@ -64,7 +64,7 @@ class SetDistances(Measure):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load Inception, so that missing weights are reported at once."""
         device = trainer.strategy.root_device
-        self._inception = InceptionMetrics(self.feature, self.weights, device, self.resize)
+        self._inception = InceptionFeatures(self.feature, self.weights, device, self.resize)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free it."""
@@ -73,7 +73,7 @@ class SetDistances(Measure):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look for the features of the real images, the same on all ranks."""
         self._cached, self._trained = {}, None
-        for role in map(Role, translator(pl_module).task.compressed):
+        for role in translator(pl_module).task.compressed:
             key = self._key(trainer, role)
             found = None if key is None else load_table(cache_folder(trainer, self.cache_dir), key)
             found = trainer.strategy.broadcast(found)
@@ -82,11 +82,11 @@ class SetDistances(Measure):
 
     def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
         """Features of every generator's images."""
-        return {name: self.inception.extract(image) for name, image in images.generated.items()}
+        return {name: self.inception(image) for name, image in images.generated.items()}
 
     def real_rows(self, trainer: Trainer, pl_module: LightningModule, role: Role, images: Tensor) -> Rows:
         """Features of real images, unless an earlier test has left them."""
-        return {} if role in self._cached else {REAL: self.inception.extract(images)}
+        return {} if role in self._cached else {REAL: self.inception(images)}
 
     def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
         """Generators against the real images, where there are some, and the student against the teacher."""
@@ -110,11 +110,15 @@ class SetDistances(Measure):
 
     def _real(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Tensor | None:
         """Features of the real images, from the cache or of this test, which leaves them there."""
-        if seen.role in self._cached or REAL not in seen.real:
-            return self._cached.get(seen.role)
-        features = seen.real[REAL]
+        if seen.role in self._cached:
+            return self._cached[seen.role]
+        found = {"test": seen.real.get(REAL)}
         if self.reals == "train+test":
-            features = torch.cat([features, self._training(trainer, pl_module)[seen.role]])
+            found["train"] = self._training(trainer, pl_module).get(seen.role)
+        parts = [features for features in found.values() if features is not None]
+        if not parts:
+            return None
+        features = torch.cat(parts)
         key = self._key(trainer, seen.role)
         if key is not None and trainer.is_global_zero:
             save_table(cache_folder(trainer, self.cache_dir), key, features)
@@ -128,7 +132,7 @@ class SetDistances(Measure):
                 index = task.target_index(batch)
                 for role, images in task.targets(batch).items():
                     if role in task.compressed and role not in self._cached:
-                        rows = {REAL: self.inception.extract(images)}
+                        rows = {REAL: self.inception(images)}
                         ledger.add(role, index[role], len(images), rows)
             self._trained = {Role(role): ledger.gather(role)[1][REAL] for role in ledger.groups}
         return self._trained
@@ -138,10 +142,10 @@ class SetDistances(Measure):
 
         That is where the data can't be told apart, and where a test leaves images out.
         """
-        prints, counts = fingerprints(trainer, self.reals.split("+")), test_images(trainer)
-        if prints is None or counts is None:
+        splits: list[Split] = ["train", "test"] if self.reals == "train+test" else ["test"]
+        prints = [data_of(trainer).fingerprint(split) for split in splits]
+        counts = images_of_whole_test(trainer)
+        if None in prints or counts is None:
             return None
-        inception = self.inception
-        return cache_key(
-            "reals", str(role), prints, counts, inception.feature, inception.resize, inception.weights_sha256
-        )
+        weights = self.inception.weights_sha256
+        return cache_key("reals", str(role), prints, counts, self.feature, self.resize, weights)
