@@ -54,7 +54,7 @@ class GANModule(LightningModule):
         self.pools = ImagePools(self.task.pool_size)
         self._optimizer_names: list[str] = []
         self._rates: list[list[float]] = []  # by optimizer and parameter group
-        self._parts: list[str] = []  # of the phase, registered here
+        self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
         self.seed = 0
 
@@ -85,12 +85,13 @@ class GANModule(LightningModule):
     # -- the phase -------------------------------------------------------------------------------------
 
     def enter(self, phase: Phase) -> None:
-        """Begin a phase; its parts take the place of those of the phase before."""
-        for name in self._parts:
+        """Begin a phase: register its modules in place of those of the phase before."""
+        for name in self._phase_modules:
             delattr(self, name)
-        for name, part in phase.parts().items():
-            setattr(self, name, part.to(self.device))
-        self._parts = list(phase.parts())
+        modules = phase.saved_modules()
+        for name, module in modules.items():
+            setattr(self, name, module.to(self.device))
+        self._phase_modules = list(modules)
         self.phase = phase
         phase.set_modes()
 
@@ -234,7 +235,7 @@ class GANModule(LightningModule):
 
     def preprocessing(self, role: Role) -> dict[str, Any]:
         """What the data does to images, with the channels and the size that a generator's sources had."""
-        return self.inputs.record(data_of(self.trainer).preprocessing, role)
+        return self.inputs.complete(data_of(self.trainer).preprocessing, role)
 
     # -- images ----------------------------------------------------------------------------------------
 

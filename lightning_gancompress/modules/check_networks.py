@@ -46,7 +46,7 @@ def check_before_search(
     pair.inputs.recorded |= data.preprocessing
     batch = data.first_batch()
     if batch is not None:
-        pair.inputs.see(batch)
+        pair.inputs.observe(batch)
         check_networks(pair.task, pair.teacher, batch)
     missing = make_missing()
     for role, made in missing.items():

@@ -65,7 +65,7 @@ def fit(
 
 def part(module: CompressionModule, name: str) -> Mapping[str, nn.Module]:
     """Sides or agents; there are none outside of a search."""
-    return module.phase.parts().get(name, {})
+    return module.phase.saved_modules().get(name, {})
 
 
 def searching(folder: Path, **arguments: Any) -> CollaborativePruning:
