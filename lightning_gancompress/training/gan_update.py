@@ -42,9 +42,9 @@ def gan_update(
     logs: Logs = {}
 
     def discriminator_step() -> None:
-        judged = {role: image for role, image in images.items() if role.discriminator in networks}
-        if judged:
-            loss, terms = task.discriminator_loss(networks, batch, pools.query(judged))
+        fakes = {role: image for role, image in images.items() if role.discriminator in networks}
+        if fakes:
+            loss, terms = task.discriminator_loss(networks, batch, pools.query(fakes))
             optimizers.step(DISCRIMINATOR, loss)
             logs.update(terms | {DISCRIMINATOR: loss})
 
