@@ -59,3 +59,8 @@ def test_rooms_import_in_one_direction():
         for name in ground:
             del needs[name]
     assert needs == {}
+
+
+def test_phases_know_no_lightning():
+    files = ["search/phase.py", *(file for file in FILES if file.startswith(("training/", "finetune/")))]
+    assert [(f, name) for f in files for name in imports(f) if name.startswith("lightning.")] == []
