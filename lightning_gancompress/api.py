@@ -153,7 +153,7 @@ def _data(data: Any, module: CompressionModule, size: int, batches: dict[str, An
     if isinstance(data, LightningDataModule):
         return data
     if isinstance(data, (str, Path)):
-        module.build()
+        module.phases.build()
         channels = blank_image(module.teacher[module.task.compressed[0]], size).shape[1]
         load_size = round(size * 286 / 256)  # upstream's room for the crop
         return FolderDataModule(

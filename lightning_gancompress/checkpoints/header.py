@@ -8,7 +8,7 @@ networks of that side stay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,13 @@ class Search:
     budgets: dict[Side, float | str]
     convention: str
 
+    def changes(self, asked: Search) -> list[tuple[str, Any, Any]]:
+        """Options that the border has settled: name, value, and value that is asked for now."""
+        names = {Side.GENERATOR: "model.budget", Side.DISCRIMINATOR: "model.discriminator_budget"}
+        budgets = [(names[side], self.budgets[side], asked.budgets[side]) for side in Side]
+        lengths = ("search_epochs", self.epochs, asked.epochs)
+        return [lengths, *budgets, ("model.macs", self.convention, asked.convention)]
+
 
 @dataclass(frozen=True)
 class Header:
@@ -66,6 +73,52 @@ class Header:
     ignored_layers: dict[Side, list[str]] = field(default_factory=dict)
     search: Search | None = None
     versions: dict[str, str] = field(default_factory=dict)
+
+    def require_compressed(self, compressed: Sequence[Role], path: Path, exactly: bool) -> None:
+        """One of two directions can be looked at alone; a run goes on with what it began.
+
+        Args:
+            compressed: Generators that are asked for.
+            path: Of the checkpoint.
+            exactly: Whether they must be all that the checkpoint has.
+
+        Raises:
+            UserError: They are others.
+        """
+        missing = set(compressed) - set(self.compressed)
+        if missing or (exactly and tuple(compressed) != self.compressed):
+            raise UserError(
+                f"ckpt_path: {path} is of a compression of {' and '.join(self.compressed)}, but the task "
+                f"wants {' and '.join(compressed)}: give the task that it was made with."
+            )
+
+    def require_same_run(self, partner: str, asked: Search | None, path: Path) -> None:
+        """Refuse options of a resumed compression that come too late.
+
+        Args:
+            partner: As it is asked for now.
+            asked: What is asked of the search now.
+            path: Of the checkpoint.
+
+        Raises:
+            UserError: Naming the option, what it was, and what it is now.
+        """
+        late = [("model.partner", self.partner or partner, partner)]
+        if asked is not None and self.phase == "search" and asked.epochs == 0:
+            raise UserError(
+                f"ckpt_path: {path} is in the midst of a search, but {asked.policy} does not search; "
+                "resume with the policy that began it."
+            )
+        if asked is not None and self.search is not None:
+            late.append(("trainer.callbacks", self.search.policy, asked.policy))
+            if self.phase == "finetune":
+                late += self.search.changes(asked)
+        for option, was, now in late:
+            if str(was) != str(now):
+                raise UserError(
+                    f"{option}: {now} comes too late, {path} began with {was}: go on with that, or begin "
+                    "anew."
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for a checkpoint; `of` reads them."""

@@ -14,7 +14,6 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import lightning_gancompress
 from lightning_gancompress.checkpoints.header import KEY, Header
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
@@ -25,6 +24,7 @@ from lightning_gancompress.tasks import Pix2Pix, Role, Task
 from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
+from lightning_gancompress.version import __version__
 
 POOLS_KEY = "image_pools"
 
@@ -38,9 +38,14 @@ class GANModule(LightningModule):
 
     Args:
         task: Networks and losses; None is Pix2Pix.
+
+    Attributes:
+        phase: That it is in; missing before the first.
+        inputs: What the networks read.
     """
 
     phase: Phase
+    inputs: Inputs
 
     def __init__(self, task: Task | None) -> None:
         super().__init__()
@@ -63,11 +68,6 @@ class GANModule(LightningModule):
         return NetworkSpec.of(network, self.hparams.get(argument))
 
     # -- what subclasses say ---------------------------------------------------------------------------
-
-    @property
-    def inputs(self) -> Inputs:
-        """What the networks read."""
-        raise NotImplementedError
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
         """Generators to compare in one of the task's roles, by name; the one in training comes last."""
@@ -211,7 +211,7 @@ class GANModule(LightningModule):
     def versions() -> dict[str, str]:
         """Of the packages that write a checkpoint."""
         found = {name: version(name) for name in ("torch", "lightning")}
-        return {"lightning_gancompress": lightning_gancompress.__version__, **found}
+        return {"lightning_gancompress": __version__, **found}
 
     @staticmethod
     def header_of(checkpoint: dict[str, Any], kind: str, path: Any, remedy: str) -> Header:

@@ -6,25 +6,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from lightning_gancompress.checkpoints.header import Header, Search
-from lightning_gancompress.checkpoints.training import split_prefix
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.finetune.distillation import Distillation
-from lightning_gancompress.finetune.phase import FinetunePhase
 from lightning_gancompress.lightning_internals import trainer_of, wrap_again
 from lightning_gancompress.modules.base import GANModule
-from lightning_gancompress.modules.check_networks import check_before_search
-from lightning_gancompress.modules.teacher_loader import Made, Missing, TeacherLoader
+from lightning_gancompress.modules.compression_phases import CompressionPhases
+from lightning_gancompress.modules.teacher_loader import Missing, TeacherLoader
 from lightning_gancompress.networks import BatchNorm
 from lightning_gancompress.pruning import Convention
 from lightning_gancompress.search.phase import Pruning, SearchPhase, ignored_layers
 from lightning_gancompress.search.policy import PruningPolicy
 from lightning_gancompress.tasks import Role, Side, Task
-from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Schedule
 from lightning_gancompress.training.teacher_student import Partner, TeacherStudent
 
@@ -95,51 +91,25 @@ class CompressionModule(GANModule):
     ) -> None:
         super().__init__(task)
         self.remember_arguments()
-        self.schedule = Schedule(epochs, decay_epochs, lr, beta1)
+        schedule = Schedule(epochs, decay_epochs, lr, beta1)
         budgets = {Side.GENERATOR: budget, Side.DISCRIMINATOR: discriminator_budget}
         layers = ignored_layers or []
         self.pruning = Pruning(budgets, macs, min_channels, channel_multiple, student_weights, layers)
-        self.distillation = _distillation(distill_weight, distillation)
+        self.distillation = one_distillation(distill_weight, distillation)
         given = {Side.GENERATOR: generator, Side.DISCRIMINATOR: discriminator}
-        made = {
-            side: (network, self.describe(side.value, network))
-            for side, network in given.items()
-            if network is not None
-        }
-        self.loader = TeacherLoader(self.task, teacher, made, own_weights, batch_norm, partner, missing)
+        made = {s: (net, self.describe(s.value, net)) for s, net in given.items() if net is not None}
+        loader = TeacherLoader(self.task, teacher, made, own_weights, batch_norm, partner, missing)
         self.pair = TeacherStudent(self.task, partner)
-        self.teacher, self.student = self.pair.teacher, self.pair.student
+        self.teacher, self.student, self.inputs = self.pair.teacher, self.pair.student, self.pair.inputs
+        self.phases = CompressionPhases(
+            self.pair, loader, self.pruning, schedule, self.distillation, self.pools
+        )
         self.policy: PruningPolicy | None = None
         self._decided: Search | None = None  # once the border is crossed
-
-    # -- networks --------------------------------------------------------------------------------------
-
-    @property
-    def inputs(self) -> Inputs:
-        """What the networks read."""
-        return self.pair.inputs
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
         """Teacher and student."""
         return {"teacher": self.teacher[role], "student": self.student[role]}
-
-    def build(self) -> None:
-        """Load the teacher from its files and make the student from it, unless they are here."""
-        if len(self.teacher):
-            return
-        for role, (network, spec) in self.loader.load().items():
-            self.pair.adopt_teacher(role, network, spec)
-        if self.distillation is None and not self.loader.cycles(self.teacher):
-            raise UserError(
-                "model.distill_weight: 0 leaves nothing that ties a translation to its source, since the "
-                "other generator, and with it the cycle, is left out: set it to 10, say."
-            )
-
-    def _make_missing(self) -> dict[Role, Made | None]:
-        """Networks that the fine-tuning wants and the teacher has not."""
-        specs = self.pair.specs
-        here = {Role(role): (network, specs[f"teacher.{role}"]) for role, network in self.teacher.items()}
-        return self.loader.make_missing(here, self.inputs)
 
     # -- phases ----------------------------------------------------------------------------------------
 
@@ -153,7 +123,7 @@ class CompressionModule(GANModule):
     @property
     def total_epochs(self) -> int:
         """Search and fine-tuning."""
-        return self.border + self.schedule.length
+        return self.border + self.phases.schedule.length
 
     def setup(self, stage: str) -> None:
         """Build the networks, unless `on_load_checkpoint` will, before the strategy wraps the module.
@@ -174,19 +144,14 @@ class CompressionModule(GANModule):
                     f"ckpt_path: `{stage}` looks at a compression, and none has been fitted or loaded: give "
                     "its checkpoint, such as --ckpt_path last."
                 )
-            self.build()
+            self.phases.build()
             self._begin_search()
         super().setup(stage)
 
     def _begin_search(self) -> None:
         """Masks and agents; a policy that needs no search cuts at once."""
         assert self.policy is not None
-        searches = self.policy.search_epochs > 0
-        check_before_search(self.pair, self._make_missing, self.distillation, self.trainer, searches)
-        search = SearchPhase(self.pair, self.pruning, self.policy, self.schedule.beta1)
-        for _, pruned in search.pruned():
-            rank_zero_info(pruned.summary())
-        search.begin()
+        search = self.phases.search(self.policy, self.trainer)
         self.enter(search)
         if self.policy.search_epochs == 0:
             self._cross_border(search)
@@ -199,35 +164,28 @@ class CompressionModule(GANModule):
             wrap_again(self.trainer, self)
 
     def _cross_border(self, search: SearchPhase) -> None:
-        """Replace the masked networks by the small dense ones of the policy's final masks."""
         assert self.policy is not None
         broadcast = self.trainer.strategy.broadcast
         masks = {side: broadcast(mask) for side, mask in self.policy.choose(search).items()}
-        for words in search.cut(masks, self.seed):
-            rank_zero_info(words)
-        for role, made in self._make_missing().items():
-            if made is not None:
-                self.pair.adopt_student(role, made[0].to(self.device), made[1])
-        self._decided = self._search_facts()
-        self._enter_finetune()
+        self.phases.cut(search, masks, self.seed, self.device)
+        self._begin_finetune(self._asked())
 
-    def _enter_finetune(self) -> None:
-        phase = FinetunePhase(self.pair, self.schedule, self.pools, self.distillation, self.border)
-        if self.distillation is not None:
-            self.distillation.to(self.device)
-        self.enter(phase)
+    def _begin_finetune(self, decided: Search | None) -> None:
+        self._decided = decided
+        self.enter(self.phases.finetune(self.border, self.device))
         data_of(trainer_of(self)).end_search()
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
-    def _search_facts(self) -> Search:
-        """What the search decides, as this run has it."""
-        policy, asked = type(self.policy).__name__, self.pruning
-        return Search(policy, self.border, dict(asked.budgets), asked.convention)
+    def _asked(self) -> Search | None:
+        """What this run asks of the search; None where there is no policy to ask."""
+        if self.policy is None:
+            return None
+        asked = dict(self.pruning.budgets), self.pruning.convention
+        return Search(type(self.policy).__name__, self.border, *asked)
 
     def header(self) -> Header:
         """What a checkpoint says of itself."""
-        sides = list(self.phase.sides) if isinstance(self.phase, SearchPhase) else []
         return Header(
             kind="compression",
             phase=self.phase.name,
@@ -235,100 +193,44 @@ class CompressionModule(GANModule):
             preprocessing=self.preprocessing(self.task.compressed[0]),
             compressed=self.task.compressed,
             partner=self.pair.partner,
-            sides={Side(side): list(map(Role, self.pair.group(Side(side)))) for side in sides},
+            sides=self.phase.roles() if isinstance(self.phase, SearchPhase) else {},
             ignored_layers=ignored_layers(self.pair, self.pruning.ignored_layers),
-            search=self._decided or self._search_facts(),
+            search=self._decided or self._asked(),
             versions=self.versions(),
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Become what the checkpoint describes, before its weights load: its teacher, phase and widths."""
-        trainer = trainer_of(self)
+        trainer, state = trainer_of(self), checkpoint["state_dict"]
+        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         path = Path(str(trainer.ckpt_path if trainer is not None else "the checkpoint"))
         remedy = "a teacher goes into model.teacher instead"
-        header, state = self.header_of(checkpoint, "compression", path, remedy), checkpoint["state_dict"]
+        header = self.header_of(checkpoint, "compression", path, remedy)
         self.inputs.recorded = dict(header.preprocessing)
-        self._adopt(header, checkpoint, path, "teacher")
-        self._require_same(header, path)
+        self.phases.restore("teacher", header, checkpoint, path)
+        header.require_compressed(self.task.compressed, path, exactly=fitting)
+        if fitting:
+            header.require_same_run(self.pair.partner, self._asked(), path)
         if header.phase == "finetune":
-            self._decided = header.search or self._search_facts()
-            self._adopt(header, checkpoint, path, "student")
-            self._enter_finetune()
-        elif self._fitting:
-            self._resume_search()
+            self.phases.restore("student", header, checkpoint, path)
+            self._begin_finetune(header.search or self._asked())
+        elif fitting:
+            self._begin_search()
         else:
-            masked = {side: 1.0 for side in Side if f"sides.{side}.masks.mask" in state}  # any budget will do
-            self.enter(SearchPhase(self.pair, self.pruning, None, budgets=masked))
-        if not self._fitting:  # who only looks at the networks needs no more
+            self.enter(self.phases.look_at([s for s in Side if f"sides.{s}.masks.mask" in state]))
+        if not fitting:  # who only looks at the networks needs no more
             unused = ("agents.",) if self.distillation is not None else ("agents.", "distillation.")
             for key in [key for key in state if key.startswith(unused)]:
                 del state[key]
         super().on_load_checkpoint(checkpoint)
 
-    def _adopt(self, header: Header, checkpoint: dict[str, Any], path: Path, part: str) -> None:
-        """Take over the networks of the teacher or the student from a checkpoint."""
-        for prefix in header.networks:
-            owner, role = split_prefix(prefix)
-            if owner == part:
-                adopt = self.pair.adopt_teacher if part == "teacher" else self.pair.adopt_student
-                adopt(role, *self.loader.read(checkpoint, path, prefix))
 
-    @property
-    def _fitting(self) -> bool:
-        trainer = trainer_of(self)
-        return trainer is not None and trainer.state.fn == TrainerFn.FITTING
+def one_distillation(weight: float, distillation: Distillation | None) -> Distillation | None:
+    """The distillation that `distill_weight` or `distillation` asks for.
 
-    def _require_same(self, header: Header, path: Path) -> None:
-        """One of two directions can be looked at alone; a run goes on as it began.
-
-        Raises:
-            UserError: An option has changed that can't change any more.
-        """
-        found, compressed = header.compressed, self.task.compressed
-        if found != compressed and (self._fitting or set(compressed) - set(found)):
-            raise UserError(
-                f"ckpt_path: {path} is of a compression of {' and '.join(found)}, but the task wants "
-                f"{' and '.join(compressed)}: give the task that it was made with."
-            )
-        if not self._fitting:
-            return
-        late = {"model.partner": (header.partner or self.pair.partner, self.pair.partner)}
-        if header.search is not None:
-            late |= decided_options(header, self._search_facts())
-        for option, (was, now) in late.items():
-            if str(was) != str(now):
-                raise UserError(
-                    f"{option}: {now} comes too late, {path} began with {was}: go on with that, or begin "
-                    "anew."
-                )
-
-    def _resume_search(self) -> None:
-        if self.border == 0:
-            raise UserError(
-                f"ckpt_path: this checkpoint is in the midst of a search, but {type(self.policy).__name__} "
-                "does not search; resume with the policy that began it."
-            )
-        self._begin_search()
-
-
-def decided_options(header: Header, now: Search) -> dict[str, tuple[Any, Any]]:
-    """What the search of a checkpoint has settled, by option: as it was, and as it is asked for now."""
-    was = header.search
-    assert was is not None
-    found: dict[str, tuple[Any, Any]] = {"trainer.callbacks": (was.policy, now.policy)}
-    if header.phase == "finetune":
-        found["search_epochs"] = (was.epochs, now.epochs)
-        found["model.budget"] = (was.budgets[Side.GENERATOR], now.budgets[Side.GENERATOR])
-        found["model.discriminator_budget"] = (
-            was.budgets[Side.DISCRIMINATOR],
-            now.budgets[Side.DISCRIMINATOR],
-        )
-        found["model.macs"] = (was.convention, now.convention)
-    return found
-
-
-def _distillation(weight: float, distillation: Distillation | None) -> Distillation | None:
-    """The distillation that two options ask for."""
+    Raises:
+        UserError: Both do.
+    """
     if weight and distillation is not None:
         raise UserError(
             f"model.distill_weight: {weight} is short for a distillation, and there is one: set "

@@ -46,7 +46,7 @@ class TeacherModule(GANModule):
         self.schedule = Schedule(epochs, decay_epochs, lr, beta1)
         self.networks = nn.ModuleDict()
         self.specs: dict[str, NetworkSpec] = {}
-        self._inputs = Inputs(self.task)
+        self.inputs = Inputs(self.task)
         pattern, other = self.describe("generator", generator), self.describe("discriminator", discriminator)
         self._adopt(self.task.generators, generator, pattern, swapped(pattern))
         self._adopt(self.task.discriminators, discriminator, other, discriminating(other, pattern))
@@ -56,11 +56,6 @@ class TeacherModule(GANModule):
         for role, spec in zip(roles, specs, strict=False):
             self.networks[role] = spec.build() if role in roles[1:] else network
             self.specs[f"networks.{role}"] = spec
-
-    @property
-    def inputs(self) -> Inputs:
-        """What the networks read."""
-        return self._inputs
 
     @property
     def total_epochs(self) -> int:

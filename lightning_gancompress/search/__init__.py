@@ -1,1 +1,17 @@
 """The search for the channels that stay: its phase, and the policies that decide."""
+
+from lightning_gancompress.search.baselines import BatchNormScale, L1Magnitude, RandomChannels, UniformWidth
+from lightning_gancompress.search.collaborative import CollaborativePruning
+from lightning_gancompress.search.phase import SearchPhase
+from lightning_gancompress.search.policy import PruningPolicy, SearchPolicy
+
+__all__ = [
+    "BatchNormScale",
+    "CollaborativePruning",
+    "L1Magnitude",
+    "PruningPolicy",
+    "RandomChannels",
+    "SearchPhase",
+    "SearchPolicy",
+    "UniformWidth",
+]

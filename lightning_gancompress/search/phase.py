@@ -119,6 +119,10 @@ class SearchPhase(Phase):
         """The sides that are pruned."""
         return [(Side(name), pruned) for name, pruned in self.sides.items()]
 
+    def roles(self) -> dict[Side, list[Role]]:
+        """The networks under one mask, by side."""
+        return {side: list(map(Role, self.networks.group(side))) for side, _ in self.pruned()}
+
     def begin(self) -> None:
         """Make the agents."""
         assert self.policy is not None

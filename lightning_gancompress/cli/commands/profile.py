@@ -82,7 +82,7 @@ def teachers_of(model: GANModule) -> dict[GeneratorName, nn.Module]:
     """The uncompressed generators of a module that has not been set up."""
     roles = model.task.generators
     if isinstance(model, CompressionModule):
-        model.build()
+        model.phases.build()
         roles = tuple(role for role in roles if role in model.teacher)
     return {GeneratorName("teacher", role): next(iter(model.generators(role).values())) for role in roles}
 
