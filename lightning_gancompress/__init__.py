@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_gancompress.checkpoints import load_generator
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.version import __version__
 
 if TYPE_CHECKING:
     from lightning_gancompress.api import compress
-
-__version__ = "0.1.0"
 
 __all__ = ["UserError", "__version__", "compress", "load_generator"]
 

@@ -41,3 +41,26 @@ def test_an_import_sets_no_filters():
 def test_what_reads_files_loads_no_lightning(name):
     code = f"import sys, lightning_gancompress.{name}; sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def room(module: str) -> str:
+    """The folder, or the file of the top level, that a module of the package lies in."""
+    return module.removeprefix("lightning_gancompress.").partition(".")[0]
+
+
+def test_rooms_import_in_one_direction():
+    """Sorted so that each room stands above all that it imports; what is left over imports in a circle."""
+    needs: dict[str, set[str]] = {}
+    for file in FILES:
+        own = file.removesuffix(".py").partition("/")[0]
+        used = {room(name) for name in imports(file) if name.startswith("lightning_gancompress.")}
+        needs.setdefault(own, set()).update(used - {own})
+    while ground := [name for name, used in needs.items() if not used & needs.keys()]:
+        for name in ground:
+            del needs[name]
+    assert needs == {}
+
+
+def test_phases_know_no_lightning():
+    files = ["search/phase.py", *(file for file in FILES if file.startswith(("training/", "finetune/")))]
+    assert [(f, name) for f in files for name in imports(f) if name.startswith("lightning.")] == []

@@ -11,9 +11,9 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
-import lightning_gancompress
 from lightning_gancompress.checkpoints.recorded_settings import KEY
 from lightning_gancompress.files import replacing
+from lightning_gancompress.version import __version__
 
 
 class RunConfig(SaveConfigCallback):
@@ -39,7 +39,7 @@ class RunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write and log the settings; called on rank zero."""
         path = Path(trainer.default_root_dir, self.config_filename)
-        text = f"# lightning_gancompress {lightning_gancompress.__version__}, "
+        text = f"# lightning_gancompress {__version__}, "
         text += f"lightning {version('lightning')}, torch {version('torch')}\n"
         text += self.parser.dump(self.config, "yaml", skip_unset=False)
         if path.exists() and path.read_text() != text:

@@ -13,6 +13,7 @@ from lightning_gancompress.checkpoints import save_small
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.pruning import count_params
 from lightning_gancompress.tasks import Side
+from lightning_gancompress.version import __version__
 
 
 class SmallModel(Callback):
@@ -38,8 +39,6 @@ class SmallModel(Callback):
 
     @staticmethod
     def _provenance(trainer: Trainer, module: CompressionModule) -> dict[str, Any]:
-        from lightning_gancompress import __version__
-
         return {
             "teacher": str(module.phases.loader.files),
             "budget": module.pruning.budgets[Side.GENERATOR],

@@ -12,9 +12,6 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
 
-import lightning_gancompress
-import lightning_gancompress.callbacks
-import lightning_gancompress.data  # importing a class makes its short name known to the command line
 from lightning_gancompress.callbacks.run_config import RunConfig
 from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.export import export
@@ -28,6 +25,7 @@ from lightning_gancompress.lightning_internals import OpenCLI, child_processes
 from lightning_gancompress.modules import GANModule, TeacherModule
 from lightning_gancompress.shipped_configs import configs_folder, shipped
 from lightning_gancompress.trainer import Trainer
+from lightning_gancompress.version import __version__
 
 
 class Commands(Trainer):
@@ -37,6 +35,9 @@ class Commands(Trainer):
     profile = staticmethod(profile)
     compare = staticmethod(compare)
     report = staticmethod(report)
+
+
+DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving their local density structure."
 
 
 class GanCompressCLI(OpenCLI):
@@ -56,8 +57,8 @@ class GanCompressCLI(OpenCLI):
             seed_everything_default=0,
             parser_kwargs={
                 "prog": "gancompress",
-                "description": lightning_gancompress.__doc__.splitlines()[0],
-                "version": lightning_gancompress.__version__,
+                "description": DESCRIPTION,
+                "version": __version__,
                 "compare": {"description": str(compare.__doc__).partition("Args:")[0]},
                 **{name: {"default_config_files": defaults} for name in (*RUNS, "profile")},
             },

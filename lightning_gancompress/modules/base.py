@@ -14,7 +14,6 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import lightning_gancompress
 from lightning_gancompress.checkpoints.header import KEY, Header
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
@@ -25,6 +24,7 @@ from lightning_gancompress.tasks import Pix2Pix, Role, Task
 from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
+from lightning_gancompress.version import __version__
 
 POOLS_KEY = "image_pools"
 
@@ -215,7 +215,7 @@ class GANModule(LightningModule):
     def versions() -> dict[str, str]:
         """Versions of the packages that write a checkpoint, by name."""
         others = {name: version(name) for name in ("torch", "lightning")}
-        return {"lightning_gancompress": lightning_gancompress.__version__, **others}
+        return {"lightning_gancompress": __version__, **others}
 
     @staticmethod
     def header_of(checkpoint: dict[str, Any], kind: str, path: Any, remedy: str) -> Header:

@@ -30,7 +30,7 @@ class CompressionModule(GANModule):
 
     In the search phase the student is a masked copy of the teacher, and a policy (a callback) learns or
     computes which channels to keep. At the border, the end of the last search epoch, the kept channels
-    become small dense networks, which are then fine-tuned with the task's own losses.
+    become small dense networks, which then train with the task's own losses.
 
     Args:
         teacher: Generator file: a checkpoint of teacher training, or an upstream `latest_net_G.pth` (for
