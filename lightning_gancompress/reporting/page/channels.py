@@ -31,7 +31,7 @@ class KeptChannels:
     @property
     def name(self) -> str:
         """Which network, in words."""
-        return f"{self.role.side} {self.role.words}".rstrip()
+        return f"{self.role.side} {self.role.direction_text}".rstrip()
 
     @property
     def widest(self) -> int:

@@ -78,7 +78,7 @@ def finetune_balance(curves: Curves, draw: float | None, axis: Axis) -> Iterator
         ends = {"real": "discriminator", "fake": "discriminator alt"}
         logged = {end: curves.get(f"train/{role}_{end}") for end in ends}
         lines = tuple(Line(end, points, ends[end]) for end, points in logged.items() if points)
-        title = " ".join(filter(None, ("Discriminator", role.words, "in the fine-tuning")))
+        title = " ".join(filter(None, ("Discriminator", role.direction_text, "in the fine-tuning")))
         words = "Its losses on real and generated images, which meet at a draw where it can\u2019t tell."
         yield LineChart(title, words, lines, levels, **axis)
 

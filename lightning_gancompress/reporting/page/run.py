@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.checkpoints.files import read_torch
-from lightning_gancompress.checkpoints.header import KEY
+from lightning_gancompress.checkpoints.header import Header
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import MACS_EXACT, MACS_LITERATURE, PARAMS
 from lightning_gancompress.evaluation.results import NetworkResults, TestResults
@@ -119,8 +119,8 @@ def read_run(
     if networks is None:
         path = folder / "checkpoints" / "last.ckpt"
         networks = {prefix: network for prefix, (network, _) in load_networks(path).items()}
-        header = read_torch(path)[KEY]
-        phase, preprocessing = header["phase"], header["preprocessing"]
+        header = Header.of(read_torch(path), path)
+        phase, preprocessing = header.phase, header.preprocessing
     teachers, students = of_part(networks, "teacher"), of_part(networks, "student")
     generators = [role for role in students if role.side is Side.GENERATOR and role in teachers]
     if not generators:
