@@ -1,4 +1,4 @@
-"""Callbacks: the pruning policies, what is measured and drawn, and what keeps a run."""
+"""Callbacks: pruning policies, evaluation, image grids, checkpoints, small models, reports."""
 
 from lightning_gancompress.callbacks.html_report import HtmlReport
 from lightning_gancompress.callbacks.image_grid import ImageGrid

@@ -1,4 +1,4 @@
-"""The page that a person looks at after a compression."""
+"""The callback that writes the HTML page of a compression."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from lightning_gancompress.reporting.page import write_page
 
 
 class HtmlReport(Callback):
-    """Write `<default_root_dir>/report.html` when a compression ends, and again after its test.
+    """Writes `<default_root_dir>/report.html` when a compression ends, and again after its test.
 
-    One file without links to anything outside: headline numbers, pictures, kept channels, curves, cost and
-    quality, settings. A page that can't be drawn is told and harms no run.
+    One file without external links: headline figures, pictures, kept channels, curves, cost and quality,
+    settings. An error while drawing becomes a warning and does not stop the run.
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the small model is saved."""
+        """Write the page; the small model is saved already."""
         self._write(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After pictures and figures are written."""
+        """Write the page; grids and results are saved already."""
         self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -31,14 +31,14 @@ class HtmlReport(Callback):
             return
         for logger in trainer.loggers:
             logger.save()
-        parts = {"teacher": pl_module.teacher, "student": pl_module.student}
+        owners = {"teacher": pl_module.teacher, "student": pl_module.student}
         networks = {
-            f"{part}.{role}": network for part, group in parts.items() for role, network in group.items()
+            f"{owner}.{role}": network for owner, group in owners.items() for role, network in group.items()
         }
         try:
             preprocessing = pl_module.preprocessing(pl_module.task.compressed[0])
             page = write_page(trainer.default_root_dir, networks, pl_module.phase.name, preprocessing)
-        except Exception as error:  # a run is worth more than its page
+        except Exception as error:  # a faulty page must not stop the run
             rank_zero_warn(f"The report could not be drawn ({type(error).__name__}: {error}).")
         else:
             rank_zero_info(f"Report: {page}")

@@ -1,4 +1,4 @@
-"""Picture grids of validation and test images."""
+"""The callback that writes image grids of validation and test images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from lightning_gancompress.tasks import Role
 
 
 class ImageGrid(Callback):
-    """Draw images from all over the validation and the test set, a row for each: source, teacher, student.
+    """Writes image grids of validation and test images, with a row per image: source, teacher, student.
+
+    The images are evenly spread over the set.
 
     Under `default_root_dir`: `images/epoch_XXXX.png` after an epoch's validation, `validate/grid.png` after a
-    validation of its own, `test/grid.png` after a test; for CycleGAN one per direction (`grid_AtoB.png`).
-    Loggers that take images get them too (`log_image`, as WandbLogger has it).
+    separate validation, `test/grid.png` after a test; for CycleGAN one per direction (`grid_AtoB.png`).
+    Loggers with a method `log_image`, such as WandbLogger, get them too.
 
     Args:
-        every_n_epochs: Draw after each so many epochs of training.
-        n_images: Rows.
+        every_n_epochs: Epochs of training between two grids.
+        n_images: Rows of a grid.
     """
 
     def __init__(self, every_n_epochs: int = 1, n_images: int = 8) -> None:
@@ -96,10 +98,10 @@ class ImageGrid(Callback):
 
 
 class Spread:
-    """Images spread over a set of unknown length: every k-th, where k doubles as they become many.
+    """Chooses images evenly spread over a set of unknown length: every k-th, where k doubles as it grows.
 
     Args:
-        n: How many to choose.
+        n: Number of images to choose.
     """
 
     def __init__(self, n: int) -> None:
@@ -107,7 +109,7 @@ class Spread:
         self._rows: list[dict[str, Tensor]] = []
 
     def add(self, images: Mapping[str, Tensor]) -> None:
-        """Look at a batch of images (B, C, H, W) by column."""
+        """Add a batch of images (B, C, H, W) by column."""
         for position in range(min(map(len, images.values()))):
             if self._seen % self._step == 0:
                 self._rows.append({name: column[position].detach().cpu() for name, column in images.items()})
@@ -117,13 +119,13 @@ class Spread:
 
     def columns(self) -> dict[str, list[Tensor]]:
         """The chosen images (C, H, W) by column."""
-        found, count = len(self._rows), min(self.n, len(self._rows))
-        rows = [self._rows[number * found // count] for number in range(count)]
+        total, count = len(self._rows), min(self.n, len(self._rows))
+        rows = [self._rows[number * total // count] for number in range(count)]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def draw_grid(columns: Mapping[str, Sequence[Tensor]]) -> Image.Image:
-    """Lay images (C, H, W) in [-1, 1] out in named columns of equal length; sizes may differ."""
+    """Draw images (C, H, W) in [-1, 1] as a grid of named columns of equal length; sizes may differ."""
     return lay_out({name: [to_picture(image) for image in images] for name, images in columns.items()})
 
 

@@ -1,4 +1,4 @@
-"""The file a run goes on from."""
+"""The callback that saves the checkpoint from which a run is resumed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lightning_gancompress.lightning_internals import save_checkpoint
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keep `last.ckpt`: after every epoch, every so many minutes, and on Ctrl-C or SIGTERM.
+    """Saves `last.ckpt` after every epoch, at time intervals, and on Ctrl-C or SIGTERM.
 
-    It is always whole, and never replaced by weights that aren't finite. The first Ctrl-C ends the run after
-    the batch at hand (or the epoch-end validation) with a checkpoint that resumes exactly; a second one ends
-    it at once, with the file as it was.
+    The file is replaced atomically, and never by weights that aren't finite. The first Ctrl-C ends the run
+    after the current batch (or the epoch-end validation) with a checkpoint from which it can be resumed
+    exactly; a second one ends it at once without saving.
 
     Args:
-        dirpath: Folder of the file; `checkpoints` in the run's folder unless given.
+        dirpath: Folder of the file; None is `checkpoints` in the run's folder.
         minutes: Time between two saves within an epoch; 0 saves after every batch.
     """
 
-    # a ModelCheckpoint, so that ckpt_path="last" finds the file. Its own schedule is replaced: in manual
+    # a ModelCheckpoint, so that ckpt_path="last" finds the file. Its schedule is replaced: in manual
     # optimization it has no time interval and counts the steps of all optimizers
 
     def __init__(self, dirpath: str | None = None, minutes: float = 10.0) -> None:
@@ -40,10 +40,10 @@ class LastCheckpoint(ModelCheckpoint):
         self._stop = StopSignals()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say whose checkpoint a new run will replace, and take over Ctrl-C."""
+        """Warn if a new run will replace the checkpoint of an earlier one, and handle Ctrl-C."""
         if trainer.is_global_zero:
             for stale in self._path.parent.glob(f".{self._path.stem}.*"):
-                stale.unlink()  # of a process that was killed while it wrote
+                stale.unlink()  # left by a process that was killed while writing
             if self._path.exists() and trainer.ckpt_path is None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 rank_zero_warn(
                     f"{self._path} of an earlier run will be replaced. To go on with that run instead, stop "
@@ -54,19 +54,19 @@ class LastCheckpoint(ModelCheckpoint):
         self._stop.take_over(signal.SIGINT)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and take over SIGTERM."""
+        """Start the clock, and handle SIGTERM."""
         self._stop.waits, self._saved_at = True, time.monotonic()
-        # Lightning's handler, set just before, broadcasts from within: ranks in another collective hang
+        # replaces Lightning's handler, which broadcasts at once: ranks in another collective would hang
         self._stop.take_over(signal.SIGTERM)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time or the run is to stop."""
-        # after the last batch the hooks of the epoch's end are still due: a resume from here would skip them
+        """Save if the interval has passed or a signal was received."""
+        # after the last batch the hooks of the epoch's end are still due: a resumed run would skip them
         if trainer.is_last_batch:
             return
-        # ranks agree now and then only: each time they wait for their devices
+        # ranks agree every ten batches only, since each time they synchronise with their devices
         if trainer.world_size > 1 and self.minutes and batch_idx % 10:
             return
         due = self._stop.received is not None or time.monotonic() - self._saved_at >= 60 * self.minutes
@@ -80,25 +80,25 @@ class LastCheckpoint(ModelCheckpoint):
         self._stop_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: the epoch's end follows."""
+        """Do nothing: the epoch's end follows."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: the last epoch is saved."""
+        """Do nothing: the last epoch is saved."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back; there is nothing to save in the midst of a batch."""
+        """Restore the signal handlers; within a batch there is no state to save."""
         self._stop.give_back()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self._stop.give_back()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: there is only one file, and it is where this run puts it."""
+        """Empty: the path of the only file follows from the run's folder."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore nothing."""
+        """Do nothing."""
 
     @property
     def _path(self) -> Path:

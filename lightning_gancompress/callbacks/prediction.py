@@ -1,4 +1,4 @@
-"""Writing predicted images to files."""
+"""The callback that writes predicted images to files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lightning_gancompress.reporting.grid import png
 
 
 class PredictionWriter(Callback):
-    """Write predicted images to `<default_root_dir>/predictions/` as PNG, each named as its source.
+    """Writes predicted images to `<default_root_dir>/predictions/` as PNG, named like their sources.
 
-    Subfolders are kept. Where two sources in a folder differ by the suffix only (`a.jpg`, `a.png`), it stays
-    in the name (`a.jpg.png`).
+    Subfolders are kept. If two sources in a folder differ by the suffix only (`a.jpg`, `a.png`), it becomes
+    part of the name (`a.jpg.png`).
 
     Args:
-        folder: Where to write, from `default_root_dir`.
+        folder: Folder to write to, relative to `default_root_dir`.
     """
 
     def __init__(self, folder: str = "predictions") -> None:
@@ -60,7 +60,8 @@ class PredictionWriter(Callback):
 
         Args:
             path: The source image.
-            sources: The folder whose subfolders are kept; outside it the whole path is, so that none collide.
+            sources: Folder of the sources, to which paths are relative; paths outside it are kept whole, so
+                that files never collide.
         """
         path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the folder
         parent = path.parent.relative_to(path.anchor)

@@ -1,4 +1,4 @@
-"""Progress for logs."""
+"""The callback that prints progress in plain lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 
 
 class ProgressLines(ProgressBar):
-    """Progress in plain lines, for output that is no terminal: per epoch, and now and then within a long one.
+    """Prints progress in plain lines, for output that is no terminal: per epoch, and within long epochs.
 
     Args:
         seconds: Time between two lines within an epoch.
@@ -22,7 +22,7 @@ class ProgressLines(ProgressBar):
         self._began = self._spoke = 0.0
 
     def disable(self) -> None:
-        """Lightning silences ranks other than zero by itself; here each hook asks."""
+        """Do nothing: Lightning calls it on ranks other than zero, which here print nothing anyway."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock."""
@@ -34,33 +34,33 @@ class ProgressLines(ProgressBar):
         self._began = self._spoke = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Report a long epoch."""
+        """Print the position in a long epoch."""
         self._tick(trainer, f"epoch {trainer.current_epoch + 1}", args[2], trainer.num_training_batches)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Report a long validation."""
+        """Print the position in a long validation."""
         self._tick(trainer, "validation", args[2], sum(trainer.num_val_batches))
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Report a long test."""
+        """Print the position in a long test."""
         self._tick(trainer, "test", args[2], sum(trainer.num_test_batches))
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Report a long prediction."""
+        """Print the position in a long prediction."""
         self._tick(trainer, "prediction", args[2], sum(trainer.num_predict_batches))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the epoch and what its validation found."""
+        """Print the epoch's duration and its validation metrics."""
         last = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        found = [f"{k} {v:.4g}" for k, v in trainer.callback_metrics.items() if k.startswith("val/")]
-        seconds = time.monotonic() - self._began
-        self._say(trainer, ", ".join([f"epoch {trainer.current_epoch + 1}{last} in {seconds:.1f} s", *found]))
+        figures = [f"{k} {v:.4g}" for k, v in trainer.callback_metrics.items() if k.startswith("val/")]
+        epoch = f"epoch {trainer.current_epoch + 1}{last} in {time.monotonic() - self._began:.1f} s"
+        self._print(trainer, ", ".join([epoch, *figures]))
 
     def _tick(self, trainer: Trainer, what: str, batch_idx: int, total: int | float) -> None:
         if time.monotonic() - self._spoke >= self.seconds:
-            self._say(trainer, f"{what}: batch {batch_idx + 1} of {total}")
+            self._print(trainer, f"{what}: batch {batch_idx + 1} of {total}")
 
-    def _say(self, trainer: Trainer, line: str) -> None:
+    def _print(self, trainer: Trainer, line: str) -> None:
         self._spoke = time.monotonic()
         if trainer.is_global_zero:
             print(line, flush=True)

@@ -1,4 +1,4 @@
-"""The settings of a run, kept beside it and inside its checkpoints."""
+"""The callback that saves the settings of a run in its folder and in its checkpoints."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lightning_gancompress.version import __version__
 
 
 class RunConfig(SaveConfigCallback):
-    """Write `config.yaml` into the folder of a run that trains, log it, and put it into the checkpoints.
+    """Writes `config.yaml` into the folder of a training run, logs it, and puts it into the checkpoints.
 
-    A different one from an earlier run becomes `config_1.yaml`, `config_2.yaml`, ...
+    A different `config.yaml` of an earlier run is renamed to `config_1.yaml`, `config_2.yaml`, ...
 
     Args:
-        parser: What parsed the settings.
-        config: The settings.
+        parser: Parser of the settings.
+        config: Parsed settings.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
@@ -32,7 +32,7 @@ class RunConfig(SaveConfigCallback):
         self.settings: dict[str, Any] = json.loads(parser.dump(config, "json", skip_unset=False))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Evaluation leaves the settings of the training in place."""
+        """Save the settings of `fit` only."""
         if stage == "fit":
             super().setup(trainer, pl_module, stage)
 
@@ -52,10 +52,10 @@ class RunConfig(SaveConfigCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let a checkpoint know how it was made: see `cli.configs`."""
+        """Write the settings into a checkpoint; `cli.configs` reads them."""
         checkpoint[KEY] = self.settings
 
 
 def numbered(path: Path, number: int) -> Path:
-    """The path with a number before its ending."""
+    """The path with a number before its suffix."""
     return path.with_name(f"{path.stem}_{number}{path.suffix}")

@@ -1,4 +1,4 @@
-"""Saving what the user came for: the small generator, as a plain state dict and a description."""
+"""The callback that saves the small generator as a plain state dict with a description."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from lightning_gancompress.version import __version__
 
 
 class SmallModel(Callback):
-    """Write `<default_root_dir>/generator.pth` and `generator.json` when a compression ends.
+    """Writes `<default_root_dir>/generator.pth` and `generator.json` when a compression ends.
 
     CycleGAN gets a pair of files per compressed direction: `generator_AtoB.pth` and so on.
     `lightning_gancompress.load_generator` reads them back without Lightning.
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the small generator once the run, or what was asked of it, is over."""
+        """Save the small generators at the end of `fit`, also if `max_epochs` has cut the run short."""
         if not isinstance(pl_module, CompressionModule) or pl_module.phase.name != "finetune":
             return
         if not trainer.is_global_zero:

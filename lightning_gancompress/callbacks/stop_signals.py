@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, which let the step at hand end."""
+"""Handling of Ctrl-C and SIGTERM such that the current step is finished first."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ NOTICE = b"\nStopping after this batch, with a checkpoint. Ctrl-C (again) stops 
 
 
 class StopSignals:
-    """Takes note of signals that ask this process to stop; a second Ctrl-C stops it at once.
+    """Records signals that ask this process to stop; a second Ctrl-C stops it at once.
 
     Args:
-        speak: Whether to say that the process is about to stop.
+        speak: Whether to print that the process is about to stop.
 
     Attributes:
         received: The last signal, or None.
-        waits: Whether Ctrl-C waits for somebody to look at `received`; until then it stops at once.
+        waits: Whether the first Ctrl-C is only recorded in `received`; if not, it stops the process at once.
     """
 
     def __init__(self, speak: bool = False) -> None:
@@ -30,12 +30,12 @@ class StopSignals:
         self._previous: dict[signal.Signals, Any] = {}
 
     def take_over(self, signum: signal.Signals) -> None:
-        """Handle a signal from now on; nothing outside of the main thread, where none can be handled."""
+        """Handle a signal from now on; only possible in the main thread, elsewhere this does nothing."""
         if threading.current_thread() is threading.main_thread():
             self._previous[signum] = signal.signal(signum, self._note)
 
     def give_back(self) -> None:
-        """Forget what was received, and let the signals be handled as before."""
+        """Restore the former handlers and forget received signals."""
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous, self.received, self.waits = {}, None, False
@@ -49,4 +49,4 @@ class StopSignals:
                 raise KeyboardInterrupt
         self.received = received
         if self.speak:
-            os.write(2, NOTICE)  # without Python's buffers, which a handler may find locked
+            os.write(2, NOTICE)  # not print: a handler may run while Python's buffers are locked

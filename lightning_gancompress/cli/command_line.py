@@ -1,4 +1,4 @@
-"""The command line: Lightning's, with configurations that ship or lie in checkpoints, and plain errors."""
+"""The command line: LightningCLI with shipped and recorded configurations, and further commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lightning_gancompress.version import __version__
 
 
 class Commands(Trainer):
-    """The trainer, with our commands beside its own: LightningCLI looks for all of them in one class."""
+    """The trainer with this project's commands as methods, since LightningCLI looks for all in one class."""
 
     export = staticmethod(export)
     profile = staticmethod(profile)
@@ -43,8 +43,8 @@ DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving th
 class GanCompressCLI(OpenCLI):
     """LightningCLI for this project's modules, with commands of its own: export, profile, compare, report.
 
-    What the user writes counts most; what it leaves open comes from the checkpoint in `--ckpt_path`, then
-    from the shipped `defaults.yaml`, then from the code.
+    Settings are taken from the user's arguments, then from the checkpoint in `--ckpt_path`, then from the
+    shipped `defaults.yaml`, then from the code.
     """
 
     def __init__(self, args: ArgsType = None) -> None:
@@ -72,12 +72,12 @@ class GanCompressCLI(OpenCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's and ours, with the arguments that don't come from the command line."""
+        """All commands, with the arguments that are not command line options."""
         own = {"export": set(), "profile": {"model", "datamodule"}, "compare": set(), "report": set()}
         return {**LightningCLI.subcommands(), **own}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser that knows the shipped configurations and reports errors as `UserError`."""
+        """A parser that finds shipped configurations and raises errors as `UserError`."""
         parser = Parser(**kwargs)
         parser.add_argument(
             "-c",
@@ -88,22 +88,22 @@ class GanCompressCLI(OpenCLI):
         return parser
 
     def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
-        """A parser; a short one where neither model nor data are needed."""
+        """The parser of a command; without options of trainer, model and data where it needs none."""
         if command in ("export", "compare", "report"):
             return self.short_parser(trainer, command, **kwargs)
         parser = super().command_parser(trainer, command, **kwargs)
         if command == "predict":
-            parser.set_defaults({"return_predictions": False})  # they are written, not kept in memory
+            parser.set_defaults({"return_predictions": False})  # they are written to files
         return parser
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Trainer, model and data; the latter two can come from a checkpoint."""
+        """Add trainer, model and data; the latter two are optional, since a checkpoint may provide them."""
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.add_lightning_class_args(GANModule, "model", subclass_mode=True, required=False)
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, on top of the settings in the checkpoint that is given."""
+        """Parse arguments on top of the settings in the given checkpoint."""
         if args is not None and not isinstance(args, list):
             self.config = parser.parse_object(args)
             return
@@ -111,10 +111,10 @@ class GanCompressCLI(OpenCLI):
         recorded = recorded_config(args)
         self.config = parser.parse_args(with_config(args, recorded))
         if "model" in recorded:
-            self._tell_differences(recorded["model"])
+            self._warn_of_differences(recorded["model"])
 
-    def _tell_differences(self, recorded: dict[str, Any]) -> None:
-        """Say where the user's words and the checkpoint's differ."""
+    def _warn_of_differences(self, recorded: dict[str, Any]) -> None:
+        """Warn about options of the model that differ from those in the checkpoint."""
         config = self.config[self.config.subcommand]
         dumped = self.parser_of(self.config.subcommand).dump(config, "json", skip_unset=False)
         was, now = dict(leaves({"model": recorded})), dict(leaves({"model": json.loads(dumped)["model"]}))
@@ -129,14 +129,14 @@ class GanCompressCLI(OpenCLI):
                 rank_zero_warn(f"{name} was {was[name]} in {config.ckpt_path} and is now {now[name]}.")
 
     def seed(self) -> None:
-        """Seed a run; nothing else is random."""
+        """Seed the commands that train or evaluate; the others use no random numbers."""
         if self.config.subcommand in RUNS:
             super().seed()
 
     # -- running ---------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
-        """See to it that there is something to run."""
+        """Check that model, data and weights are given."""
         config = self.config[self.subcommand]
         if self.subcommand == "profile":
             config.trainer.callbacks = config.trainer.logger = None
@@ -154,7 +154,7 @@ class GanCompressCLI(OpenCLI):
             self._require_weights(config)
 
     def _require_weights(self, config: Any) -> None:
-        """Lightning would go on with random weights."""
+        """Raise a UserError where Lightning would evaluate random weights."""
         last = Path(config.trainer.default_root_dir or ".", "checkpoints", "last.ckpt")
         if config.ckpt_path is None and config.model.class_path.endswith(TeacherModule.__name__):
             raise UserError(f"`{self.subcommand}` needs a trained teacher: give --ckpt_path, such as {last}.")
@@ -164,14 +164,14 @@ class GanCompressCLI(OpenCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """Make model, data and trainer, as far as the command needs them."""
+        """Instantiate model, data and trainer, as far as the command needs them."""
         if self.subcommand in RUNS:
             super().instantiate_classes()
         else:
             self.config_init = self.parser.instantiate_classes(self.config)
 
     def run_command(self, command: str) -> None:
-        """Do what was asked for."""
+        """Run a command."""
         if command not in RUNS:
             config, arguments = self.config_init[command], self.arguments_of(command)
             if command == "profile":
@@ -185,10 +185,10 @@ class GanCompressCLI(OpenCLI):
             raise
 
     def _end_other_ranks(self, error: Exception) -> None:
-        """They may wait for this one in a collective."""
+        """End the processes of other ranks, which may wait for this one in a collective."""
         children = child_processes(self.trainer)
         if children and explain(error) is None:
-            # what the user can mend may have happened there, and here only a connection broke
+            # another rank may have raised a UserError, and this one only lost its connection
             time.sleep(1)
             if any(child.poll() == 2 for child in children):
                 raise SystemExit(2) from None
@@ -197,10 +197,10 @@ class GanCompressCLI(OpenCLI):
 
 
 class Parser(LightningArgumentParser):
-    """Raises what is wrong as one sentence."""
+    """A parser that raises errors as a `UserError` of one sentence."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Shorten jsonargparse's report."""
+        """Shorten the message of jsonargparse."""
         if not self.exit_on_error:  # within jsonargparse, which catches it
             super().error(message, ex)
         program = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")

@@ -1,4 +1,4 @@
-"""Configurations: those that are given, and those that checkpoints carry."""
+"""Configurations of the command line: given files, shipped files, and settings recorded in checkpoints."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.shipped_configs import find_config
 
 RUNS = ("fit", "validate", "test", "predict")
-# belongs to the machine, or told that run where to stop: from its checkpoint it goes on
+# not taken from a checkpoint: options of the machine, and limits of the run that wrote it
 _NOT_RESUMED = ("accelerator", "devices", "num_nodes", "strategy", "max_epochs", "max_steps", "max_time")
 
 
 class ConfigFile(ActionConfigFile):
-    """`--config`, which finds the shipped files too."""
+    """The option `--config`, which also finds shipped files."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Read one configuration."""
+        """Read and apply one configuration."""
         if str(values).startswith("{"):  # the settings from a checkpoint
             self.apply_config(parser, cfg, self.dest, values)
             return
         path = find_config(values)
         try:
             text = path.read_text(encoding="utf-8")
-            # by its path where possible, to which paths in it may be relative
+            # by its path if unchanged, since paths in it may be relative to it
             current = current_names(text)
             self.apply_config(parser, cfg, self.dest, str(path) if current == text else current)
         except (UserError, UnicodeError) as error:
@@ -38,7 +38,7 @@ class ConfigFile(ActionConfigFile):
 
 
 def recorded_config(args: list[str]) -> dict[str, Any]:
-    """Settings recorded in the checkpoint that `args` name for a run, less those of the machine; or nothing.
+    """Settings recorded in the checkpoint of `--ckpt_path`, without those of the machine; empty without one.
 
     Raises:
         UserError: The file is missing or unreadable.
@@ -54,26 +54,26 @@ def recorded_config(args: list[str]) -> dict[str, Any]:
             f"{path} is no training checkpoint: `export` and `profile` read it, the other commands don't."
         )
     settings = recorded_settings(checkpoint)
-    parts = ("seed_everything", "trainer", "model", "data")
-    recorded = {part: settings[part] for part in parts if settings.get(part) is not None}
+    keys = ("seed_everything", "trainer", "model", "data")
+    recorded = {key: settings[key] for key in keys if settings.get(key) is not None}
     for name in _NOT_RESUMED:
         recorded.get("trainer", {}).pop(name, None)
     return recorded
 
 
 def given_checkpoint(args: list[str]) -> str | None:
-    """What `--ckpt_path` names, where a run is asked for."""
+    """The value of `--ckpt_path` if `args` have a command in `RUNS`, else None."""
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     reader.add_argument("--ckpt_path")
     try:
         path: str | None = reader.parse_known_args(args)[0].ckpt_path
     except argparse.ArgumentError:
-        return None  # the real parser will say it
+        return None  # the full parser will raise the error
     return path if any(command in args for command in RUNS) else None
 
 
 def with_config(args: list[str], recorded: dict[str, Any]) -> list[str]:
-    """`args` with recorded settings as the first configuration, which everything else overrides."""
+    """`args` with recorded settings as the first configuration, which all other arguments override."""
     if not recorded:
         return args
     at = next(n for n, arg in enumerate(args) if arg in RUNS) + 1

@@ -1,4 +1,4 @@
-"""One clear sentence for what a user can mend."""
+"""Messages of one sentence for errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _WORDS = {
 
 
 def explain(error: BaseException) -> str | None:
-    """One sentence for an error that the user can mend, None for any other."""
+    """The message of an error that the user can fix; None for any other."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError) or "errors.UserError: " in str(cause):
-            # from another process it comes as text, below a traceback
+            # an error of another process is text below a traceback
             return str(cause).rpartition("UserError: ")[2].strip()
         if isinstance(cause, OSError) and cause.errno in _DISK:
             return f"{cause.filename or 'The output'}: {cause.strerror}. Mend that, or choose another place."
@@ -54,7 +54,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def condense(message: str) -> str:
-    """Shorten a nested report of jsonargparse to where, what, and what was given."""
+    """Shorten a nested message of jsonargparse to key, error and given value."""
     where = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     lines = [re.sub(r'^Parser key "[^"]+":\s*', "", line.strip(" -")) for line in message.splitlines()]
     given = [line for line in lines if line.startswith("Given value:") and not re.search(r"[{(]", line)]

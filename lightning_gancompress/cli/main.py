@@ -1,4 +1,4 @@
-"""What `gancompress` and `python -m lightning_gancompress` run."""
+"""The entry point of `gancompress` and `python -m lightning_gancompress`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def main(args: ArgsType = None) -> None:
     """Run the command line.
 
     Args:
-        args: In place of those of the process.
+        args: Arguments; None takes those of the process.
 
     Raises:
-        SystemExit: With code 2 and one sentence on standard error for what the user can mend, 130 after
-            Ctrl-C, 143 after SIGTERM. With GANCOMPRESS_TRACEBACK=1 in the environment errors come as they
-            are.
+        SystemExit: With code 2 and one sentence on standard error for errors that the user can fix, 130
+            after Ctrl-C, 143 after SIGTERM. With GANCOMPRESS_TRACEBACK=1 in the environment errors are raised
+            unchanged.
     """
     quieten()
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does: the user's own classes lie there
+    if (cwd := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, cwd)  # as `python -m` does, so that the user's own classes can be imported
     try:
         GanCompressCLI(args)
     except SIGTERMException:

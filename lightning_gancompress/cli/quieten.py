@@ -1,4 +1,4 @@
-"""What is left out of the output: hints and warnings that are none of the user's business."""
+"""Filters for hints and warnings that do not concern the user."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _WARNINGS = (
 
 
 def quieten() -> None:
-    """Leave out what Lightning says of other products, and its warnings of what is meant to be so.
+    """Filter Lightning's hints about other products, and warnings about intended behaviour.
 
-    Called by the command line and by `compress`; nothing is set by an import.
+    Called by the command line and by `compress`; importing the package sets no filters.
     """
     for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed"):
         logging.getLogger(f"lightning.{name}").addFilter(worth_reading)

@@ -28,29 +28,28 @@ def compare(
     only_report: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Run experiments with several seeds, and lay their results side by side.
+    """Run experiments with several seeds, and write tables and plots of their results.
 
-    Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, with its words in log.txt. What is
-    done is not done again: the same command goes on after Ctrl-C or a failure, and works on several machines
-    at once where these share a file system with locks. After each run OUTPUT gets results.csv, table.md,
-    plot.png (quality against MACs) and search.png (both sides' losses during the searches).
+    Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, whose output is in log.txt. Finished
+    commands are not repeated: the same command resumes after Ctrl-C or a failure, and can run on several
+    machines at once if these share a file system with locks. After each run OUTPUT gets results.csv,
+    table.md, plot.png (quality against MACs) and search.png (both sides' losses during the searches).
     Arguments of a run are configurations (`*.yaml`) and options (`--key=value`), in which {seed} and {budget}
-    stand for those of the run.
+    are replaced by those of the run.
 
     Args:
         output: The comparison's folder.
         experiments: Name -> arguments of its runs, after the common ones.
-        seeds: Each experiment runs with each.
-        budgets: Each experiment runs at each, as `--model.budget`; none leaves it to the arguments.
+        seeds: Seeds; each experiment runs with each.
+        budgets: Values of `--model.budget`; each experiment runs at each, or at its own if none are given.
         common: Arguments of every run.
         test: Further arguments of every test.
-        metrics: Columns of the table and panels of the plot, from those in results.csv: names or patterns.
-        seed_options: Options that get the seed. `--data.seed` means order and augmentation of the images;
+        metrics: Columns of the table and panels of the plot: names in results.csv, or patterns.
+        seed_options: Options that get the seed. `--data.seed` sets order and augmentation of the images;
             leave it out for data modules that have none, and for generated pictures, which it would change.
-        jobs: Runs at once.
-        threads: CPU threads of each; the cores this process may use, or OMP_NUM_THREADS, by the number of
-            jobs unless given.
-        only_report: Tabulate the runs in `output`, however they were made, and run nothing.
+        jobs: Runs at a time.
+        threads: CPU threads per run; None divides the cores of this process, or OMP_NUM_THREADS, by `jobs`.
+        only_report: Tabulate the runs in `output`, also those of other commands, and run nothing.
         dry_run: Print the commands, and run nothing.
     """
     folder = Path(output)
@@ -72,7 +71,7 @@ def compare(
 
 
 def _tabulate(folder: Path, metrics: list[str]) -> None:
-    """Write and show the tables of whatever runs a folder holds."""
+    """Write and print the tables of all runs in a folder."""
     places = found_runs(folder)
     if not places:
         raise UserError(f"{folder} has no NAME/seed_S/test/results.json or NAME/budget_B/seed_S/test/...")
@@ -81,7 +80,7 @@ def _tabulate(folder: Path, metrics: list[str]) -> None:
 
 
 def _show(stages: dict[Run, str]) -> None:
-    """Print what is to be done for each run, as one would type it."""
+    """Print the commands that are due for each run."""
     for run, stage in stages.items():
         print(f"# {run.place.path}: {stage}")
         commands = {"done": [], "test": ["test"]}.get(stage, [stage, "test"])
@@ -89,7 +88,7 @@ def _show(stages: dict[Run, str]) -> None:
 
 
 def _run_all(folder: Path, stages: dict[Run, str], metrics: list[str], jobs: int, threads: int) -> None:
-    """Run what is due, rewrite the tables after each, and end the process with 1 if a run failed."""
+    """Execute all due commands, rewrite the tables after each run, and exit with 1 if a run failed."""
     failed: dict[Run, str] = {}
     due = [run for run, stage in stages.items() if stage != "done"]
     print(", ".join(f"{stage}: {n}" for stage, n in Counter(stages.values()).items()), flush=True)

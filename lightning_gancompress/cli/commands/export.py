@@ -29,12 +29,12 @@ def export(
     Args:
         ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
         format: `onnx` for ONNX Runtime, `torch` for `torch.export.load`.
-        output: File to write; beside `ckpt_path` unless given.
-        size: Image size in pixels, or `[height, width]`; that of the training unless given.
+        output: File to write; None writes beside `ckpt_path`.
+        size: Image size in pixels, or `[height, width]`; None is that of the training.
         dynamic_size: Let the ONNX file accept other sizes too.
-        batch_norm: `image` for the statistics of each image, as upstream's test; as recorded unless given.
-        network: Of a training checkpoint; `teacher.generator` for the uncompressed one, `generator_AtoB` or
-            `generator_BtoA` for CycleGAN.
+        batch_norm: `image` for the statistics of each image, as upstream's test; None is as recorded.
+        network: Network of a training checkpoint; `teacher.generator` for the uncompressed one,
+            `generator_AtoB` or `generator_BtoA` for CycleGAN.
     """
     if dynamic_size and format == "torch":
         raise UserError("dynamic_size is for --format onnx; a torch program has a fixed size.")
@@ -54,11 +54,12 @@ def export(
 
 
 def beside(path: Path, network: str, ending: str) -> Path:
-    """Where an exported network goes unless told; each network of a file has a name of its own.
+    """The default path of an exported network, different for each network of a file.
 
-    The student is `last.onnx`, the teacher `last_teacher.onnx`, CycleGAN's are `last_AtoB.onnx` and so on.
+    For `last.ckpt` the student is `last.onnx`, the teacher `last_teacher.onnx`, CycleGAN's are
+    `last_AtoB.onnx` and `last_BtoA.onnx`.
     """
-    own = re.fullmatch(r"(?:student\.|networks\.|(teacher)\.)?generator(?:_([AB]to[AB]))?", network)
-    part, direction = own.groups("") if own else (network, "")
+    match = re.fullmatch(r"(?:student\.|networks\.|(teacher)\.)?generator(?:_([AB]to[AB]))?", network)
+    owner, direction = match.groups("") if match else (network, "")
     stem = path.stem.removesuffix(f"_{direction}")
-    return path.with_name("_".join(filter(None, (stem, part, direction))) + ending)
+    return path.with_name("_".join(filter(None, (stem, owner, direction))) + ending)

@@ -44,13 +44,13 @@ def profile(
     size: Size | None = None,
     json: str | None = None,
 ) -> None:
-    """Show what every layer of teacher and student costs, and which channels go together or stay, and why.
+    """Print the cost of every layer of teacher and student, its channel groups, or why it can't be pruned.
 
     Args:
-        model: Whose teacher is profiled where there is no `ckpt_path`.
-        datamodule: Knows the image size.
+        model: Module whose teacher is profiled if there is no `ckpt_path`.
+        datamodule: Provides the image size.
         ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
-        size: Image size in pixels, or `[height, width]`; that of the training unless given.
+        size: Image size in pixels, or `[height, width]`; None is that of the training.
         json: File for the totals.
     """
     if ckpt_path:
@@ -106,7 +106,7 @@ def costs_of(network: nn.Module, size: Size) -> list[LayerCost]:
 
 
 def totals(layers: list[LayerCost]) -> dict[str, int]:
-    """Sums over the layers, under the names of the JSON file."""
+    """Sums over the layers, by the names of the JSON file."""
     return {
         MACS_EXACT: sum(layer.macs_exact for layer in layers),
         MACS_LITERATURE: sum(layer.macs_literature for layer in layers),
@@ -117,7 +117,7 @@ def totals(layers: list[LayerCost]) -> dict[str, int]:
 def channel_groups(
     network: nn.Module, role: Role, size: Size, ignored_layers: list[str]
 ) -> ChannelGroups | str:
-    """The channels that go together, or in words why they can't be read."""
+    """The channel groups of a network, or the message of the error if they can't be found."""
     patterns = NetworkGroup({role: network}).qualified(ignored_layers)
     patterns = [pattern.removeprefix(f"{role}.") for pattern in patterns]
     try:
@@ -127,22 +127,22 @@ def channel_groups(
 
 
 def smallest_network(network: nn.Module, groups: ChannelGroups, size: Size) -> str:
-    """What can be dropped at most, in words."""
+    """The number of droppable channels and the least possible MACs, as text."""
     if not groups.total:
         return "No channels can be dropped: every layer stays whole, for the reasons above."
-    image, parts = blank_image(network, size), []
+    image, least = blank_image(network, size), []
     for convention in get_args(Convention):
         cost = MaskedCost(network, groups, [image], convention)
         smallest = float(cost(smallest_mask(groups)))
-        parts.append(f"{smallest / 1e9:.4g} of {cost.full / 1e9:.4g} GMACs ({convention})")
+        least.append(f"{smallest / 1e9:.4g} of {cost.full / 1e9:.4g} GMACs ({convention})")
     return (
         f"{groups.total} channels in {len(groups.sizes)} groups can be dropped. With one left of each group "
-        f"the network has {', '.join(parts)}."
+        f"the network has {', '.join(least)}."
     )
 
 
 def cost_table(name: str, layers: list[LayerCost], groups: ChannelGroups | None) -> Table:
-    """One row per layer, and the totals."""
+    """A table with one row per layer, and the totals in its footer."""
     table = Table(title=name, title_justify="left", show_footer=True)
     table.add_column("layer", "total", overflow="fold")
     table.add_column("kind")
@@ -158,7 +158,7 @@ def cost_table(name: str, layers: list[LayerCost], groups: ChannelGroups | None)
 
 
 def _channels_of(layer: str, groups: ChannelGroups | None) -> str:
-    """Groups of what a layer writes, or why it writes all."""
+    """Groups of a layer's output channels, or why it is not pruned."""
     if groups is None:
         return ""
     whole = [

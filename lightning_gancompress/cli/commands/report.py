@@ -6,9 +6,9 @@ from lightning_gancompress.reporting.page import write_page
 
 
 def report(folder: str) -> None:
-    """Draw the page of a compression again, from the files of its run.
+    """Write the page of a compression again, from the files of its run.
 
     Args:
-        folder: The run's, with `checkpoints/last.ckpt`.
+        folder: Folder of the run, with `checkpoints/last.ckpt`.
     """
     print(f"Wrote {write_page(folder)}")
