@@ -1,4 +1,4 @@
-"""Encoders: the feature space in which images are neighbours."""
+"""Encoders: feature spaces of images, in which neighbourhoods and densities are computed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lightning_gancompress.errors import UserError
 
 
 class Encoder(nn.Module, ABC):
-    """Maps images to points; differentiable, frozen, in eval mode."""
+    """Maps images to feature vectors; differentiable, frozen, in eval mode."""
 
     @abstractmethod
     def features(self, source: Tensor, image: Tensor) -> Tensor:
-        """Features `(B, F)` of images `(B, C, H, W)` in [-1, 1] made from `source`."""
+        """Features `(B, F)` of images `(B, C, H, W)` in [-1, 1], generated from `source`."""
 
     def forward(self, source: Tensor, image: Tensor) -> Tensor:
         """L2-normalised features `(B, F)`."""
@@ -28,46 +28,45 @@ class Encoder(nn.Module, ABC):
 
 
 class CriticEncoder(Encoder):
-    """The teacher's own discriminator, up to its last layer, pooled to mean and deviation per channel.
+    """The input of the last layer of the teacher's discriminator, pooled to mean and deviation per channel.
 
-    The default: it needs no download and was trained to look at just these images. The generator's
-    bottleneck would see the source alone and can't tell how a student's image changed.
+    The default encoder: it needs no download and was trained on these images. The bottleneck of the generator
+    would depend on the source alone, not on the student's image.
 
     Args:
-        judge: Runs the discriminator on `(source, image)`.
-        discriminator: The frozen network that `judge` runs.
+        discriminate: Runs the discriminator on `(source, image)`.
+        discriminator: The frozen network that `discriminate` runs.
     """
 
-    def __init__(self, judge: Callable[[Tensor, Tensor], Any], discriminator: nn.Module) -> None:
+    def __init__(self, discriminate: Callable[[Tensor, Tensor], Any], discriminator: nn.Module) -> None:
         super().__init__()
-        self._judge = judge
-        # In a tuple: the teacher owns these tensors, a second registration would save them twice.
+        self._discriminate = discriminate
+        # in a tuple, not registered: checkpoints would hold the teacher's tensors twice
         self._layers = tuple(m for m in discriminator.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
 
     def features(self, source: Tensor, image: Tensor) -> Tensor:
-        """Mean and standard deviation over positions of what enters the layer that is called last."""
-        seen: dict[str, Tensor] = {}
+        """Mean and standard deviation over positions of the input of the layer that is called last."""
+        inputs: dict[str, Tensor] = {}
         handles = [
-            layer.register_forward_pre_hook(lambda _, args: seen.update(last=args[0]))
+            layer.register_forward_pre_hook(lambda _, args: inputs.update(last=args[0]))
             for layer in self._layers
         ]
         try:
-            self._judge(source, image)
+            self._discriminate(source, image)
         finally:
             for handle in handles:
                 handle.remove()
-        return pooled(seen["last"])
+        return pooled(inputs["last"])
 
 
 class GeneratorEncoder(Encoder):
-    """The teacher's own generator, reading its image as if that were a source.
+    """The smallest feature map of the teacher's generator, applied to the image in place of a source.
 
-    For a teacher without discriminator. The features are those of the smallest map inside, where the channels
-    are widest, pooled to mean and deviation per channel.
+    For a teacher without discriminator. The map is pooled to mean and deviation per channel.
 
     Args:
-        generator: The frozen network. Where it writes other channels than it reads, the image is averaged
-            over its channels and repeated.
+        generator: The frozen network. If images and sources have different numbers of channels, the image is
+            averaged over its channels and repeated.
     """
 
     def __init__(self, generator: nn.Module) -> None:
@@ -89,7 +88,7 @@ class GeneratorEncoder(Encoder):
         finally:
             for handle in handles:
                 handle.remove()
-        # the first of the smallest maps with more than one position: of one there is no deviation
+        # the first of the smallest maps with more than one position: a single one has no deviation
         sizes = [m[0, 0].numel() for m in maps]
         smallest = min((size for size in sizes if size > 1), default=1)
         return pooled(maps[sizes.index(smallest)])
@@ -103,7 +102,7 @@ def pooled(maps: Tensor) -> Tensor:
 
 
 class BackboneEncoder(Encoder):
-    """A torchvision classifier without its head, with weights from a file of the user's.
+    """A torchvision classifier without its head, with weights from a file.
 
     Args:
         name: A torchvision classifier, such as `resnet50` or `mobilenet_v2`.
@@ -144,14 +143,14 @@ class BackboneEncoder(Encoder):
         self.eval().requires_grad_(False)
 
     def extra_repr(self) -> str:
-        """Say what the tensors don't; cached neighbours depend on it."""
+        """Name and size, on which cached neighbours depend besides the tensors."""
         return f"{self.name}, size={self.size}"
 
     def features(self, source: Tensor, image: Tensor) -> Tensor:
         """Pooled features under ImageNet normalisation; grey images are repeated to three channels.
 
         Raises:
-            UserError: The images are neither grey nor in colour.
+            UserError: The images have neither 1 nor 3 channels.
         """
         if image.shape[1] not in (1, 3):
             raise UserError(
@@ -170,14 +169,14 @@ _HEADS = ("fc.", "classifier.", "head", "projection_head.", "prototypes.")
 
 
 class _NoNorm(nn.Identity):
-    """Stands where batch norm was folded into the convolution before it."""
+    """Replaces a batch norm that is folded into the convolution before it."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
 
 
 def _add_folded_biases(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give convolutions the bias that a folded file has for them."""
+    """Add biases to convolutions for which the file has folded ones."""
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d) and layer.bias is None and f"{name}.bias" in state:
             layer.bias = nn.Parameter(torch.zeros(layer.out_channels))

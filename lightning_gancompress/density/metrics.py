@@ -1,4 +1,4 @@
-"""Density as a metric: does the student put its images where the teacher puts them?"""
+"""Metrics of density: how well samples cover the distribution of reference samples."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def neighbourhood_ise(teacher: Tensor, student: Tensor, k: int = 5) -> float:
         k: Neighbours per sample.
     """
     table = nearest_neighbours(teacher, k)
-    # in portions: all pairs of all neighbourhoods at once would fill the memory
-    portions = [
+    # in chunks, since the pairs of all neighbourhoods need too much memory
+    sums = [
         kernel_density(teacher[rows.flatten()], student[rows.flatten()], k + 1) * len(rows)
         for rows in torch.split(table, 256)
     ]
-    return float(torch.stack(portions).sum() / len(table))
+    return float(torch.stack(sums).sum() / len(table))
 
 
 def density_coverage(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[float, float]:
@@ -31,12 +31,12 @@ def density_coverage(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[fl
 
     Args:
         reference: `(N, F)` features that define the manifold: real images, or the teacher's.
-        samples: `(M, F)` features that are judged.
+        samples: `(M, F)` features to evaluate.
         k: Neighbours that set the radius of each reference point.
 
     Returns:
-        Density: how many reference balls hold a sample, over `k` (1 when both are alike, may be above).
-        Coverage: the share of reference balls that hold a sample, in [0, 1].
+        Density: mean number of reference balls that contain a sample, divided by `k`: about 1 for equal
+        distributions, may be above. Coverage: share of reference balls that contain a sample, in [0, 1].
     """
     require_neighbours(len(reference), k)
     radii = _distances(reference, reference).kthvalue(k + 1, dim=1).values
@@ -49,12 +49,12 @@ def precision_recall(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[fl
 
     Args:
         reference: `(N, F)` features that define the manifold: real images, or the teacher's.
-        samples: `(M, F)` features that are judged.
+        samples: `(M, F)` features to evaluate.
         k: Neighbours that set the radius of each point of either set.
 
     Returns:
-        Precision: the share of samples within some reference ball. Recall: the share of reference points
-        within some ball around a sample.
+        Precision: share of samples within some reference ball. Recall: share of reference points within some
+        ball around a sample. Both in [0, 1].
     """
     require_neighbours(len(reference), k)
     require_neighbours(len(samples), k)
@@ -68,5 +68,5 @@ def precision_recall(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[fl
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    # by way of the matrix product, close points would differ by rounding alone
+    # not by matrix products, whose rounding errors exceed the distances of close points
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

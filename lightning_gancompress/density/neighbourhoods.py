@@ -1,4 +1,4 @@
-"""Neighbourhoods: which samples of the teacher lie close to each other."""
+"""Neighbourhoods: nearest neighbours of the teacher's samples, and their cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_gancompress.files import replacing
 
 
 def nearest_neighbours(features: Tensor, k: int, chunk: int = 1024) -> Tensor:
-    """Each sample and its `k` nearest others by cosine, exactly.
+    """Each sample and its `k` nearest neighbours by cosine similarity, exactly.
 
     Args:
         features: `(N, F)`, L2-normalised.
@@ -22,7 +22,7 @@ def nearest_neighbours(features: Tensor, k: int, chunk: int = 1024) -> Tensor:
         chunk: Rows compared at once; bounds the memory at `chunk x N`.
 
     Returns:
-        `(N, k + 1)` int64; column 0 is the sample itself, the others come nearest first.
+        `(N, k + 1)` int64; column 0 is the sample itself, the others follow by distance.
 
     Raises:
         UserError: `k` is not smaller than the data set.
@@ -39,7 +39,7 @@ def nearest_neighbours(features: Tensor, k: int, chunk: int = 1024) -> Tensor:
 
 
 def require_neighbours(count: int, k: int) -> None:
-    """Raise the one error about `k` unless `count` samples have `k` neighbours each."""
+    """Raise a UserError unless `count` samples have `k` neighbours each."""
     if not 0 < k < count:
         raise UserError(
             f"neighbours: k={k} needs more than {k} images, there are {count}; "
@@ -48,7 +48,7 @@ def require_neighbours(count: int, k: int) -> None:
 
 
 def cache_key(*parts: object) -> str:
-    """Digest of whatever a neighbour table depends on; modules also count by their tensors."""
+    """Digest of everything that a cached table depends on: `repr` of each part, and tensors of modules."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(repr(part).encode() + b"\0")
@@ -60,22 +60,22 @@ def cache_key(*parts: object) -> str:
 
 
 def load_table(folder: Path, key: str) -> Tensor | None:
-    """The cached table, or None if there is none that can be read."""
+    """The cached table, or None if it is missing or damaged."""
     try:
         table = torch.load(folder / f"{key}.pt", weights_only=True)
-    except Exception:  # there is no end to what damaged bytes raise, and the table can be made again
+    except Exception:  # a damaged file can raise any type; the table is computed again
         return None
     return table if isinstance(table, Tensor) else None
 
 
 def save_table(folder: Path, key: str, table: Tensor) -> None:
-    """Write the table so that a reader, another rank say, sees all of it or nothing."""
-    with replacing(folder / f"{key}.pt") as part:
-        torch.save(table, part)
+    """Write the table atomically, since another process may read it."""
+    with replacing(folder / f"{key}.pt") as draft:
+        torch.save(table, draft)
 
 
 def gather_features(batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Put `(index, features)` batches into one `(N, F)` tensor, ordered by index."""
+    """Concatenate `(index, features)` batches to one `(N, F)` tensor, ordered by index."""
     indices, features = zip(*batches, strict=True)
     order = torch.cat(indices).argsort()
     return torch.cat(features)[order.to(features[0].device)]

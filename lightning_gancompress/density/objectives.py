@@ -1,4 +1,4 @@
-"""Objectives that pull the student's local density towards the teacher's."""
+"""Objectives that minimise the difference of the student's local density from the teacher's."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from lightning_gancompress.errors import UserError
 Comparison = Literal["local", "global", "standard"]
 
 
-def adversarial_density(winner: Tensor, loser: Tensor, members: int, comparison: Comparison) -> Tensor:
-    """Relativistic average loss that is small when `winner` is judged more real than `loser`.
+def adversarial_density(real: Tensor, fake: Tensor, members: int, comparison: Comparison) -> Tensor:
+    """Relativistic average loss that is small when the logits `real` are above the logits `fake`.
 
-    For the critic the teacher's images win, for the generator the student's. A critic that never compares
-    within the neighbourhood would only match distributions globally, so each logit is compared with the
-    neighbourhood's mean on the other side (after Jolicoeur-Martineau 2019).
+    In the discriminator's loss `real` are the teacher's images, in the generator's loss the student's. Each
+    logit is compared with the mean of the other logits of its neighbourhood (after Jolicoeur-Martineau 2019):
+    without a comparison within neighbourhoods only the global distributions would be matched.
 
     Args:
-        winner: Patch logits `(B, 1, h, w)`; `B` is neighbourhoods x `members`, one neighbourhood after the
+        real: Patch logits `(B, 1, h, w)`; `B` is neighbourhoods x `members`, one neighbourhood after the
             other.
-        loser: Likewise, from the other side.
+        fake: Patch logits of the other images, in the same order.
         members: Images per neighbourhood.
         comparison: `local` compares within the neighbourhood, `global` with the whole batch, `standard` with
             nothing: the plain cross-entropy.
     """
-    winner, loser = winner.float(), loser.float()
+    real, fake = real.float(), fake.float()
     if comparison == "standard":
-        return 0.5 * (F.softplus(-winner).mean() + F.softplus(loser).mean())
+        return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
     if comparison == "global":
-        members = len(winner)
-    winner = winner.reshape(len(winner) // members, -1)
-    loser = loser.reshape(len(loser) // members, -1)
-    against_loser = winner - loser.mean(1, keepdim=True)
-    against_winner = loser - winner.mean(1, keepdim=True)
-    return 0.5 * (F.softplus(-against_loser).mean() + F.softplus(against_winner).mean())
+        members = len(real)
+    real = real.reshape(len(real) // members, -1)
+    fake = fake.reshape(len(fake) // members, -1)
+    relative_real = real - fake.mean(1, keepdim=True)
+    relative_fake = fake - real.mean(1, keepdim=True)
+    return 0.5 * (F.softplus(-relative_real).mean() + F.softplus(relative_fake).mean())
 
 
 def kernel_density(teacher: Tensor, student: Tensor, members: int) -> Tensor:
@@ -53,10 +53,10 @@ def kernel_density(teacher: Tensor, student: Tensor, members: int) -> Tensor:
         members: Images per neighbourhood.
 
     Returns:
-        The mean over neighbourhoods, at least 0; 0 where both sides are equal.
+        The mean over neighbourhoods, at least 0; 0 for equal features.
 
     Raises:
-        UserError: A single image has no neighbourhood.
+        UserError: `members` is below 2.
     """
     if members < 2:
         raise UserError(f"members: {members} image has no distances to compare; choose at least 2.")

@@ -1,4 +1,4 @@
-"""Generators and discriminators, and the recipes to build them again. No Lightning."""
+"""Generators and discriminators, and the specs to build them again. Imports no Lightning."""
 
 from lightning_gancompress.networks.dry_run import dry_run
 from lightning_gancompress.networks.images import blank_image, image_channels, pixels, require_image_alone

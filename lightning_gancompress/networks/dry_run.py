@@ -1,4 +1,4 @@
-"""Forward passes that leave no trace, on shapes alone where that can be."""
+"""Forward passes without side effects, on shapes alone where possible."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -14,30 +14,30 @@ Result = TypeVar("Result")
 
 
 def dry_run(network: nn.Module, run: Callable[[Tensor], Result], x: Tensor) -> Result:
-    """Return what `run` makes of `x`, of which it may be given the shape alone: tensors without values.
+    """Return the result of `run` on a tensor of the shape of `x`, if possible without values.
 
-    The network is afterwards as it was, and so are the random numbers. A forward that needs values, to decide
-    by them for instance, is computed as usual, without gradients.
+    The network and the random generators are restored afterwards. If `run` needs values, for a condition for
+    instance, it is called again with `x` itself, without gradients.
 
     Args:
-        network: What `run` calls, sets into a mode, and so on.
-        run: Called once, or twice if shapes are not enough for it.
-        x: Of which only the shape matters.
+        network: The network that `run` calls.
+        run: Called once, or twice if it needs values.
+        x: Input, of which mainly the shape matters.
     """
     try:
         with unchanged(network):
             return run(without_values(x))
     except UserError:
         raise
-    except Exception:  # a fault, or a forward that shapes tell too little: now it shows which
+    except Exception:  # a real error, which is raised again below, or a forward that needs values
         with unchanged(network):
             return run(x)
 
 
 def without_values(x: Tensor) -> Tensor:
-    """Return a tensor of the shape of `x` that makes all that is computed with it likewise.
+    """Return a tensor of the shape of `x` without values; all tensors computed from it have none either.
 
-    Nothing else is: a grid that a network makes by itself, and may keep, has its values.
+    Tensors that do not depend on it, such as a grid that a network creates and keeps, have values.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -46,8 +46,8 @@ def without_values(x: Tensor) -> Tensor:
 
 @contextmanager
 def unchanged(network: nn.Module) -> Iterator[None]:
-    """Undo what forward passes change in `network` (modes, attributes, buffers), and in the random state."""
-    before = [(kept, kept.copy()) for module in network.modules() for kept in _containers(module)]
+    """Context that restores modes, attributes and buffers of `network`, and the random state."""
+    before = [(container, container.copy()) for m in network.modules() for container in _containers(m)]
     values = [(buffer, buffer.clone()) for buffer in network.buffers()]
     state = random.getstate()
     try:
@@ -55,15 +55,15 @@ def unchanged(network: nn.Module) -> Iterator[None]:
             yield
     finally:
         random.setstate(state)
-        for kept, content in before:
-            kept.clear()
-            (kept.update if isinstance(kept, dict) else kept.extend)(content)
+        for container, content in before:
+            container.clear()
+            (container.update if isinstance(container, dict) else container.extend)(content)
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
 
 
 def _containers(module: nn.Module) -> list[Any]:
-    """The attributes of a module, and those of them, such as its buffers, that hold others."""
+    """The dict of a module's attributes, and the dicts and lists among these, such as its buffers."""
     attributes = vars(module)
     return [*(value for value in attributes.values() if isinstance(value, dict | list)), attributes]

@@ -1,4 +1,4 @@
-"""The images that a network reads: their size, and how many channels they have."""
+"""Size and number of channels of the images that a network reads."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -15,22 +15,21 @@ from lightning_gancompress.networks.dry_run import unchanged, without_values
 
 Shape = tuple[int, int, int, int]
 
-MOST = 64  # channels of an image that no convolution tells of
+MOST = 64  # largest number of image channels that is tried, besides those of convolutions
 
 
 def blank_image(network: nn.Module, size: int | tuple[int, int], likely: Iterable[int] = ()) -> Tensor:
-    """Return zeros (1, C, height, width) that `network` can read, of its type and on its device.
+    """Return zeros (1, C, height, width) that `network` can read, in its dtype and on its device.
 
-    The channels are found by trying: whatever comes before the first convolution, and whichever layer was
-    registered first.
+    The number of channels is found by trying, since the first layers need not be convolutions.
 
     Args:
-        network: Takes one image batch; it stays as it is.
-        size: In pixels.
+        network: Takes one image batch; it is not changed.
+        size: Height and width in pixels; one number for both.
         likely: Numbers of channels to try first.
 
     Raises:
-        UserError: When its `forward` wants more than an image, or it can read none of this size.
+        UserError: When its `forward` needs further arguments, or fails on all images of this size.
     """
     require_image_alone(network)
     like = next(chain(network.parameters(), network.buffers()), torch.empty(0))
@@ -39,7 +38,7 @@ def blank_image(network: nn.Module, size: int | tuple[int, int], likely: Iterabl
     shapes = [(1, channels, *sides) for channels in _candidates(network, likely)]
     image, failures = _first_read(network, like, shapes)
     if image is None:
-        # wrong channels are met early: what comes furthest fails for another reason, or needs values
+        # wrong channels fail in the first layers: the trial that gets furthest may only need values
         most = max(steps for steps, _ in failures.values())
         furthest = [shape for shape, (steps, _) in failures.items() if steps == most]
         image, failures = _first_read(network, like, furthest, values=True)
@@ -55,7 +54,7 @@ def blank_image(network: nn.Module, size: int | tuple[int, int], likely: Iterabl
 
 
 def require_image_alone(network: nn.Module) -> None:
-    """Raise a `UserError` if the forward of `network` wants more than one image batch."""
+    """Raise a `UserError` if the forward of `network` needs more than one argument."""
     signature = inspect.signature(network.forward)
     try:
         signature.bind(None)
@@ -67,9 +66,9 @@ def require_image_alone(network: nn.Module) -> None:
 
 
 def _candidates(network: nn.Module, likely: Iterable[int]) -> list[int]:
-    """Numbers of channels, the likeliest first.
+    """Numbers of channels to try, the likeliest first.
 
-    A single channel comes last: it would be broadcast where an image meets a mean for each of three.
+    A single channel comes last, since it would be broadcast against a mean per channel, for example.
     """
     layers = [layer.in_channels for layer in network.modules() if isinstance(layer, _ConvNd)]
     weights = [weight.shape[:2] for weight in network.parameters() if weight.ndim > 1]
@@ -79,7 +78,7 @@ def _candidates(network: nn.Module, likely: Iterable[int]) -> list[int]:
 
 
 class _Steps(TorchFunctionMode):
-    """Counts the functions that were computed."""
+    """Counts the torch functions that have returned."""
 
     done = 0
 
@@ -92,7 +91,7 @@ class _Steps(TorchFunctionMode):
 def _first_read(
     network: nn.Module, like: Tensor, shapes: Iterable[Shape], values: bool = False
 ) -> tuple[Tensor | None, dict[Shape, tuple[int, Exception]]]:
-    """The first blank image that `network` reads; how far it came with those before, and what stopped it."""
+    """The first blank image that `network` can read, and steps and error of each one before."""
     failures: dict[Shape, tuple[int, Exception]] = {}
     for shape in shapes:
         steps, image = _Steps(), like.new_zeros((1, 1, 1, 1)).expand(shape)
@@ -107,12 +106,12 @@ def _first_read(
 
 
 def pixels(preprocessing: Mapping[str, Any]) -> int | tuple[int, int]:
-    """Return the image size in a description of the preprocessing, 256 where it doesn't say."""
+    """Return the image size in a preprocessing record, side or (height, width); 256 without an entry."""
     size = preprocessing.get("image_size", preprocessing.get("crop_size", 256))
     return (int(size[0]), int(size[1])) if isinstance(size, list | tuple) else int(size)
 
 
 def image_channels(preprocessing: Mapping[str, Any]) -> list[int]:
-    """Return the numbers of channels in such a description, that of a generator's source first."""
+    """Return the numbers of channels in a preprocessing record, that of the source first."""
     names = [name for name in ("in_channels", "out_channels") if name in preprocessing]
     return [int(preprocessing[name]) for name in names]

@@ -1,4 +1,4 @@
-"""How fresh weights are drawn."""
+"""Initialisation of weights."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -38,11 +38,11 @@ def init_weights(network: nn.Module, init: Init = "normal", gain: float = 0.02) 
 
 
 def renew(network: nn.Module, seed: int) -> None:
-    """Forget what `network` has learned, in place: `init_weights`, running statistics, any layer's own reset.
+    """Reset all parameters and statistics: `reset_parameters` of each layer, then `init_weights`.
 
     Args:
-        network: Changed in place, on whatever device.
-        seed: The same gives the same weights.
+        network: Changed in place, on any device.
+        seed: Seed of the weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What the shipped networks share: the choice of norm, and a clear word on an image that can't pass."""
+"""Shared code of the shipped networks: base class, norms, and checks of input images."""
 
 import functools
 import inspect
@@ -13,12 +13,12 @@ Norm = Literal["instance", "instance_affine", "batch", "none"]
 
 
 class Network(nn.Module):
-    """A network that remembers, in `init_args`, what it was constructed with."""
+    """A network that keeps the arguments of its constructor in `init_args`."""
 
     init_args: dict[str, Any]
 
     def __init_subclass__(cls) -> None:
-        """Wrap the constructor; its signature, which is the config schema, stays visible."""
+        """Wrap the constructor, keeping its signature, which is the config schema."""
         construct = cls.__init__
         signature = inspect.signature(construct)
 
@@ -33,7 +33,7 @@ class Network(nn.Module):
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """Return an instance norm, affine or without parameters, an affine batch norm, or what does nothing."""
+    """Return an instance norm, affine or without parameters, an affine batch norm, or an identity."""
     if norm == "none":
         return nn.Identity()
     if norm == "batch":
@@ -42,19 +42,19 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
 
 def has_bias(norm: Norm) -> bool:
-    """Whether a convolution before such a norm has a bias, as upstream has it."""
+    """Whether a convolution before such a norm has a bias, as in upstream's networks."""
     return norm in ("instance", "instance_affine")
 
 
 def check_image(
     network: nn.Module, image: Tensor, channels: int, smallest: int = 1, multiple: int = 1
 ) -> None:
-    """Refuse an image that `network` can't translate.
+    """Check the shape of an input image.
 
     Args:
-        network: Named in the message.
-        image: (B, C, H, W).
-        channels: The C that the first layer reads.
+        network: The network, for the message.
+        image: Input (B, C, H, W).
+        channels: Required C.
         smallest: Least height and width, in pixels.
         multiple: Height and width must be multiples of it, or the output would have another size.
 

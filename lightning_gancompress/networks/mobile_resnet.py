@@ -8,13 +8,13 @@ from lightning_gancompress.networks.resnet import resnet_layers
 
 
 class SeparableConv(nn.Module):
-    """A 3x3 convolution of each channel on its own, then one of 1x1 across channels."""
+    """A depthwise 3x3 convolution, an instance norm, then a 1x1 convolution."""
 
     def __init__(self, channels: int, bias: bool) -> None:
         super().__init__()
         self.conv = nn.Sequential(
             nn.Conv2d(channels, channels, 3, groups=channels, bias=bias),
-            nn.InstanceNorm2d(channels),  # in GAN Compression's files too, whatever norm the rest has
+            nn.InstanceNorm2d(channels),  # as in GAN Compression, also if the other norms are batch norms
             nn.Conv2d(channels, channels, 1, bias=bias),
         )
 
@@ -28,29 +28,29 @@ class MobileResnetBlock(nn.Module):
 
     def __init__(self, channels: int, norm: Norm, dropout: bool) -> None:
         super().__init__()
-        bias = has_bias(norm)  # a batch norm brings its own
+        bias = has_bias(norm)
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
             SeparableConv(channels, bias),
             make_norm(norm, channels),
             nn.ReLU(),
-            nn.Dropout(0.5 if dropout else 0.0),  # always there, so that the names don't depend on it
+            nn.Dropout(0.5 if dropout else 0.0),  # always present, so that names don't depend on the option
             nn.ReflectionPad2d(1),
             SeparableConv(channels, bias),
             make_norm(norm, channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Add the block's correction to `features`."""
+        """Add the output of the block's convolutions to `features`."""
         return features + self.conv_block(features)  # type: ignore[no-any-return]
 
 
 class MobileResnetGenerator(Network):
-    """Translate images as `ResnetGenerator` does, with a sixth of its parameters and a quarter of its MACs.
+    """Translates images as `ResnetGenerator` does, with a sixth of its parameters and a quarter of its MACs.
 
     (B, in_channels, H, W) -> (B, out_channels, H, W), both in [-1, 1]; H and W are multiples of 4,
     at least 8.
-    The parameters bear the names of GAN Compression's `mobile_resnet_9blocks`, so that its files load.
+    The parameters have the names of GAN Compression's `mobile_resnet_9blocks`, so that its files load.
 
     Args:
         in_channels: Channels of the source image.
@@ -58,9 +58,9 @@ class MobileResnetGenerator(Network):
         ngf: Channels of the stem; the residual stream has four times as many.
         n_blocks: Residual blocks; 6 for images of 128 pixels and 9 for 256 are usual.
         norm: Instance norm without parameters or affine, batch norm, or none.
-        dropout: Drop half of the features within each residual block while training.
-        init: Distribution of the fresh weights.
-        init_gain: Its width.
+        dropout: Whether to drop half of the features within each residual block in training.
+        init: Distribution of the initial weights.
+        init_gain: Gain or standard deviation of that distribution.
     """
 
     size_multiple = 4

@@ -1,4 +1,4 @@
-"""Layers that compute their weights: weight norm, spectral norm and other parametrizations."""
+"""Parametrized weights: weight norm, spectral norm and other parametrizations."""
 
 import copy
 from typing import TypeVar
@@ -15,12 +15,12 @@ NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
 
 def copy_network(network: NetworkType) -> NetworkType:
-    """Return a deep copy; tensors that a forward left with their graph, which can't be copied, lose it.
+    """Return a deep copy, with non-leaf tensors detached, since PyTorch can't copy these.
 
-    These are the weights that hooks compute, and features that a network keeps as attributes.
+    Such tensors are weights that hooks compute, and features that a network keeps as attributes.
 
     Raises:
-        UserError: A module holds something that can't be copied.
+        UserError: An attribute of a module can't be copied.
     """
     attributes = tree_leaves([list(vars(module).values()) for module in network.modules()])
     left = [value for value in attributes if isinstance(value, Tensor) and not value.is_leaf]
@@ -34,19 +34,18 @@ def copy_network(network: NetworkType) -> NetworkType:
 
 
 def bake_parametrizations(network: NetworkType) -> NetworkType:
-    """Make plain parameters of all weights that `network` computes, in place, at their values in eval mode.
+    """Replace all parametrized weights of `network` by plain parameters of the same values, in place.
 
-    A slim network has plain weights: weight norm divides by the length of a filter and spectral norm by the
-    largest singular value of a weight, and with fewer channels either would be another number, so that the
-    network would no longer do what the masked one did. In the fine-tune such a layer is thus free of its
-    constraint.
+    A small network has plain weights. Weight norm divides by the norm of a filter and spectral norm by the
+    largest singular value of a weight, and both change with the number of channels, so that the small network
+    would differ from the masked one. In the fine-tuning these weights are therefore not normalised.
     """
     for module in network.modules():
         for hook in list(module._forward_pre_hooks.values()):
             if isinstance(hook, SpectralNorm):
                 remove_spectral_norm(module, hook.name)
                 for key, wrapped in list(module._load_state_dict_pre_hooks.items()):
-                    # torch looks past the wrapper that it puts around this hook, and leaves it
+                    # torch's remove_spectral_norm leaves this hook, since it does not look into its wrapper
                     if isinstance(getattr(wrapped, "hook", None), SpectralNormLoadStateDictPreHook):
                         del module._load_state_dict_pre_hooks[key]
             elif isinstance(hook, WeightNorm):
@@ -57,7 +56,7 @@ def bake_parametrizations(network: NetworkType) -> NetworkType:
 
 
 def _bake(module: nn.Module) -> None:
-    """What torch's own function takes from the class, copies of the module would miss."""
+    """Remove parametrizations; torch's own function changes the class, which copies of the module share."""
     lists = dict(module.parametrizations.eval().items())  # type: ignore[union-attr, operator]
     baked = {name: getattr(module, name).detach().contiguous().clone() for name in lists}
     module.__class__ = type(module).__bases__[0]
@@ -70,7 +69,7 @@ def _bake(module: nn.Module) -> None:
 
 
 def has_parametrizations(network: nn.Module) -> bool:
-    """Whether any layer of `network` computes its weight."""
+    """Whether any layer of `network` has a parametrized weight."""
     return any(
         parametrize.is_parametrized(module)
         or any(isinstance(hook, WeightNorm | SpectralNorm) for hook in module._forward_pre_hooks.values())

@@ -1,4 +1,4 @@
-"""The discriminators of Pix2Pix: one judges overlapping patches, the other single pixels."""
+"""The discriminators of Pix2Pix: of overlapping patches, and of single pixels."""
 
 from itertools import pairwise
 
@@ -10,18 +10,18 @@ from lightning_gancompress.networks.layers import Network, Norm, check_image, ha
 
 
 class PatchDiscriminator(Network):
-    """Judge overlapping patches, (B, in_channels, H, W) -> logits (B, 1, h, w).
+    """Classifies overlapping patches, (B, in_channels, H, W) -> logits (B, 1, h, w).
 
     With three layers a patch has 70x70 pixels.
-    The parameters bear the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
+    The parameters have the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
 
     Args:
-        in_channels: Channels of what it sees; for Pix2Pix, source and target together.
+        in_channels: Channels of its input; for Pix2Pix, those of source and target together.
         ndf: Channels of the first layer; the deeper ones have up to eight times as many.
         n_layers: Layers that halve the resolution; each nearly doubles the patch.
         norm: Instance norm without parameters or affine, batch norm, or none.
-        init: Distribution of the fresh weights.
-        init_gain: Its width.
+        init: Distribution of the initial weights.
+        init_gain: Gain or standard deviation of that distribution.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class PatchDiscriminator(Network):
         super().__init__()
         if n_layers < 1:
             raise UserError(f"n_layers is {n_layers}, but a patch discriminator has 1 or more: 3 is usual.")
-        bias = has_bias(norm)  # a batch norm brings its own
+        bias = has_bias(norm)
         layers: list[nn.Module] = [nn.Conv2d(in_channels, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         widths = [ndf * min(2**level, 8) for level in range(n_layers + 1)]
         for level, (width, wider) in enumerate(pairwise(widths), start=1):
@@ -45,7 +45,7 @@ class PatchDiscriminator(Network):
             layers += [make_norm(norm, wider), nn.LeakyReLU(0.2)]
         layers += [nn.Conv2d(widths[-1], 1, 4, stride=1, padding=1)]
         self.in_channels = in_channels
-        self.smallest = 3 * 2**n_layers  # the two last layers shrink what is left by a pixel each
+        self.smallest = 3 * 2**n_layers  # the last two layers each reduce the map by one pixel
         self.model = nn.Sequential(*layers)
         init_weights(self, init, init_gain)
 
@@ -56,16 +56,16 @@ class PatchDiscriminator(Network):
 
 
 class PixelDiscriminator(Network):
-    """Judge each pixel by its own colours: (B, in_channels, H, W) -> logits (B, 1, H, W).
+    """Classifies each pixel by its own values: (B, in_channels, H, W) -> logits (B, 1, H, W).
 
-    The parameters bear the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
+    The parameters have the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
 
     Args:
-        in_channels: Channels of what it sees; for Pix2Pix, source and target together.
+        in_channels: Channels of its input; for Pix2Pix, those of source and target together.
         ndf: Channels of the first layer; the second has twice as many.
         norm: Instance norm without parameters or affine, batch norm, or none.
-        init: Distribution of the fresh weights.
-        init_gain: Its width.
+        init: Distribution of the initial weights.
+        init_gain: Gain or standard deviation of that distribution.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The ResNet generator of Johnson et al. 2016, as CycleGAN made it common."""
+"""The ResNet generator of Johnson et al. 2016, as CycleGAN uses it."""
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, channels: int, norm: Norm, dropout: bool) -> None:
         super().__init__()
-        bias = has_bias(norm)  # a batch norm brings its own
+        bias = has_bias(norm)
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3, bias=bias),
@@ -24,16 +24,16 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Add the block's correction to `features`."""
+        """Add the output of the block's convolutions to `features`."""
         return features + self.conv_block(features)  # type: ignore[no-any-return]
 
 
 class ResnetGenerator(Network):
-    """Translate images at a quarter of their resolution: stem, two down, residual blocks, two up.
+    """Translates images at a quarter of their resolution: stem, two down, residual blocks, two up.
 
     (B, in_channels, H, W) -> (B, out_channels, H, W), both in [-1, 1]; H and W are multiples of 4,
     at least 8.
-    The parameters bear the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
+    The parameters have the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
 
     Args:
         in_channels: Channels of the source image.
@@ -41,9 +41,9 @@ class ResnetGenerator(Network):
         ngf: Channels of the stem; the residual stream has four times as many.
         n_blocks: Residual blocks; 6 for images of 128 pixels and 9 for 256 are usual.
         norm: Instance norm without parameters or affine, batch norm, or none.
-        dropout: Drop half of the features within each residual block while training.
-        init: Distribution of the fresh weights.
-        init_gain: Its width.
+        dropout: Whether to drop half of the features within each residual block in training.
+        init: Distribution of the initial weights.
+        init_gain: Gain or standard deviation of that distribution.
     """
 
     size_multiple = 4
@@ -74,7 +74,7 @@ class ResnetGenerator(Network):
 def resnet_layers(
     in_channels: int, out_channels: int, ngf: int, norm: Norm, blocks: list[nn.Module]
 ) -> nn.Sequential:
-    """Return a stem, two layers down, the residual `blocks` of 4 x `ngf` channels, two up, and the image."""
+    """Return stem, two layers down, the residual `blocks` of 4 x `ngf` channels, two up, output layer."""
     bias = has_bias(norm)
     layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(in_channels, ngf, 7, bias=bias)]
     layers += [make_norm(norm, ngf), nn.ReLU()]

@@ -1,4 +1,4 @@
-"""What it takes to build a network again: class, arguments, norm reading and channel widths."""
+"""Specs of networks, from which they can be built again: class, arguments, batch norms, channel widths."""
 
 import dataclasses
 import importlib
@@ -25,15 +25,15 @@ PARAMETER_CONTAINERS = (nn.ParameterList, nn.ParameterDict)  # torch's classes a
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """The recipe of a network, in plain types so that it goes into JSON and checkpoints.
+    """The description of a network in plain types, for JSON and checkpoints.
 
     Attributes:
         class_path: Import path of the class, a shipped one or the user's own.
-        init_args: Arguments of its constructor; None where nobody knows them, so that `build` has to be given
-            the network itself.
-        batch_norm: "running" leaves batch norms as they are; "image" makes each an instance norm with the
-            learned affine parameters, which is what a batch norm in training mode does to a single image.
-        widths: Channels per layer as `channel_widths` gives them; None means as constructed.
+        init_args: Arguments of its constructor; None if they are not known, and then `build` needs an
+            `architecture`.
+        batch_norm: "running" leaves batch norms as they are; "image" replaces each by an instance norm with
+            the learned affine parameters, as a batch norm in training mode acts on a single image.
+        widths: Channels per layer, as `channel_widths` returns them; None for those of the constructor.
     """
 
     class_path: str
@@ -43,11 +43,11 @@ class NetworkSpec:
 
     @classmethod
     def of(cls, network: nn.Module, config: Mapping[str, Any] | None = None) -> "NetworkSpec":
-        """Return the recipe of a network as constructed.
+        """Return the spec of a network as constructed.
 
         Args:
-            network: A shipped network knows its arguments.
-            config: `class_path` and `init_args` of any other, as they stood in the YAML.
+            network: The network; shipped ones have their arguments in `init_args`.
+            config: `class_path` and `init_args` from the YAML, for other networks.
         """
         if config is not None:
             return cls(config["class_path"], dict(config.get("init_args") or {}))
@@ -62,21 +62,21 @@ class NetworkSpec:
     def build(
         self, state_dict: Mapping[str, Tensor] | None = None, architecture: nn.Module | None = None
     ) -> nn.Module:
-        """Return the network in training mode, on the CPU, with fresh weights or a copy of `state_dict`.
+        """Return the network in training mode, on the CPU, with initial weights or a copy of `state_dict`.
 
-        Weights that the constructor normalises (weight or spectral norm) are plain ones in a small network.
+        In a small network, weights with weight norm or spectral norm are plain weights.
 
         Args:
-            state_dict: Tensors of the network.
-            architecture: What to copy instead of constructing it, if the arguments are not known.
+            state_dict: Tensors of the network; None for initial weights.
+            architecture: A network to copy instead of constructing one, if the arguments are not known.
 
         Raises:
             UserError: When the class can't be imported or made, or the tensors don't fit it.
         """
         shipped = self.class_path.startswith(f"{__name__.split('.')[0]}.")
-        # without drawing weights in vain; a user's class, though, may compute in its constructor
-        hollow = shipped and state_dict is not None and architecture is None
-        with torch.device("meta") if hollow else nullcontext():
+        # on "meta" no weights are drawn that will be overwritten; a user's constructor may need values
+        on_meta = shipped and state_dict is not None and architecture is None
+        with torch.device("meta") if on_meta else nullcontext():
             network = self._construct() if architecture is None else copy_network(architecture).train().cpu()
             if self.batch_norm == "image":
                 use_image_statistics(network)
@@ -85,10 +85,10 @@ class NetworkSpec:
             if self.widths is not None:
                 set_channel_widths(network, self.widths)
         if state_dict is not None:
-            load_tensors(network.to_empty(device="cpu") if hollow else network, state_dict)
+            load_tensors(network.to_empty(device="cpu") if on_meta else network, state_dict)
         elif shipped and self.widths is not None:
-            drawn = self.init_args or {}
-            init_weights(network, drawn.get("init", "normal"), drawn.get("init_gain", 0.02))
+            args = self.init_args or {}
+            init_weights(network, args.get("init", "normal"), args.get("init_gain", 0.02))
         return network
 
     def _parametrized(self, network: nn.Module, state_dict: Mapping[str, Tensor] | None) -> bool:
@@ -119,10 +119,10 @@ class NetworkSpec:
             raise UserError(f"{self.class_path} does not accept {self.init_args}: {error}.") from error
 
     def reading(self, batch_norm: BatchNorm | None) -> "NetworkSpec":
-        """Return the recipe with `batch_norm` in place of its own; None changes nothing.
+        """Return the spec with `batch_norm` in place of its own; None changes nothing.
 
         Raises:
-            UserError: When the running statistics were given up before.
+            UserError: When "running" is needed, and the network has no running statistics.
         """
         if batch_norm == "running" and self.batch_norm == "image":
             raise UserError(
@@ -137,10 +137,10 @@ class NetworkSpec:
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> "NetworkSpec":
-        """Read what `to_dict` gave.
+        """Build a spec from the output of `to_dict`.
 
         Raises:
-            UserError: When `description` is something else.
+            UserError: When `description` has other entries.
         """
         try:
             spec = cls(**description)
@@ -152,7 +152,7 @@ class NetworkSpec:
 
 
 def channel_widths(network: nn.Module) -> dict[str, list[int]]:
-    """Return the channels of each layer by name.
+    """Return the numbers of channels of each layer by name.
 
     Convolutions and linear layers: [in, out]; grouped convolutions: [in, out, groups]; norms and PReLU:
     [features]; group norms: [features, groups]; tensors of the user's own modules: their shape.
@@ -178,7 +178,7 @@ def channel_widths(network: nn.Module) -> dict[str, list[int]]:
 
 
 def set_channel_widths(network: nn.Module, widths: Mapping[str, list[int]]) -> None:
-    """Give the layers of `network` these widths; a layer whose widths change gets fresh parameters.
+    """Set the widths of the layers of `network`; a layer whose widths change gets initial parameters.
 
     Raises:
         UserError: When `widths` names other layers than `channel_widths` finds.
@@ -235,7 +235,7 @@ def _resize(layer: nn.Module, *widths: int) -> None:
 
 
 def _cut(module: nn.Module, name: str, shape: Sequence[int]) -> None:
-    """Leave the first channels: if no state dict brings the right ones, all are alike."""
+    """Narrow a tensor to its first channels; a state dict that is loaded later has the right values."""
     _set(module, name, getattr(module, name).detach()[tuple(slice(size) for size in shape)].clone())
 
 
@@ -247,7 +247,7 @@ def _set(module: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def use_image_statistics(network: nn.Module) -> None:
-    """Turn each batch norm of `network` into an instance norm that keeps its learned affine parameters."""
+    """Replace each batch norm of `network` by an instance norm with its affine parameters, in place."""
     for name, layer in list(network.named_modules()):
         if isinstance(layer, nn.BatchNorm2d):
             norm = nn.InstanceNorm2d(layer.num_features, layer.eps, affine=layer.affine)
@@ -256,13 +256,13 @@ def use_image_statistics(network: nn.Module) -> None:
 
 
 def load_tensors(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Copy `state_dict` into `network`, all of it and nothing else.
+    """Copy `state_dict` into `network`; keys and shapes must be the same.
 
-    Statistics of norms that keep none are passed over: a batch norm read as "image" has them in its file, and
-    so do instance norms in files of 2017.
+    Running statistics for norms that have none are ignored: files have them for batch norms that are used as
+    "image", and files of 2017 also for instance norms.
 
     Raises:
-        UserError: Naming the keys and shapes that differ.
+        UserError: Keys or shapes differ; the message names them.
     """
     given = dict(state_dict)
     for name, layer in network.named_modules():

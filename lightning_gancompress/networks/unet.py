@@ -9,21 +9,21 @@ from lightning_gancompress.networks.layers import Network, Norm, check_image, ha
 
 
 class UnetBlock(nn.Module):
-    """One level: halve the resolution, do the level `within`, double it again; the input joins the result.
+    """One level: halve the resolution, apply the level `within`, double it, and concatenate with the input.
 
-    (B, outer, H, W) -> (B, 2 * outer, H, W); the outermost level, which reads the image, has no such skip.
+    (B, outer, H, W) -> (B, 2 * outer, H, W). The outermost level, `OuterUnetBlock`, has no such skip.
     """
 
     def __init__(
         self, outer: int, inner: int, within: nn.Module | None, norm: Norm, dropout: bool = False
     ) -> None:
         super().__init__()
-        bias = has_bias(norm)  # a batch norm brings its own
+        bias = has_bias(norm)
         down: list[nn.Module] = [
             nn.LeakyReLU(0.2),
             nn.Conv2d(outer, inner, 4, stride=2, padding=1, bias=bias),
         ]
-        if within is not None:  # at the innermost level a single pixel may be left, too few for a norm
+        if within is not None:  # the innermost level may have a single pixel, too few for a norm
             down += [make_norm(norm, inner), within]
         wide = inner if within is None else 2 * inner
         up = [
@@ -34,12 +34,12 @@ class UnetBlock(nn.Module):
         self.model = nn.Sequential(*down, *up, *([nn.Dropout(0.5)] if dropout else []))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return `features` and what the levels below made of them, side by side."""
+        """Return `features` and the output of the levels below, concatenated along channels."""
         return torch.cat([features, self.model(features)], 1)
 
 
 class OuterUnetBlock(nn.Module):
-    """The level of images: (B, in_channels, H, W) -> (B, out_channels, H, W) in [-1, 1]."""
+    """The outermost level: (B, in_channels, H, W) -> (B, out_channels, H, W) in [-1, 1]."""
 
     def __init__(
         self, in_channels: int, out_channels: int, inner: int, within: nn.Module, norm: Norm
@@ -59,10 +59,10 @@ class OuterUnetBlock(nn.Module):
 
 
 class UnetGenerator(Network):
-    """Translate images through `n_downs` halvings down to a few pixels, with a skip at every resolution.
+    """Translates images through `n_downs` halvings down to a few pixels, with a skip at every resolution.
 
     (B, in_channels, H, W) -> (B, out_channels, H, W), both in [-1, 1]; H and W are multiples of 2**n_downs.
-    The parameters bear the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
+    The parameters have the names of pytorch-CycleGAN-and-pix2pix, so that its files load.
 
     Args:
         in_channels: Channels of the source image.
@@ -70,9 +70,9 @@ class UnetGenerator(Network):
         ngf: Channels of the outermost level; the inner ones have up to eight times as many.
         n_downs: Halvings: 6 for images of 64 pixels, 7 for 128, 8 for 256, 9 for 512.
         norm: Instance norm without parameters or affine, batch norm, or none.
-        dropout: Drop half of the features in the innermost levels (all but five) while training.
-        init: Distribution of the fresh weights.
-        init_gain: Its width.
+        dropout: Whether to drop half of the features in the innermost levels (all but five) in training.
+        init: Distribution of the initial weights.
+        init_gain: Gain or standard deviation of that distribution.
     """
 
     def __init__(
