@@ -58,37 +58,37 @@ def compress(
 ) -> nn.Module:
     """Compress a generator to a budget: search for its channels, then fine-tune the small network.
 
-    What is passed stays as it is. The run's folder gets what a run of the command line leaves: the small
-    network as `generator.pth` and `generator.json`, checkpoints, images and logs.
+    The arguments are not changed. The run's folder gets the same files as a run of the command line: the
+    small network as `generator.pth` and `generator.json`, checkpoints, images and logs.
 
     Args:
         generator: A network with its weights, which translates images (B, C, H, W) in [-1, 1], or a file that
             `model.teacher` takes: a checkpoint of this project or an upstream `latest_net_G.pth`.
-        discriminator: A network with its weights, which judges for Pix2Pix the source and the image side by
-            side. None takes that of the generator's file, if there is one, and otherwise does without: the
-            search compares densities by kernels, and the fine-tuning has no adversarial loss.
+        discriminator: A network with its weights; for Pix2Pix it reads source and image concatenated along
+            channels. None takes that of the generator's file. If there is none, the search compares densities
+            by kernels, and the fine-tuning has no adversarial loss.
         data: A folder of source images, a data set whose items `DatasetDataModule` reads, or a data module.
             Without targets the small network is fine-tuned against the generator's own images.
         budget: MACs of the small network: a fraction of the generator's, or a number such as "2.4G".
         task: Networks and losses; None is Pix2Pix.
-        policy: What chooses the channels; None is `CollaborativePruning` for `search_epochs`.
+        policy: The pruning policy; None is `CollaborativePruning` for `search_epochs`.
         discriminator_budget: Likewise for the discriminator in the search; 1.0 keeps it whole.
-        ignored_layers: Layers that stay whole, or modules that hold them, by name or pattern (`encoder.*`);
-            those of the discriminator with `discriminator.` before it.
-        missing: What becomes of networks without weights, such as the discriminator: `leave_out`, or `train`
-            to make them afresh for the fine-tuning.
-        search_epochs: Length of the search; aim at 2000 steps or more.
+        ignored_layers: Layers that are not pruned, or modules that hold them, by name or pattern
+            (`encoder.*`); those of the discriminator with `discriminator.` before it.
+        missing: Networks without weights, such as the discriminator: `leave_out` does without them, `train`
+            makes new ones for the fine-tuning.
+        search_epochs: Length of the search; 2000 steps or more are recommended.
         epochs: Fine-tuning epochs at the full learning rate.
         decay_epochs: Further epochs in which it falls linearly towards zero.
         lr: Adam's learning rate in fine-tuning.
         distill_weight: Weight of the L1 distance to the generator's images in fine-tuning, beside the task's
             losses.
-        size: Pixels to which the images of a folder are brought.
+        size: Size in pixels of the networks' input, for a folder of images.
         batch_size: Images per step in fine-tuning, unless `data` is a data module.
         search_batch_size: Images per step in the search, likewise; a multiple of the neighbourhoods' members.
-        folder: The run's folder.
-        seed: Of everything random.
-        resume: Whether to go on from the run's last checkpoint, if there is one.
+        folder: Folder of the run.
+        seed: Seed of all random numbers.
+        resume: Whether to resume from the run's last checkpoint, if there is one.
         accelerator: As of Lightning's trainer.
         devices: As of Lightning's trainer.
         precision: As of Lightning's trainer.
@@ -96,13 +96,13 @@ def compress(
         logger: True for CSV files in the run's folder, False for none, or a logger.
 
     Returns:
-        The small generator, in eval mode on the CPU; of a task that compresses two, both by role in an
-        `nn.ModuleDict`.
+        The small generator, in eval mode on the CPU; for a task that compresses two, an `nn.ModuleDict` of
+        both by role.
 
     Raises:
-        UserError: Something passed can't be used.
+        UserError: An argument can't be used.
     """
-    with _in_words(), _handlers_kept(), isolate_rng(), warnings.catch_warnings():
+    with _user_errors(), _handlers_kept(), isolate_rng(), warnings.catch_warnings():
         quieten()
         seed_everything(seed, verbose=False)
         module = CompressionModule(
@@ -137,25 +137,25 @@ def compress(
 
 
 def _files(generator: Any, discriminator: nn.Module | None) -> Any:
-    """The files of `model.teacher`."""
+    """The value of `model.teacher`."""
     if isinstance(generator, nn.Module):
         return None
     if not isinstance(generator, (str, Path)):
         raise UserError(
             f"generator is a {type(generator).__name__}: give an nn.Module or the path of a file."
         )
-    # a discriminator that is given must not be filled from a file beside the generator's
+    # a file beside the generator's must not replace the weights of a given discriminator
     return str(generator) if discriminator is None else {"generator": str(generator)}
 
 
 def _data(data: Any, module: CompressionModule, size: int, batches: dict[str, Any]) -> LightningDataModule:
-    """A data module for whatever was passed."""
+    """The data module for a folder, a data set or a data module."""
     if isinstance(data, LightningDataModule):
         return data
     if isinstance(data, (str, Path)):
         module.phases.build()
         channels = blank_image(module.teacher[module.task.compressed[0]], size).shape[1]
-        load_size = round(size * 286 / 256)  # upstream's room for the crop
+        load_size = round(size * 286 / 256)  # upstream's ratio of load size and crop size
         return FolderDataModule(
             str(data), load_size=load_size, crop_size=size, in_channels=channels, **batches
         )
@@ -169,21 +169,21 @@ def _data(data: Any, module: CompressionModule, size: int, batches: dict[str, An
 
 @contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Lightning leaves behind the handler of Ctrl-C that `LastCheckpoint` sets."""
+    """Context that restores the handler of Ctrl-C, which Lightning does not."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():  # no other may
+        if threading.current_thread() is threading.main_thread():  # signal.signal works there only
             signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
-def _in_words() -> Iterator[None]:
-    """Turn what the user can mend into `UserError`, and let a notebook's kernel live on after Ctrl-C."""
+def _user_errors() -> Iterator[None]:
+    """Context that raises errors which the user can fix as `UserError`, and Ctrl-C as KeyboardInterrupt."""
     try:
         yield
-    except SystemExit as stop:  # how Lightning ends an interrupted run
+    except SystemExit as stop:  # raised by Lightning after Ctrl-C; it would end a notebook's kernel
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lightning_gancompress.errors import UserError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes its place when the block ends well, else it is removed.
+    """Yield a temporary path beside `path`, which is renamed to `path` at the end, or removed after an error.
 
     Missing folders are created.
 
     Raises:
-        UserError: The disk is full, or the place can't be written to.
+        UserError: The disk is full, or the folder can't be written to.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # writers go by the suffix
@@ -37,10 +37,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write each of `contents` whole or not at all: all are on the disk before the first takes its name.
+    """Write several files atomically: all drafts are written before the first is renamed.
 
     Raises:
-        UserError: A file can't be written; none of the old ones has changed then.
+        UserError: A file can't be written; then no existing file has changed.
     """
     with ExitStack() as stack:
         for path, content in contents.items():

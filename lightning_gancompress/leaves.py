@@ -1,4 +1,4 @@
-"""Nested mappings, flat."""
+"""Flattening of nested mappings."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What this project uses of Lightning and jsonargparse beyond their documented names.
+"""Uses of private names of Lightning and jsonargparse.
 
-Checked for Lightning 2.6 and jsonargparse 4.53: look here first when a newer one breaks something. No other
-file touches their private names, which `tests/test_lightning_internals.py` holds.
+Checked for Lightning 2.6 and jsonargparse 4.53; new releases may break them. No other file uses private names
+of these libraries, which `tests/test_lightning_internals.py` checks.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 
 
 def made_from_config() -> bool:
-    """Whether the module whose constructor runs is made from a parsed configuration.
+    """Whether the module whose constructor runs is instantiated from a parsed configuration.
 
-    Only then can `save_hyperparameters` keep plain types; in Python it would pickle whole modules.
+    Only then `save_hyperparameters` saves plain types; otherwise it would pickle whole modules.
     """
     return _given_hyperparameters.get() is not None
 
@@ -36,15 +36,15 @@ def trainer_of(module: LightningModule) -> lightning.pytorch.Trainer | None:
 
 
 def set_max_epochs(trainer: lightning.pytorch.Trainer, max_epochs: int) -> None:
-    """Set the length of a run after the trainer was made: `trainer.max_epochs` can only be read."""
+    """Set the length of a run of an existing trainer: `trainer.max_epochs` is read-only."""
     trainer.fit_loop.max_epochs = max_epochs
 
 
 def fit_position(trainer: lightning.pytorch.Trainer) -> tuple[int, int]:
-    """Return the epoch that the next iterator serves and how many of its batches a restored run has done.
+    """Return the epoch of the next iterator, and how many of its batches a restored run has done.
 
-    Lightning makes the first iterator of a run before it repairs its restored counters and before it calls
-    `set_epoch`, so both numbers are read from the counters, by the rules of its loops.
+    Lightning creates the first iterator of a run before it corrects its restored counters and before it calls
+    `set_epoch`, so both numbers are computed from the counters, by the rules of its loops.
     """
     fit = trainer.fit_loop
     epochs: Any = fit.epoch_progress.current
@@ -52,7 +52,7 @@ def fit_position(trainer: lightning.pytorch.Trainer) -> tuple[int, int]:
     if not fit.restarting or epochs.started == epochs.processed:
         return epochs.processed, 0
     if batches.total.ready != batches.total.processed:
-        # a run ended inside a step: its batch, and from then on every batch not completed, is done again
+        # the run ended within a step: all batches that are not completed are repeated
         return epochs.processed, batches.current.completed
     if batches.is_last_batch and batches.current.processed == batches.current.ready:
         return epochs.processed + 1, 0
@@ -64,22 +64,22 @@ def fit_position(trainer: lightning.pytorch.Trainer) -> tuple[int, int]:
 
 
 def look_for_unused_parameters(trainer: lightning.pytorch.Trainer) -> None:
-    """Make DDP accept a backward pass that doesn't reach all networks, unless the user has decided it.
+    """Set DDP's `find_unused_parameters`, since a backward pass of a GAN does not reach all networks.
 
-    The strategy gets its options when it is made, by a name such as "ddp" or on its own choice.
+    A value that the user has set is kept. The options can't be passed where the strategy is chosen by name.
     """
     if isinstance(trainer.strategy, DDPStrategy):
         trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
 
 def synchronises_batch_norms(trainer: lightning.pytorch.Trainer) -> bool:
-    """Whether batch norms see the images of all ranks (`trainer.sync_batchnorm`), which no trainer tells."""
+    """Whether batch norms are synchronised over ranks; a trainer does not expose its `sync_batchnorm`."""
     strategy = trainer.strategy
     return isinstance(strategy, ParallelStrategy) and strategy._layer_sync is not None
 
 
 def wrap_again(trainer: lightning.pytorch.Trainer, module: LightningModule) -> None:
-    """Let the strategy wrap a module anew within a run, with new optimizers: it has other parameters."""
+    """Have the strategy wrap a module again within a run, with new optimizers for its new parameters."""
     trainer.strategy.model = module
     if isinstance(trainer.strategy, DDPStrategy):
         trainer.strategy.configure_ddp()
@@ -87,7 +87,7 @@ def wrap_again(trainer: lightning.pytorch.Trainer, module: LightningModule) -> N
 
 
 def child_processes(trainer: lightning.pytorch.Trainer) -> list[Popen[bytes]]:
-    """The processes of the other ranks, where this one has started them as programs."""
+    """Processes of other ranks that this process has started."""
     return list(getattr(trainer.strategy.launcher, "procs", []))
 
 
@@ -95,7 +95,7 @@ def child_processes(trainer: lightning.pytorch.Trainer) -> list[Popen[bytes]]:
 
 
 class ResumableTrainer(lightning.pytorch.Trainer):
-    """A trainer whose `ckpt_path` is known in the setup hooks: Lightning's sets it after them."""
+    """A trainer whose `ckpt_path` is set in the setup hooks; Lightning's sets it after them."""
 
     def _run(self, model: LightningModule, ckpt_path: Any = None, *args: Any, **kwargs: Any) -> Any:
         # not by the setter of `ckpt_path`, after which every later call would resume as well
@@ -104,7 +104,7 @@ class ResumableTrainer(lightning.pytorch.Trainer):
 
 
 def save_checkpoint(callback: ModelCheckpoint, trainer: lightning.pytorch.Trainer, path: str) -> None:
-    """Save as a `ModelCheckpoint` does by itself: it remembers the file and tells the loggers."""
+    """Save a checkpoint as `ModelCheckpoint` does, which also records the file and notifies the loggers."""
     callback._save_checkpoint(trainer, path)
 
 
@@ -112,14 +112,14 @@ def save_checkpoint(callback: ModelCheckpoint, trainer: lightning.pytorch.Traine
 
 
 class OpenCLI(LightningCLI):
-    """LightningCLI, of which a derived class can say how a command is parsed, seeded and run."""
+    """LightningCLI with public methods to override for parsing, seeding and running commands."""
 
     def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
         """Make the parser of a command, which takes the arguments of trainer, model, data and method."""
         return super()._prepare_subcommand_parser(trainer, command, **kwargs)
 
     def short_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
-        """Make a parser of a method's arguments alone; `--flag` is `--flag=true`."""
+        """Make a parser of a method's arguments alone, where `--flag` means `--flag=true`."""
         parser = self.init_parser(**kwargs)
         self._subcommand_method_arguments[command] = parser.add_method_arguments(trainer, command)
         for action in parser._actions:
@@ -128,11 +128,11 @@ class OpenCLI(LightningCLI):
         return parser
 
     def parser_of(self, command: str) -> LightningArgumentParser:
-        """The parser that was made for a command."""
+        """The parser of a command."""
         return self._subcommand_parsers[command]
 
     def arguments_of(self, command: str) -> dict[str, Any]:
-        """The arguments of a command's method that were parsed."""
+        """The parsed arguments of a command's method."""
         config = self.config_init[command]
         return {name: config[name] for name in self._subcommand_method_arguments[command]}
 
@@ -154,4 +154,4 @@ class OpenCLI(LightningCLI):
         self.run_command(subcommand)
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let the checkpoint override what the user wrote."""
+        """Do nothing: Lightning would override the user's arguments by those of the checkpoint."""

@@ -1,4 +1,4 @@
-"""The configurations that ship with the package."""
+"""The configurations that are part of the package."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from lightning_gancompress.errors import UserError
 
 
 def configs_folder() -> Path:
-    """Where the shipped configurations lie: in the installed package, or beside it in a checkout."""
+    """The folder of the shipped configurations: in the installed package, or beside it in a checkout."""
     package = Path(__file__).parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def shipped() -> str:
-    """Names of the shipped configurations."""
+    """Names of the shipped configurations, as text."""
     folder = configs_folder()
     names = sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*.yaml") if path.name != "defaults.yaml"
@@ -24,10 +24,10 @@ def shipped() -> str:
 
 
 def find_config(name: str | Path) -> Path:
-    """Path of a configuration: as it is, else among the shipped ones.
+    """Path of a configuration: a file of the user's, else a shipped one.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: There is no such file.
     """
     for path in (Path(name), configs_folder() / name):
         if path.is_file():

@@ -1,4 +1,4 @@
-"""Lightning's trainer with what every run of this project wants."""
+"""Lightning's trainer with the default callbacks of this project."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from lightning_gancompress.lightning_internals import ResumableTrainer, look_for
 
 
 class Trainer(ResumableTrainer):
-    """Lightning's trainer, which keeps all of a run in one folder and survives being stopped.
+    """Lightning's trainer, with all files of a run in one folder and runs that can be resumed.
 
     Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `ImageGrid`, `Evaluation`,
-    `PredictionWriter`, `SmallModel` and `HtmlReport`, and where there is no terminal `ProgressLines`.
-    Checkpoints are written atomically. DDP looks for unused parameters, because each backward pass of a GAN
-    touches one network only.
+    `PredictionWriter`, `SmallModel` and `HtmlReport`, and without a terminal `ProgressLines`.
+    Checkpoints are written atomically. DDP looks for unused parameters, since each backward pass of a GAN
+    reaches one network only.
 
     Args:
-        default_root_dir: The run's folder: checkpoints, images, logs, predictions.
+        default_root_dir: Folder of the run: checkpoints, images, logs, predictions.
         logger: True or None for `CSVLogger` in `logs` of the run's folder, False for none.
         callbacks: Further callbacks, or others in place of those above.
         enable_checkpointing: Whether to add `LastCheckpoint`.
         enable_progress_bar: Whether to show progress.
-        enable_model_summary: Whether to print Lightning's summary; `profile` tells more.
-        max_epochs: Stops a run before the module's own schedule ends; -1 leaves it to the module.
-        reload_dataloaders_every_n_epochs: 1, since search and fine-tuning read the data in different ways.
-        barebones: Lightning's switch for measuring its overhead; adds nothing.
+        enable_model_summary: Whether to print Lightning's summary; `profile` prints more.
+        max_epochs: Epoch at which to stop before the module's own schedule ends; -1 for the whole schedule.
+        reload_dataloaders_every_n_epochs: 1, since search and fine-tuning have different batches.
+        barebones: Lightning's switch for measuring its overhead; adds no callbacks.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Trainer(ResumableTrainer):
             self.strategy.checkpoint_io = AtomicCheckpointIO()
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
-        """Train: a teacher, or search and fine-tuning in one go.
+        """Train a teacher, or search and fine-tune.
 
         Raises:
             UserError: The run's folder can't be written to.
@@ -99,7 +99,7 @@ class Trainer(ResumableTrainer):
 def missing_callbacks(
     given: list[Callback], checkpointing: bool | None, progress_bar: bool | None
 ) -> list[Callback]:
-    """The callbacks of every run of whose kind the user has `given` none."""
+    """The default callbacks for which the user has `given` none of the same kind."""
     defaults: list[Callback] = [ImageGrid(), Evaluation(), PredictionWriter(), SmallModel(), HtmlReport()]
     if checkpointing is not False and not any(keeps_last(callback) for callback in given):
         defaults.append(LastCheckpoint())
@@ -109,17 +109,17 @@ def missing_callbacks(
 
 
 def kind(callback: Callback) -> type[Callback]:
-    """The class of which a trainer should have one."""
+    """The class by which a default callback is replaced: any progress bar, else the same class."""
     return ProgressBar if isinstance(callback, ProgressBar) else type(callback)
 
 
 def keeps_last(callback: Callback) -> bool:
-    """Whether a callback leaves a `last.ckpt`."""
+    """Whether a callback saves `last.ckpt`."""
     return isinstance(callback, ModelCheckpoint) and bool(callback.save_last)
 
 
 def require_writable(folder: Path) -> None:
-    """Raise a `UserError` unless files can be made in `folder`, which is created where it is missing."""
+    """Raise a `UserError` unless files can be written to `folder`, which is created if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

@@ -1,4 +1,4 @@
-"""Getting a network out: ONNX, `torch.export`, and how fast it runs. No Lightning."""
+"""Export of networks to ONNX and `torch.export`, and their latency and memory. Imports no Lightning."""
 
 from lightning_gancompress.export.latency import (
     Latency,

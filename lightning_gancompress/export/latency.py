@@ -1,4 +1,4 @@
-"""Latency: how long one forward pass takes, alone or beside another."""
+"""Latency of forward passes, of one network or of two in comparison."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds that a call took: median, tenth and ninetieth percentile over `repetitions` calls."""
+    """Duration of a call in milliseconds: median, 10th and 90th percentile over `repetitions` calls."""
 
     median_ms: float
     p10_ms: float
@@ -29,21 +29,21 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: list[float]) -> Latency:
-        """Summarise measured times."""
+        """Summarise measured durations in seconds."""
         p10, median, p90 = (float(p) for p in np.percentile(seconds, [10, 50, 90]) * 1e3)
         return cls(median, p10, p90, len(seconds))
 
 
 @dataclass(frozen=True)
 class LatencyComparison:
-    """Two calls measured in turn.
+    """Latencies of two calls that were measured in turn.
 
     Attributes:
-        a: The first call's latency.
-        b: The second's.
-        ratio: Median over the pairs of a's time by b's: how many times faster `b` is.
-        ratio_p10: Tenth percentile of that quotient.
-        ratio_p90: Ninetieth percentile.
+        a: Latency of the first call.
+        b: Latency of the second call.
+        ratio: Median over the pairs of the duration of `a` divided by that of `b`: the speed-up of `b`.
+        ratio_p10: 10th percentile of that quotient.
+        ratio_p90: 90th percentile of that quotient.
     """
 
     a: Latency
@@ -57,9 +57,9 @@ def measure_latency(run: Run, *, warmup: int = 3, repetitions: int = 20) -> Late
     """Time `run()`, which must have finished its work when it returns.
 
     Args:
-        run: The call.
-        warmup: Calls before the clock counts: caches fill, kernels are chosen.
-        repetitions: Calls that count.
+        run: The function to time.
+        warmup: Calls before the measurement, in which caches are filled and kernels chosen.
+        repetitions: Timed calls.
     """
     for _ in range(warmup):
         run()
@@ -69,8 +69,8 @@ def measure_latency(run: Run, *, warmup: int = 3, repetitions: int = 20) -> Late
 def compare_latency(a: Run, b: Run, *, warmup: int = 3, repetitions: int = 20) -> LatencyComparison:
     """Time `a` and `b` in pairs, in alternating order.
 
-    Clock speed and other load drift over seconds, but hit both calls of a pair alike: a ratio taken within
-    each pair is free of them, where a ratio of two separate measurements is not.
+    Clock speed and other load change over seconds, and affect both calls of a pair equally. Ratios within
+    pairs are therefore unaffected, other than ratios of separate measurements.
     """
     for _ in range(warmup):
         a()
@@ -89,7 +89,7 @@ def compare_latency(a: Run, b: Run, *, warmup: int = 3, repetitions: int = 20) -
 def torch_latency(
     network: nn.Module, sample: Tensor, threads: int = 1, *, warmup: int = 3, repetitions: int = 20
 ) -> Latency:
-    """Latency of `network` in eval mode on `sample`, on the device where both lie."""
+    """Latency of `network` in eval mode on `sample` (B, C, H, W), on the device of both."""
     with torch_threads(threads):
         return measure_latency(torch_run(network, sample), warmup=warmup, repetitions=repetitions)
 
@@ -102,7 +102,7 @@ def onnx_latency(
 
 
 def torch_run(network: nn.Module, sample: Tensor) -> Run:
-    """A call to be timed: one forward pass of a copy of `network` in eval mode, its work done on return."""
+    """A function to time: one forward pass of a copy of `network` in eval mode, synchronised on a GPU."""
     network = copy_network(network).eval()
 
     def run() -> None:
@@ -115,14 +115,14 @@ def torch_run(network: nn.Module, sample: Tensor) -> Run:
 
 
 def onnx_run(path: str | Path, sample: Tensor, threads: int = 1) -> Run:
-    """A call to be timed: one pass of `sample` through an ONNX file."""
+    """A function to time: one pass of `sample` through an ONNX file."""
     run = load_onnx(path, threads)
     return lambda: run(sample)
 
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Run torch's operators on the CPU on that many threads within the block."""
+    """Context in which torch uses that many CPU threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

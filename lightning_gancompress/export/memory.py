@@ -1,4 +1,4 @@
-"""Memory: how much one forward pass holds at once."""
+"""Peak memory of the feature maps of a forward pass."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the bytes of all tensors that operators make within the block and that are still alive.
+    """Counts the bytes of all tensors that operators have returned within the block and that are still alive.
 
-    Scratch memory within an operator, such as an unfolded convolution, is not seen: the figure says what the
-    network itself needs, and is the same on every machine.
+    Temporary memory within an operator, such as that of an unfolded convolution, is not counted, so that the
+    result does not depend on the machine.
 
     Attributes:
-        peak: The most bytes at any time.
+        now: Bytes at present.
+        peak: Largest number of bytes at any time.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Note what the operator returns."""
+        """Count the tensors that the operator returns."""
         before = {x.untyped_storage().data_ptr() for x in tree_leaves(args) if isinstance(x, Tensor)}
         output = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(output):
@@ -54,11 +55,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @torch.inference_mode()
 def peak_activation_bytes(network: nn.Module, sample: Tensor) -> int:
-    """Most bytes that feature maps and output take at once in a forward pass in eval mode.
+    """Peak number of bytes of feature maps and output in a forward pass.
 
     Args:
-        network: In eval mode; its parameters and buffers are not counted.
-        sample: `(B, C, H, W)`, not counted either.
+        network: Network in eval mode; its parameters and buffers are not counted.
+        sample: Input `(B, C, H, W)`; not counted.
     """
     with LiveBytes() as live:
         network(sample)

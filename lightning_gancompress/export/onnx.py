@@ -1,4 +1,4 @@
-"""Export to ONNX, checked with ONNX Runtime."""
+"""Export to ONNX, with a check in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
 from lightning_gancompress.files import write_files
 
-OPSET = (
-    18  # what torch's exporter writes natively: no version conversion, and the oldest runtimes it can serve
-)
+OPSET = 18  # the version that torch's exporter writes without conversion, for the oldest possible runtimes
 
 
 def export_onnx(
@@ -38,13 +36,13 @@ def export_onnx(
 
     Args:
         network: Maps one (B, C, H, W) image batch to another; it is copied, not changed.
-        path: The file to write, whole or not at all.
-        sample: An input of the wanted shape; its values don't matter.
-        tolerance: Largest accepted difference of ONNX Runtime from torch, in units of the output.
-        dynamic_size: Accept other heights and widths too; operators of a fixed size can be planned better.
+        path: File to write, atomically.
+        sample: An input (B, C, H, W) of the shape to export; its values don't matter.
+        tolerance: Largest accepted absolute difference of ONNX Runtime's output from torch's.
+        dynamic_size: Whether to accept other heights and widths too; a fixed size can be optimised better.
 
     Returns:
-        Plain facts about the file: see `describe`, and the `opset`.
+        The facts of `describe`, and the `opset`.
 
     Raises:
         UserError: A package is missing, the network can't be exported, differs too much, or can't be written.
@@ -63,7 +61,7 @@ def _convert(program: ExportedProgram, dynamic_size: bool) -> bytes:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
     try:
         with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of deprecations within the exporter
+            warnings.simplefilter("ignore")  # deprecations within the exporter
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -74,7 +72,7 @@ def _convert(program: ExportedProgram, dynamic_size: bool) -> bytes:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        # seen with torch 2.6 and onnxscript 0.7: batch norms fail; onnxscript 0.2 is of torch 2.6's time
+        # seen with torch 2.6 and onnxscript 0.7, where batch norms fail; torch 2.6 needs onnxscript 0.2
         versions = f"torch {torch.__version__}, onnxscript {version('onnxscript')}"
         raise UserError(
             f"The network can't be converted to ONNX by {versions} ({str(error.__cause__ or error)[:200]}): "
@@ -90,7 +88,7 @@ def load_onnx(model: str | Path | bytes, threads: int = 0) -> Callable[[Tensor],
 
     Args:
         model: A file written by `export_onnx`, or its content.
-        threads: Threads to run on; 0 leaves the choice to ONNX Runtime.
+        threads: CPU threads; 0 for ONNX Runtime's default.
     """
     _require("onnxruntime")
     import onnxruntime

@@ -1,4 +1,4 @@
-"""Networks as `torch.export` programs, and the numerical check every exported file must pass."""
+"""Export to `torch.export` programs, and the numerical check of exported files."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def export_torch(
 ) -> dict[str, Any]:
     """Write `network` as a `.pt2` program that `torch.export.load(path).module()` runs without this package.
 
-    Its batch size is free, height and width are the sample's: torch guards a program against sizes
-    that it treats specially, such as a single pixel in the middle of a U-Net.
+    The batch size is dynamic, height and width are fixed: torch restricts a program to sizes for which it
+    takes the same path, which excludes for example a single pixel in the middle of a U-Net.
 
     Args:
         network: Maps one (B, C, H, W) image batch to another; it is copied, not changed.
-        path: The file to write, whole or not at all.
-        sample: An input of the wanted shape; its values don't matter.
-        tolerance: Largest accepted difference of the read-back program's output from the network's.
+        path: File to write, atomically.
+        sample: An input (B, C, H, W) of the shape to export; its values don't matter.
+        tolerance: Largest accepted absolute difference of the program's output from the network's.
 
     Returns:
-        Plain facts about the file: see `describe`.
+        The facts of `describe`.
 
     Raises:
         UserError: The network can't be traced, the file differs from it, or can't be written.
@@ -54,13 +54,13 @@ def inference_copy(network: nn.Module) -> nn.Module:
 
 
 def trace(network: nn.Module, sample: Tensor, dynamic_size: bool = False) -> ExportedProgram:
-    """Trace a network whose batch size (and with `dynamic_size` height and width) stays free."""
+    """Trace a network with dynamic batch size, and with `dynamic_size` also dynamic height and width."""
     _require_image(network, torch.zeros(1, *sample.shape[1:]))
     _, channels, height, width = sample.shape
-    # a size of one is taken for a constant: so two images, and two pixels in the middle of a U-Net
+    # torch treats a size of one as constant: so two images, and two pixels in the middle of a U-Net
     scale = 2 if dynamic_size else 1
     example = torch.zeros(2, channels, scale * height, scale * width)
-    # AUTO finds what sizes a network accepts, such as multiples of 64, where a named dimension must say it
+    # AUTO infers the sizes that a network accepts, such as multiples of 64; named dimensions must state them
     shape = {0: Dim("batch"), **({2: Dim.AUTO, 3: Dim.AUTO} if dynamic_size else {})}
     try:
         with quiet():
@@ -96,7 +96,8 @@ def max_difference(
 ) -> float:
     """Largest absolute difference of `run` from `network` on random images in [-1, 1].
 
-    Batches of one and three, and with `dynamic_size` twice the height too; nan where an output is.
+    Tries batches of one and three images, and with `dynamic_size` also twice the height. NaN if an output has
+    NaN.
     """
     generator = torch.Generator().manual_seed(0)
     _, channels, height, width = sample.shape
@@ -108,16 +109,16 @@ def max_difference(
     for probe in probes:
         try:
             output = run(probe)
-        except Exception as error:  # of whatever runtime
+        except Exception as error:  # any runtime's error
             msg = f"The exported {type(network).__name__} fails on {tuple(probe.shape)}: {first_line(error)}"
             raise UserError(msg) from error
         differences.append((output - network(probe)).abs().max())
-    return float(torch.stack(differences).max())  # python's max may lose a nan
+    return float(torch.stack(differences).max())  # Python's max may drop NaN
 
 
 def check(difference: float, tolerance: float, path: str | Path) -> None:
-    """Raise a `UserError` unless an exported file agrees with its network."""
-    if not difference <= tolerance:  # so that nan fails as well
+    """Raise a `UserError` if the difference is above the tolerance or NaN."""
+    if not difference <= tolerance:
         msg = (
             f"{Path(path).name} was not written: its output differs from the network's by {difference:.3g}, "
             f"more than the tolerance {tolerance:.3g}. Check that the weights are finite, or raise it."
@@ -128,7 +129,7 @@ def check(difference: float, tolerance: float, path: str | Path) -> None:
 def describe(
     path: str | Path, form: str, sample: Tensor, difference: float, dynamic_size: bool = False
 ) -> dict[str, Any]:
-    """What an export reports: path, format, bytes, free dimensions, input shape and measured difference."""
+    """Facts about an exported file: path, format, bytes, input shape, dynamic dimensions, difference."""
     return {
         "path": str(path),
         "format": form,
@@ -141,7 +142,7 @@ def describe(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what the tracer logs and prints: what matters is raised as well."""
+    """Context that suppresses logs and prints of the tracer; it raises its errors as well."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

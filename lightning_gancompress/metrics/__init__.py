@@ -1,4 +1,4 @@
-"""How good the images are: per pair of images, and per set of images. No Lightning."""
+"""Metrics of pairs of images and of sets of images. Imports no Lightning."""
 
 from lightning_gancompress.metrics.fid import Feature, InceptionFeatures, Resize, distances, to_uint8
 from lightning_gancompress.metrics.image import l1, psnr, ssim

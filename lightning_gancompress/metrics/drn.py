@@ -1,4 +1,4 @@
-"""DRN-D-105 with a segmentation head, the network that judges generated street photos in most papers."""
+"""DRN-D-105 with a segmentation head, by which most papers evaluate generated street photos."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EXPANSION = 4  # of a bottleneck
-STRIDE = 8  # of what the head sees
+STRIDE = 8  # of the head's input
 
 
 class DrnD105(nn.Module):
     """Dilated residual network D-105 (Yu, Koltun and Funkhouser 2017), `(B, 3, H, W)` -> log-probabilities.
 
-    The names and shapes of its tensors are those of `drn-d-105_ms_cityscapes.pth` of fyu/drn. Sides of the
-    image are multiples of 8 pixels, and so are those of its answer `(B, classes, H, W)`.
+    The names and shapes of its tensors are those of `drn-d-105_ms_cityscapes.pth` of fyu/drn. H and W must be
+    multiples of 8; the output is `(B, classes, H, W)`.
 
     Args:
-        classes: Of the segmentation, 19 for Cityscapes.
+        classes: Number of classes, 19 for Cityscapes.
     """
 
     def __init__(self, classes: int = 19) -> None:
@@ -65,7 +65,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the convolutions make of `x` to its shortcut."""
+        """Add the output of the convolutions to the shortcut."""
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
@@ -88,7 +88,7 @@ def convolution(
 
 
 def bilinear(kernel: int) -> Tensor:
-    """Weights `(kernel, kernel)` of a transposed convolution that interpolates; its stride is half of it."""
+    """Weights `(kernel, kernel)` of a transposed convolution of stride `kernel / 2` that interpolates."""
     half = kernel // 2
     line = 1 - (torch.arange(kernel) / half - (kernel - 1) / kernel).abs()
     return line[:, None] * line[None, :]

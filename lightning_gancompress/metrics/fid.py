@@ -1,4 +1,4 @@
-"""FID and KID as torch-fidelity computes them, with all their settings in one place."""
+"""FID and KID, computed by torch-fidelity."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SEED = 2020  # torch-fidelity's default
 
 
 class InceptionFeatures:
-    """Inception's features of images, which FID and KID compare.
+    """Computes Inception's features of images, for FID and KID.
 
-    Not an `nn.Module` on purpose: as part of one, Inception's weights would enter its checkpoints.
+    Not an `nn.Module`, so that checkpoints of a module that holds it don't hold Inception's weights.
 
     Example:
         >>> inception = InceptionFeatures(768, "inception.pth")
@@ -32,16 +32,16 @@ class InceptionFeatures:
         {'fid_768': 0.37, 'kid_768': 0.00003}
 
     Args:
-        feature: Inception's layer by its width: 2048 is FID proper; the earlier ones give another quantity,
-            which bears their number in its name (`fid_768`).
+        feature: Inception's layer by its width: 2048 is the usual FID; the others are different metrics, with
+            the width in their names (`fid_768`).
         weights: torch-fidelity's weight file; None downloads it.
-        device: Where Inception runs.
-        resize: How images become 299 pixels wide: as torch-fidelity does (TensorFlow's bilinear resize, like
-            the original FID), or as pytorch-fid does, whose numbers most papers on GAN compression print
-            (torch's bilinear resize, without antialiasing, of pixels cut down to whole numbers).
+        device: Device of Inception.
+        resize: How images are resized to 299 pixels: as in torch-fidelity (TensorFlow's bilinear resize, like
+            the original FID), or as in pytorch-fid, which most papers on GAN compression use (torch's
+            bilinear resize without antialiasing, of pixels rounded down to integers).
 
     Attributes:
-        weights_sha256: First digits of the hash of Inception's tensors, whatever file they came from.
+        weights_sha256: First digits of the hash of Inception's tensors, which does not depend on the file.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class InceptionFeatures:
         """Features (B, feature), on the CPU, of images (B, 1 or 3, H, W) in [-1, 1], or uint8.
 
         Raises:
-            UserError: The images have other channels.
+            UserError: The images have neither 1 nor 3 channels.
         """
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
@@ -109,14 +109,14 @@ def distances(fake: Tensor, real: Tensor) -> dict[str, float]:
 
 
 class LegacyResize(nn.Module):
-    """torch-fidelity's Inception behind pytorch-fid's resize: uint8 images (B, 3, H, W) -> its features."""
+    """torch-fidelity's Inception with pytorch-fid's resize: uint8 images (B, 3, H, W) -> features."""
 
     def __init__(self, inception: nn.Module) -> None:
         super().__init__()
         self.inception = inception
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Put the images that pytorch-fid would make in the place of torch-fidelity's."""
+        """Run Inception with the resized images of pytorch-fid in place of its own."""
         pixels = legacy_pixels(images)
         first = self.inception.get_submodule("Conv2d_1a_3x3")
         handle = first.register_forward_pre_hook(lambda _, args: (pixels,))
@@ -128,15 +128,15 @@ class LegacyResize(nn.Module):
 
 
 def legacy_pixels(images: Tensor) -> Tensor:
-    """What pytorch-fid shows to Inception: uint8 (B, 3, H, W) -> (B, 3, 299, 299) in [-1, 1]."""
+    """Resize as pytorch-fid does: uint8 (B, 3, H, W) -> (B, 3, 299, 299) in [-1, 1]."""
     size = (INPUT, INPUT)
     return 2 * F.interpolate(images.float() / 255, size, mode="bilinear", align_corners=False) - 1
 
 
 def to_uint8(images: Tensor, rounded: bool = True) -> Tensor:
-    """Map [-1, 1] to 0..255, rounded as when a picture is saved, or cut down as the legacy code does."""
+    """Map [-1, 1] to 0..255, rounded to nearest as when an image is saved, or down as in pytorch-fid."""
     pixels = (images.float() + 1) / 2 * 255
-    # a whole number may have become a little less on its way to [-1, 1] and back
+    # an integer may have become slightly smaller by the conversion to [-1, 1] and back
     pixels = pixels.round() if rounded else (pixels + 1e-3).floor()
     return pixels.clamp(0, 255).to(torch.uint8)
 
@@ -153,8 +153,8 @@ def load_inception(feature: Feature, weights: str | Path | None) -> nn.Module:
     """torch-fidelity's Inception: uint8 images (B, 3, H, W) -> a tuple of the features (B, feature).
 
     Args:
-        feature: The only layer to return.
-        weights: Its weight file; None downloads it.
+        feature: Width of the layer to return.
+        weights: torch-fidelity's weight file; None downloads it.
 
     Raises:
         UserError: The file is missing or of another network, or the download failed.
@@ -162,7 +162,7 @@ def load_inception(feature: Feature, weights: str | Path | None) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     if weights is not None:
-        read_torch(Path(weights))  # torch-fidelity would run code from the file: refuse such a file first
+        read_torch(Path(weights))  # refuses a file with code, which torch-fidelity would run
     try:
         network: nn.Module = FeatureExtractorInceptionV3(
             "inception-v3-compat",

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 RANGE = 2.0  # images lie in [-1, 1]
-MAX_PSNR = 100.0  # of equal images, whose infinity would swallow any mean
+MAX_PSNR = 100.0  # instead of infinity for equal images, so that means are finite
 
 
 def l1(image: Tensor, target: Tensor) -> Tensor:

@@ -12,22 +12,22 @@ from lightning_gancompress.errors import UserError
 
 
 class Lpips:
-    """LPIPS (Zhang et al. 2018) as torchmetrics computes it, whose linear layers it ships.
+    """LPIPS (Zhang et al. 2018) as computed by torchmetrics, which contains its linear layers.
 
     Args:
-        weights: torchvision's AlexNet (alexnet-owt-7be5be79.pth) or VGG-16 (vgg16-397923af.pth).
-        device: Where it runs.
+        weights: File of torchvision's AlexNet (alexnet-owt-7be5be79.pth) or VGG-16 (vgg16-397923af.pth).
+        device: Device of the network.
 
     Attributes:
-        net: `alex` or `vgg`, by what the file holds: they are different distances.
+        net: `alex` or `vgg`, depending on the file; the two are different distances.
 
     Raises:
         UserError: The file is missing or of another network.
     """
 
     def __init__(self, weights: str | Path, device: torch.device | str = "cpu") -> None:
-        # private, as the public class and function download the backbone, and the class keeps no value of an
-        # image; the package `lpips`, last released in 2021, calls what torchvision has deprecated
+        # private, since torchmetrics' public class and function download the backbone, and the class returns
+        # no value per image; the package `lpips`, last released in 2021, uses deprecated parts of torchvision
         from torchmetrics.functional.image.lpips import _LPIPS
 
         state = read_state_dict(Path(weights))
@@ -54,7 +54,7 @@ class Lpips:
         """(B, 1 or 3, H, W) in [-1, 1] twice, at least 32 pixels -> (B,), 0 for equal images.
 
         Raises:
-            UserError: The images have other channels.
+            UserError: The images have neither 1 nor 3 channels.
         """
         if image.shape[1] not in (1, 3):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Mean IoU of images whose label maps are known: palettes, confusion matrices, and networks that segment."""
+"""Mean IoU against label maps: palettes, confusion matrices, and segmentation networks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.metrics.fid import tensors_sha256, to_uint8
 
-IGNORED = 255  # the label of pixels that don't count
+IGNORED = 255  # label of ignored pixels
 Colours = Sequence[Sequence[int]]
 
-# the classes of Cityscapes that are evaluated, in the order of their train ids
+# the evaluated classes of Cityscapes, in the order of their train ids
 CITYSCAPES: Colours = (
     (128, 64, 128),  # road
     (244, 35, 232),  # sidewalk
@@ -58,7 +58,7 @@ CITYSCAPES_IGNORED: Colours = (
 def decode(images: Tensor, colours: Colours, ignored: Colours = ()) -> Tensor:
     """Class of the nearest colour, (B, 3, H, W) in [-1, 1] -> (B, H, W) int64.
 
-    The noise that JPEG adds does no harm while it is smaller than half the distance between colours.
+    Noise of JPEG compression changes no class if it is below half the distance between colours.
 
     Args:
         images: Colour-coded label maps.
@@ -67,15 +67,15 @@ def decode(images: Tensor, colours: Colours, ignored: Colours = ()) -> Tensor:
     """
     table = torch.tensor([*colours, *ignored], dtype=torch.float32, device=images.device)
     pixels = (images.float() + 1) / 2 * 255
-    # class by class: all distances at once would take as many images as there are colours
+    # one colour at a time: a broadcast over all colours would need more memory
     nearest = torch.stack([(pixels - c.view(1, 3, 1, 1)).square().sum(1) for c in table]).argmin(0)
     return nearest.where(nearest < len(colours), IGNORED)
 
 
 def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """Pixels of each class (rows) by what they were taken for (columns), (H, W) twice -> (classes, classes).
+    """Numbers of pixels by class (row) and predicted class (column), (H, W) twice -> (classes, classes).
 
-    Labels from `classes` on, 255 among them, don't count.
+    Pixels with a label of `classes` or more, such as 255, are ignored.
     """
     counted = (labels >= 0) & (labels < classes)
     cells = labels[counted] * classes + predicted[counted]
@@ -83,20 +83,20 @@ def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
 
 
 def mean_iou(matrix: Tensor) -> float:
-    """Intersection over union, mean over the classes that occur among labels or predictions."""
+    """Intersection over union in [0, 1], mean over the classes that occur in labels or predictions."""
     hits = matrix.diagonal().double()
     return float((hits / (matrix.sum(0) + matrix.sum(1) - hits)).nanmean())
 
 
 def pixel_accuracy(matrix: Tensor) -> float:
-    """The share of pixels that are taken for what they are."""
+    """Share of correctly classified pixels, in [0, 1]."""
     return float(matrix.diagonal().sum().double() / matrix.sum())
 
 
 def normalised(
     images: Tensor, mean: Sequence[float], std: Sequence[float], size: Sequence[int] | None = None
 ) -> Tensor:
-    """What a segmentation network sees of images (B, 3, H, W) in [-1, 1], rounded as when saved."""
+    """Inputs of a segmentation network from images (B, 3, H, W) in [-1, 1], rounded to 8 bits first."""
     shift, scale = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (mean, std))
     pixels = (to_uint8(images).float() / 255 - shift) / scale
     if size is None:
@@ -105,18 +105,18 @@ def normalised(
 
 
 class Segmenter:
-    """A frozen network that says of which class each pixel is, behind its own preprocessing.
+    """A frozen segmentation network with its preprocessing.
 
-    Not an `nn.Module` on purpose: as part of one, its weights would enter that one's checkpoints.
+    Not an `nn.Module`, so that checkpoints of a module that holds it don't hold its weights.
 
     Args:
         network: Maps images `(B, 3, h, w)` to scores of classes `(B, C, h', w')`, alone, first in a tuple, or
-            under `out` in a dictionary. Scores beyond the `classes` first, of a background say, are left out.
-        classes: How many there are.
-        mean: Of the channels of pixels in [0, 1].
-        std: Likewise.
-        input_size: Height and width to which images are resized first; None leaves them.
-        device: Where it runs.
+            under `out` in a dictionary. Only the first `classes` scores are used.
+        classes: Number of classes.
+        mean: Channel means of its inputs, of pixels in [0, 1].
+        std: Channel standard deviations of the same.
+        input_size: Height and width, in pixels, to which images are resized first; None keeps them.
+        device: Device of the network.
     """
 
     def __init__(
@@ -152,27 +152,27 @@ class Segmenter:
         """
         matrices = []
         for scores, label in zip(self(images), labels, strict=True):
-            # one by one: at the size of a Cityscapes photo one takes 160 MB
+            # one image at a time: at the size of a Cityscapes photo one needs 160 MB
             resized = F.interpolate(scores[None], label.shape, mode="bilinear", align_corners=False)
             matrices.append(confusion(label.to(self.device), resized[0].argmax(0), self.classes))
         return torch.stack(matrices).cpu()
 
 
 def first_output(outputs: Any) -> Tensor:
-    """The scores among what a segmentation network returns."""
+    """The scores in the output of a segmentation network."""
     if isinstance(outputs, Mapping):
         outputs = outputs["out"]
     if isinstance(outputs, (tuple, list)):
         outputs = outputs[0]
-    found: Tensor = outputs
-    return found
+    scores: Tensor = outputs
+    return scores
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Fill a network from a file: a state dict, also under `state_dict` or with `module.` before its names.
+    """Load a network from a file: a state dict, also under `state_dict` or with the prefix `module.`.
 
     Raises:
-        UserError: It can't be read, or is of another network.
+        UserError: The file can't be read, or is of another network.
     """
     state = read_state_dict(Path(path))
     try:
@@ -186,11 +186,11 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 
 class SmallUnet(nn.Module):
-    """A U-Net at half resolution that learns to segment from a few hundred pairs.
+    """A small U-Net for segmentation, starting at half resolution.
 
     Args:
-        classes: Scores per pixel.
-        width: Channels of the first level, doubled with each of the next three.
+        classes: Number of classes.
+        width: Channels of the first level, doubled in each of the next three.
     """
 
     def __init__(self, classes: int, width: int = 24) -> None:
