@@ -1,4 +1,4 @@
-"""Structured pruning: groups of channels, masks, their cost, budgets, and the small network they leave."""
+"""Structured pruning: groups of channels, masks, their cost, budgets, and small dense networks."""
 
 from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget, smallest_mask
 from lightning_gancompress.pruning.channels import ChannelGroups, weights_of

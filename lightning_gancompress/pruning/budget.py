@@ -1,4 +1,4 @@
-"""Budget: what a user asks for, its penalty during the search, and the channels that meet it exactly."""
+"""Budgets: parsing, the penalty during the search, and the choice of channels within a budget."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 def parse_budget(value: float | str, full: int, name: str = "budget") -> int:
-    """MACs that a budget stands for.
+    """The number of MACs of a budget.
 
     Args:
         value: A fraction in (0, 1] of the teacher's MACs, or an absolute number: 2.4e9, "2.4G", "800M".
         full: The teacher's MACs in the same convention.
-        name: What to call it in an error.
+        name: Name of the budget in errors.
 
     Raises:
         UserError: Not a number, not positive, or above the teacher.
@@ -47,17 +47,17 @@ def parse_budget(value: float | str, full: int, name: str = "budget") -> int:
 
 
 def budget_penalty(macs: Tensor, budget: float) -> Tensor:
-    """`R = |log(T / B)|`: zero on the budget `B`, growing with the excess and with what is left unused.
+    """`R = |log(T / B)|` of `macs` T and `budget` B: zero for T = B, positive above and below.
 
-    Other code of the paper's authors has `log(max(T, B) / B)`. It leaves a search that has overshot a falling
-    budget with fewer channels than it may have, and what the final cut adds was not chosen by anybody.
+    Other code of the paper's authors has `log(max(T, B) / B)`. With it a search that falls below the budget
+    stays there, and the channels that are added after the search were not chosen by the agent.
     """
     return (macs / budget).log().abs()
 
 
 def smallest_mask(groups: ChannelGroups, min_channels: int = 1, channel_multiple: int = 1) -> Tensor:
-    """The `(total,)` mask of the smallest network that there can be."""
-    return _bundles(torch.zeros(groups.total), groups, min_channels, channel_multiple)[0].float()
+    """The `(total,)` mask of the smallest possible network."""
+    return _blocks(torch.zeros(groups.total), groups, min_channels, channel_multiple)[0].float()
 
 
 def fit_budget(
@@ -71,28 +71,28 @@ def fit_budget(
 ) -> Tensor:
     """Keep the channels with the highest scores that fit into the budget.
 
-    A single cut through the sorted scores is found by bisection (the same as one scalar shift of an agent's
-    logits); what one more channel would overshoot is filled with the best-scored channels that still fit.
+    A threshold of the sorted scores is found by bisection (the same as one scalar shift of an agent's
+    logits); the rest of the budget is filled with the best-scored channels that still fit.
 
     Args:
-        scores: `(total,)`, higher is kept first.
+        scores: `(total,)`; the highest are kept.
         groups: The network's groups.
-        macs: MACs under a `(total,)` mask.
-        budget: Largest MACs allowed.
-        min_channels: Channels that stay in every group.
-        channel_multiple: Widths are multiples of this, or the whole group.
-        name: What to call the budget in an error.
+        macs: Maps a `(total,)` mask to MACs.
+        budget: Largest number of MACs.
+        min_channels: Least number of channels in every group.
+        channel_multiple: Numbers of channels are multiples of this, or the whole group.
+        name: Name of the budget in errors.
 
     Returns:
         A `(total,)` float mask of zeros and ones, with MACs at most `budget`.
 
     Raises:
-        UserError: Even the smallest network is above the budget; the message says how large it is.
+        UserError: Even the smallest network is above the budget; the message has its MACs.
     """
-    mask, bundles = _bundles(scores.detach().double().cpu(), groups, min_channels, channel_multiple)
+    mask, blocks = _blocks(scores.detach().double().cpu(), groups, min_channels, channel_multiple)
 
     def fits(candidate: Tensor) -> bool:
-        return float(macs(candidate)) < budget + 0.5  # whole numbers, but summed up with rounding
+        return float(macs(candidate)) < budget + 0.5  # MACs are integers, but summed with rounding errors
 
     if not fits(mask):
         raise UserError(
@@ -101,43 +101,47 @@ def fit_budget(
         )
 
     def kept(count: int) -> Tensor:
-        cut = mask.clone()
-        for _, bundle in bundles[:count]:
-            cut[bundle] = 1.0
-        return cut
+        wider = mask.clone()
+        for _, block in blocks[:count]:
+            wider[block] = 1.0
+        return wider
 
-    low, high = 0, len(bundles)
+    low, high = 0, len(blocks)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(kept(middle)) else (low, middle - 1)
     mask = kept(low)
-    narrow = set(range(len(groups.sizes)))  # groups that may have room for another bundle
-    for group, bundle in bundles[low:]:
-        if group in narrow:
+    open_groups = set(range(len(groups.sizes)))  # groups to which another block may still be added
+    for group, block in blocks[low:]:
+        if group in open_groups:
             wider = mask.clone()
-            wider[bundle] = 1.0
+            wider[block] = 1.0
             if fits(wider):
                 mask = wider
             else:
-                narrow.remove(group)
+                open_groups.remove(group)
     return mask.float()
 
 
-def _bundles(
+def _blocks(
     scores: Tensor, groups: ChannelGroups, min_channels: int, multiple: int
 ) -> tuple[Tensor, list[tuple[int, Tensor]]]:
-    """The channels that always stay, and the others in bundles of `multiple` with their group, best first."""
+    """The mask of the least channels, and the other channels in blocks of `multiple`, best first.
+
+    Returns:
+        A `(total,)` mask, and for each block its group and the positions of its channels.
+    """
     mask = torch.zeros_like(scores)
-    bundles: list[tuple[float, int, Tensor]] = []
+    blocks: list[tuple[float, int, Tensor]] = []
     offset = 0
-    for group, part in enumerate(groups.split(scores)):
-        order = part.argsort(descending=True, stable=True)
-        floor = min(len(part), multiple * math.ceil(max(min_channels, 1) / multiple))
-        mask[offset + order[:floor]] = 1.0
+    for group, own in enumerate(groups.split(scores)):
+        order = own.argsort(descending=True, stable=True)
+        least = min(len(own), multiple * math.ceil(max(min_channels, 1) / multiple))
+        mask[offset + order[:least]] = 1.0
         score = math.inf
-        for bundle in torch.split(order[floor:], multiple):
-            score = min(score, float(part[bundle].mean()))  # rounding must not put a later bundle first
-            bundles.append((score, group, offset + bundle))
-        offset += len(part)
-    bundles.sort(key=lambda bundle: -bundle[0])
-    return mask, [(group, bundle) for _, group, bundle in bundles]
+        for block in torch.split(order[least:], multiple):
+            score = min(score, float(own[block].mean()))  # never above the block before, despite rounding
+            blocks.append((score, group, offset + block))
+        offset += len(own)
+    blocks.sort(key=lambda block: -block[0])
+    return mask, [(group, block) for _, group, block in blocks]

@@ -1,4 +1,4 @@
-"""Channels: where those of each layer stand in the flat mask of its network."""
+"""Positions of the channels of each layer in the flat mask of a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from lightning_gancompress.networks.spec import PARAMETER_CONTAINERS
 
 CONSUMERS = (_ConvNd, nn.Linear)
-# Layers that hand on as many channels as they read, each made of itself or of a few around it.
+# layers with as many output channels as input channels, where each depends on itself or its group alone
 CHANNELWISE = (
     nn.modules.batchnorm._BatchNorm,
     nn.modules.instancenorm._InstanceNorm,
@@ -26,8 +26,8 @@ class LayerChannels:
     """Positions of one layer's channels in the flat mask of its network.
 
     Attributes:
-        inputs: (C_in,) int64. The last position of the mask stands for "always kept".
-        outputs: (C_out,) int64, likewise. For a norm or an activation both are the same.
+        inputs: (C_in,) int64. Position `total`, one after the mask, is that of channels that are always kept.
+        outputs: (C_out,) int64, likewise. The same as `inputs` for a norm or an activation.
     """
 
     inputs: Tensor
@@ -36,13 +36,13 @@ class LayerChannels:
 
 @dataclass(frozen=True)
 class Filters:
-    """A parameter of the user's own that a function convolves or multiplies with.
+    """A parameter outside of torch's layers with which a function convolves or multiplies.
 
     Attributes:
-        inputs: Positions of the channels that it reads, `(C_in,)`.
-        outputs: Positions of those that it makes, `(C_out,)`.
-        module: Whose forward calls the function.
-        axes: Axes of the parameter that have the output and the input channels.
+        inputs: Positions of the input channels, `(C_in,)` int64.
+        outputs: Positions of the output channels, `(C_out,)` int64.
+        module: Name of the module whose forward calls the function.
+        axes: Axes of the parameter for output and input channels.
     """
 
     inputs: Tensor
@@ -53,13 +53,13 @@ class Filters:
 
 @dataclass(frozen=True)
 class Product:
-    """What one convolution, linear layer or matrix product multiplies.
+    """One convolution, linear layer or matrix product, for the count of MACs.
 
     Attributes:
-        inputs: Positions that it reads.
-        outputs: Positions that it makes; each pair of the two costs as much as any other.
-        module: Whose forward does it.
-        macs: MACs of all, exact, and as the literature counts.
+        inputs: Positions of the input channels.
+        outputs: Positions of the output channels; every pair of input and output costs the same MACs.
+        module: Name of the module whose forward computes it.
+        macs: MACs of the whole product, in the conventions `exact` and `literature`.
     """
 
     inputs: Tensor
@@ -70,21 +70,21 @@ class Product:
 
 @dataclass(frozen=True)
 class ChannelGroups:
-    """All groups of a network, laid side by side in one flat mask of `total` positions.
+    """All channel groups of a network, concatenated in one flat mask of `total` positions.
 
-    A position is one channel of every layer of its group; or several, where these can only be kept or dropped
-    together: those of one group of a grouped convolution or of a group norm, say, or those that a pixel
-    shuffle lays into one.
+    A position is one channel of every layer of its group, or several channels that can only be kept or
+    dropped together, such as those of one group of a grouped convolution or of a group norm, or those that a
+    pixel shuffle merges into one.
 
     Attributes:
-        names: The first layer that writes it gives each group its name and place. Where its channels part
-            ways (some meet one layer, some another) each part is a group, and the later ones are numbered.
+        names: Name of each group: the first layer that writes its channels. If different channels of a layer
+            are read by different layers, they are different groups, and the later ones are numbered.
         sizes: Positions per group; their sum is the length of the mask.
-        layers: Convolutions, linear layers, norms and activations by name, with their channels' positions.
-        tensors: Parameters and buffers outside such layers by name, with the positions along their axes.
-        filters: Parameters outside such layers that functions convolve with, by name.
-        products: All that is multiplied.
-        whole: Why a layer, or the filters of a function, writes all of its channels, by name.
+        layers: Positions of the channels of convolutions, linear layers, norms and activations, by name.
+        tensors: Positions along the axes of parameters and buffers outside of such layers, by name.
+        filters: Parameters outside of such layers with which functions convolve, by name.
+        products: All products, for the count of MACs.
+        whole: Reasons why layers or filters keep all output channels, by name.
     """
 
     names: list[str]
@@ -97,21 +97,21 @@ class ChannelGroups:
 
     @property
     def total(self) -> int:
-        """Positions that can be dropped, over all groups."""
+        """Number of positions that can be dropped, over all groups."""
         return sum(self.sizes)
 
     def split(self, flat: Tensor) -> list[Tensor]:
-        """Cut a flat `(total,)` vector into one vector per group."""
+        """Split a flat `(total,)` vector into one vector per group."""
         return list(torch.split(flat, self.sizes))
 
     def names_of(self, positions: Tensor) -> list[str]:
-        """Names of the groups that the positions are of."""
+        """Names of the groups that contain the positions."""
         ends = torch.tensor(self.sizes).cumsum(0)
         numbers = torch.bucketize(positions[positions < self.total], ends, right=True)
         return [self.names[number] for number in sorted({*numbers.tolist()})]
 
     def kept(self, mask: Tensor) -> dict[str, int]:
-        """Positions kept per group under a `(total,)` mask."""
+        """Number of kept positions per group under a `(total,)` mask, by name."""
         return {n: int((m > 0.5).sum()) for n, m in zip(self.names, self.split(mask), strict=True)}
 
 
@@ -129,16 +129,16 @@ def weights_of(network: nn.Module, groups: ChannelGroups) -> Iterator[tuple[Tens
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether a module is torch's own, or of a kind whose channels are cut as a whole."""
+    """Whether a module is one of torch's, or a convolution, linear layer or norm derived from one."""
     own = not type(module).__module__.startswith("torch.") or isinstance(module, PARAMETER_CONTAINERS)
     return not own or isinstance(module, (*CONSUMERS, *CHANNELWISE))
 
 
 def can_be_cut(module: nn.Module, name: str, axis: int) -> bool:
-    """Whether channels along an axis of a tensor of the user's own can be dropped.
+    """Whether channels along an axis of a tensor outside of torch's layers can be dropped.
 
-    Not those of a constant that no state dict holds, unless all are alike: a small network that is built
-    again from its class would have the wrong ones.
+    False for a buffer that is not saved in state dicts, unless its values are constant along the axis: a
+    small network that is built from its class would have the values of other channels.
     """
     tensor = getattr(module, name)
     return name not in module._non_persistent_buffers_set or bool((tensor == tensor.narrow(axis, 0, 1)).all())

@@ -1,4 +1,4 @@
-"""Check: whether masking and slimming agree, in numbers, layer by layer."""
+"""Numerical check that masked and slim network agree, layer by layer."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _GAINS = (1.0, 0.5, 0.1, 0.01)  # of random weights, until the outputs are finit
 
 @dataclass(frozen=True)
 class Fault:
-    """Where the small network does otherwise than the masked one.
+    """The first difference of the small network from the masked one.
 
     Attributes:
-        calls: Layers called so far, all with the same results.
-        places: Lines of the network's own code that were at work when it failed, if it did; innermost last.
-        reason: What is the matter, as a reason why channels stay.
+        calls: Names of the layers called before, all with the same results.
+        places: If the forward failed, the lines of the network's own code in the traceback, innermost last.
+        reason: The reason for which channels are kept, as text.
     """
 
     calls: list[str]
@@ -40,22 +40,22 @@ class Fault:
 
 
 class Check:
-    """Runs one network masked and slim.
+    """Compares a network under a mask with its slim copy.
 
-    It has random weights (blank ones, or weights near zero, would hide a difference), reads random images in
-    [-1, 1], and computes in double precision if it can.
+    The network gets random weights, since weights near zero would hide differences, and random images in
+    [-1, 1], and computes in double precision if possible.
 
     Args:
-        network: The network; it stays as it is.
-        name: What to call it in an error.
+        network: The network; it is not changed.
+        name: Name of the network in errors.
         inputs: Example inputs; only their shapes matter.
-        training: Whether it does something else in training, to be compared too.
+        training: Whether to compare in training mode as well.
 
     Attributes:
-        worst: Largest relative difference so far.
+        worst: Largest relative difference so far, among those within the tolerance.
 
     Raises:
-        UserError: Its outputs are never finite.
+        UserError: The outputs are not finite, with random weights of any scale and with the network's own.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Check:
         return torch.rand(x.shape, generator=self._generator, dtype=self._dtype) * 2 - 1
 
     def _alive(self, network: nn.Module) -> nn.Module | None:
-        """A copy whose outputs are finite: with random weights, or with its own."""
+        """A copy with finite outputs: with random weights, else with its own; None if there is none."""
         plain = bake_parametrizations(copy_network(network)).cpu().to(self._dtype).eval()
         for gain in (*_GAINS, None):
             candidate = copy_network(plain)
@@ -103,7 +103,7 @@ class Check:
             return flatten(network(*[x.clone() for x in self._inputs]))
 
     def fault(self, groups: ChannelGroups) -> Fault | None:
-        """Drop random channels both ways, several times; return the first disagreement."""
+        """Compare masked and slim network for several random masks; return the first difference."""
         for most in (0.5, 1.0):
             fault = self._compare(groups, self._random_mask(groups, most))
             if fault is not None:
@@ -117,7 +117,10 @@ class Check:
             self._whole.eval()
 
     def _random_mask(self, groups: ChannelGroups, most: float) -> Tensor:
-        """Drop up to `most` of every group, but one; not as many of all, since equal parts fit by chance."""
+        """A mask that drops up to the share `most` of every group, with different numbers per group.
+
+        With equal numbers, wrong groups would have fitting shapes by chance.
+        """
         dropped = []
         for number, size in enumerate(groups.sizes):
             limit = max(1, min(size - 1, int(size * most) + number % 2))
@@ -128,9 +131,9 @@ class Check:
 
     def _compare(self, groups: ChannelGroups, mask: Tensor) -> Fault | None:
         masks = ChannelMasks(groups)
-        try:  # before the masked network runs, which may change its buffers
+        try:  # before the masked run, which may change buffers
             small = slim(self._whole, groups, mask).train(self._whole.training)
-        except Exception as error:  # a train() of the user's own
+        except Exception as error:  # a user's own train() may raise
             return _failed([], error)
         masked: list[_Sums] = []
         called: list[str] = []
@@ -139,21 +142,21 @@ class Check:
         try:
             with _listening(self._whole, groups, mask, masked.append):
                 expected = self._run(self._whole)
-        except Exception as error:  # a forward of the user's own that a gate does not suit
+        except Exception as error:  # a user's forward may fail under hooks
             return Fault([sums.layer for sums in masked], places_in(error), f"it can't be masked ({error})")
         finally:
             masks.detach()
 
-        def compare(found: _Sums) -> None:
+        def compare(sums: _Sums) -> None:
             known = masked[len(called)] if len(called) < len(masked) else None
             if known is not None and not known.scale.isfinite():
                 raise UserError(
                     f"{self._name} computes values that are not finite in {known.layer!r} for images in "
                     "[-1, 1]: scale its images inside its forward."
                 )
-            if known is None or known.layer != found.layer or not self._same(known, found):
-                raise _Disagree(f"{found.layer!r} gets something else")
-            called.append(found.layer)
+            if known is None or known.layer != sums.layer or not self._same(known, sums):
+                raise _Disagree(f"{sums.layer!r} gets something else")
+            called.append(sums.layer)
 
         try:
             with _listening(small, groups, None, compare):
@@ -170,7 +173,7 @@ class Check:
         return None
 
     def _same(self, known: _Sums, small: _Sums) -> bool:
-        # a layer that does the same to every channel does it to fewer: its outputs have another shape
+        # other shapes are accepted: a layer may be applied to every channel on its own, so to fewer of them
         other = known.count != small.count or known.sums.shape != small.sums.shape
         return other or self._agree(known.sums, small.sums, known.scale)
 
@@ -178,13 +181,13 @@ class Check:
         if first.shape != second.shape:
             return False
         difference = float((first - second).abs().max() / scale.clamp_min(1e-30)) if first.numel() else 0.0
-        agree = difference <= _TOLERANCE[self._dtype]  # not so for NaN
+        agree = difference <= _TOLERANCE[self._dtype]  # False for NaN
         self.worst = max(self.worst, difference) if agree else self.worst
         return agree
 
 
 def _failed(called: list[str], error: Exception) -> Fault:
-    """The small network fails where the whole one did not."""
+    """The fault of a small network that raises an error where the whole one did not."""
     places = places_in(error)
     where = f"{Path(places[-1]).name}: " if places else ""
     return Fault(called, places, f"the forward fails without some ({where}{first_line(error)})")
@@ -192,13 +195,13 @@ def _failed(called: list[str], error: Exception) -> Fault:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What a layer has made, in short.
+    """Weighted sums of a layer's output, by which two outputs are compared.
 
     Attributes:
-        layer: Its name.
-        count: Values of each channel.
-        sums: Of each channel's values, weighted, `(C,)`.
-        scale: How large a sum can be.
+        layer: Name of the layer.
+        count: Number of values per channel.
+        sums: Weighted sum of the values of each channel, `(C,)`.
+        scale: Largest weighted sum of absolute values, for the relative difference.
     """
 
     layer: str
@@ -211,8 +214,8 @@ def check_groups(network: nn.Module, groups: ChannelGroups, inputs: Sequence[Ten
     """Return the largest difference between masked and small network, relative to the layer's largest value.
 
     Args:
-        network: The network; it stays as it is.
-        groups: Its groups.
+        network: The network; it is not changed.
+        groups: The network's groups.
         inputs: Example inputs; only their shapes matter.
 
     Raises:
@@ -227,39 +230,39 @@ def check_groups(network: nn.Module, groups: ChannelGroups, inputs: Sequence[Ten
 
 
 class _Disagree(Exception):
-    """Masked and small network were compared, and differ."""
+    """Raised within a forward when masked and small network differ."""
 
 
 @contextmanager
 def _listening(
     network: nn.Module, groups: ChannelGroups, mask: Tensor | None, note: Callable[[_Sums], None]
 ) -> Iterator[None]:
-    """Call `note` after each layer that has run.
+    """Context that calls `note` with the sums of each layer's output.
 
     Args:
         network: The network.
-        groups: Its groups.
-        mask: Leave out the channels that it drops; None for a network that has none of them.
-        note: What to call.
+        groups: The network's groups.
+        mask: Mask whose dropped channels are left out of the sums; None for a slim network.
+        note: The function to call.
     """
     keep = None if mask is None else torch.cat([mask, torch.ones(1)]) > 0.5
 
-    def heard(name: str, layer: nn.Module, output: Any) -> None:
+    def summarise(name: str, layer: nn.Module, output: Any) -> None:
         axis, known = 1, groups.layers[name].outputs
         if isinstance(layer, CONSUMERS):
             axis = output.ndim - 1 - len(getattr(layer, "kernel_size", ()))
         if not isinstance(output, Tensor) or not 0 <= axis < output.ndim or not output.numel():
-            return note(_Sums(name, 0, torch.zeros(0), torch.zeros(())))  # a layer of the user's own kind
+            return note(_Sums(name, 0, torch.zeros(0), torch.zeros(())))  # a user's layer of another kind
         rows = output.detach().movedim(axis, 0).flatten(1)
         if keep is not None and len(rows) == len(known):
             rows = rows[keep[known]]
         weights = torch.arange(rows.shape[1], dtype=rows.dtype).mul_(1.7).cos_()
-        # a layer may have no channels at all
+        # the additional zero is for layers without channels
         largest = torch.cat([rows.abs() @ weights.abs(), weights.new_zeros(1)]).max()
         return note(_Sums(name, rows.shape[1], rows @ weights, largest))
 
     hooks = [
-        network.get_submodule(name).register_forward_hook(lambda m, a, y, name=name: heard(name, m, y))
+        network.get_submodule(name).register_forward_hook(lambda m, a, y, name=name: summarise(name, m, y))
         for name in groups.layers
     ]
     try:
@@ -270,7 +273,7 @@ def _listening(
 
 
 def _scramble(network: nn.Module, gain: float, generator: torch.Generator) -> None:
-    """Random weights of a scale that keeps signals alive, and statistics unlike their defaults."""
+    """Set random weights, scaled by fan-in so that signals do not vanish, and random running statistics."""
     statistics = [b for name, b in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
     with torch.no_grad():
         for tensor in (*network.parameters(), *statistics):
@@ -283,7 +286,7 @@ def _scramble(network: nn.Module, gain: float, generator: torch.Generator) -> No
 
 @contextmanager
 def _precision(dtype: torch.dtype) -> Iterator[None]:
-    """Make also the constants of a forward in this precision."""
+    """Context in which tensors that a forward creates have this dtype by default."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -293,7 +296,7 @@ def _precision(dtype: torch.dtype) -> Iterator[None]:
 
 
 class _NoNoise(TorchFunctionMode):
-    """Constants in place of noise: fewer channels would draw other numbers."""
+    """Replaces noise by constants and skips dropout: with fewer channels other numbers would be drawn."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

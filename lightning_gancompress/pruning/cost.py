@@ -1,4 +1,4 @@
-"""Cost: multiply-accumulates (MACs) and parameters, of a network as it is or under masks."""
+"""Multiply-accumulates (MACs) and parameters of networks, also under masks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ Convention = Literal["exact", "literature"]
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one layer costs for one forward pass.
+    """The cost of one layer in one forward pass.
 
     Attributes:
-        macs_exact: Multiplications actually done: half of what `torch.utils.flop_counter` counts.
-        macs_literature: Transposed convolutions counted at output resolution, as papers of this field do.
-        params: Weights and biases.
-        products: MACs in both conventions of all that it multiplies, one by one.
+        name: Name of the layer.
+        kind: Name of its class.
+        macs_exact: Multiplications that are computed: half of the FLOPs of `torch.utils.flop_counter`.
+        macs_literature: The same with transposed convolutions counted at output resolution, as in papers of
+            this field.
+        params: Number of weights and biases.
+        output_shape: Shape of its first output.
+        products: MACs of each of its products, in both conventions.
     """
 
     name: str
@@ -40,13 +44,13 @@ class LayerCost:
 
 @torch.no_grad()
 def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]:
-    """Cost of every module that owns parameters or multiplies itself, in the order in which they end.
+    """Cost of every module with parameters or products of its own, in the order in which their calls end.
 
-    Counts convolutions, linear layers and matrix products, attention's too, whether a layer does them or a
-    function; what a function does counts for the module whose forward calls it.
+    Counts convolutions, linear layers and matrix products, also those of attention, in layers and in
+    functions; the products of a function count for the module whose forward calls it.
 
     Args:
-        network: Any network; it runs once, in eval mode, and is left in the mode it was in.
+        network: Any network; it runs once in eval mode, and its modes are restored.
         inputs: Example inputs, `(1, C, H, W)` each, on the network's device.
     """
     costs: dict[str, LayerCost] = {}
@@ -66,9 +70,10 @@ def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]
         handles.append(module.register_forward_hook(lambda m, a, o, name=name: end(name, m, o)))
     training = {m: m.training for m in network.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it multiplies where nobody sees it
+    torch.backends.mha.set_fastpath_enabled(False)  # its products are not dispatched one by one
     try:
-        with torch.inference_mode(False), torch.no_grad(), counter:  # in inference mode nobody sees the parts
+        # not in inference mode, where composite operators are not decomposed
+        with torch.inference_mode(False), torch.no_grad(), counter:
             network.eval()(*[x.clone() for x in inputs])
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -84,14 +89,14 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._open: list[list[tuple[int, int]]] = []  # products of the modules that are at work
+        self._open: list[list[tuple[int, int]]] = []  # products of the modules whose forward is running
 
     def begin(self) -> None:
-        """A module begins."""
+        """Start counting for a module."""
         self._open.append([])
 
     def end(self) -> list[tuple[int, int]]:
-        """The last that began ends: return the MACs of its products, exact and as the literature counts."""
+        """Stop counting for the last module; return the MACs of its products in both conventions."""
         return self._open.pop()
 
     def __torch_dispatch__(
@@ -109,19 +114,20 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def count_macs(network: nn.Module, inputs: Sequence[Tensor], convention: Convention = "exact") -> int:
-    """MACs of one forward pass in the given convention."""
+    """MACs of one forward pass in a convention; arguments as `layer_costs`."""
     return sum(getattr(cost, f"macs_{convention}") for cost in layer_costs(network, inputs))
 
 
 def count_params(network: nn.Module) -> int:
-    """Weights, biases and affine norm parameters."""
+    """Number of parameters: weights, biases and affine norm parameters."""
     return sum(p.numel() for p in network.parameters())
 
 
 class MaskedCost(nn.Module):
     """MACs of a network as a differentiable function of its mask.
 
-    For each layer: kept inputs x kept outputs x (kernel x positions), so two small matrix products in all.
+    The MACs of a product are kept inputs x kept outputs x (kernel x positions); all products together take
+    two small matrix products.
 
     Attributes:
         full: MACs of the whole network.
@@ -148,7 +154,7 @@ class MaskedCost(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, mask: Tensor) -> Tensor:
-        """MACs under a `(total,)` mask, in double precision: MACs need more digits than float32 has."""
+        """MACs under a `(total,)` mask, a scalar in double precision, since float32 has too few digits."""
         whole = torch.cat([mask, mask.new_ones(1)]).to(self.scale)
         macs: Tensor = ((self.inputs @ whole) * (self.outputs @ whole) * self.scale).sum()
         return macs
@@ -157,12 +163,12 @@ class MaskedCost(nn.Module):
 def _rows(
     cost: LayerCost, products: Sequence[Product], convention: Convention, always: int
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Positions read and written, and MACs, of all that a module multiplies."""
+    """Input positions, output positions and MACs of each product of a module."""
     macs, whole = getattr(cost, f"macs_{convention}"), torch.tensor([always])
     if not products:
         yield whole, whole, macs
-    # counted here, or where the graph has others than were computed, in the proportions of the graph
-    found = cost.products if len(cost.products) == len(products) else [p.macs for p in products]
-    counts = [both[convention == "literature"] for both in found]
+    # the counted products; if the graph has other ones, the total is divided in the proportions of the graph
+    macs_of = cost.products if len(cost.products) == len(products) else [p.macs for p in products]
+    counts = [both[convention == "literature"] for both in macs_of]
     for product, count in zip(products, counts, strict=True):
         yield product.inputs, product.outputs, macs * count / sum(counts)

@@ -1,4 +1,4 @@
-"""Graph: one forward pass of a network as a functional program of torch operations."""
+"""The graph of a network: one forward pass as a functional program of torch operations."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export.program import quiet
 
-SECONDS = 300.0  # a reading that takes longer is given up
-_SMALL = 64  # elements of a constant whose values are followed
+SECONDS = 300.0  # time limit of reading a network
+_SMALL = 64  # largest number of elements of a constant whose values are tracked
 _READS = {
     *("__bool__", "__float__", "__int__", "__index__", "item", "tolist", "numpy", "__array__"),
     *("equal", "allclose", "is_nonzero"),
 }
 NOISE = {"rand", "randn", "rand_like", "randn_like", "normal", "uniform", "bernoulli", "exponential"}
-_PREFIX = "network"  # where the tracer sees the network
+_PREFIX = "network"  # attribute of `_Traced` that holds the network
 _TORCH, _HERE = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 
 
@@ -44,7 +44,7 @@ class Graph:
         nodes: Operations of `torch.ops.aten` in the order of the pass, with placeholders and the output.
         tensors: Names of the parameters and buffers by the names of their placeholders.
         images: Names of the placeholders of the network's inputs.
-        calls: How often each layer's forward was called, by the layer's first name.
+        calls: Number of calls of each layer's forward, by the first name of the layer.
     """
 
     nodes: list[Node]
@@ -54,13 +54,13 @@ class Graph:
 
 
 class Deadline:
-    """Gives a reading up after `SECONDS`, and says where it stands."""
+    """The time limit of reading a network."""
 
     def __init__(self, name: str) -> None:
         self._name, self._end = name, time.monotonic() + SECONDS
 
     def check(self, where: Callable[[], str]) -> None:
-        """Raise a `UserError` if the time is up."""
+        """Raise a `UserError` with the position `where` if the time is up."""
         if time.monotonic() > self._end:
             raise UserError(
                 f"{self._name}: its channels could not be read within {SECONDS:.0f} s; the reading got as "
@@ -69,16 +69,16 @@ class Deadline:
 
 
 def read_graph(network: nn.Module, name: str, inputs: Sequence[Tensor], deadline: Deadline) -> Graph:
-    """Export a network; it must be on the CPU, and it is left as it is.
+    """Export a network to its graph.
 
     Args:
-        network: The network, in the mode that is wanted.
-        name: What to call it in an error.
+        network: The network on the CPU, in the mode to read; it is not changed.
+        name: Name of the network in errors.
         inputs: Example inputs, `(1, C, H, W)` each.
-        deadline: Of the whole reading.
+        deadline: Time limit.
 
     Raises:
-        UserError: Its forward fails, looks at values of its features, or can't be exported.
+        UserError: The forward fails, depends on values of features, or can't be exported.
     """
     traced = _Traced(network, name, deadline)
     try:
@@ -115,13 +115,13 @@ def module_of(node: Node) -> str:
 
 
 def place_of(node: Node) -> str:
-    """Where the network's own code calls the operation, as `path/file.py, line 3`."""
+    """The line of the network's own code that calls the operation, as `path/file.py, line 3`; or empty."""
     found = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     return next((f"{file}, line {line}" for file, line in reversed(found) if _is_own(file)), "")
 
 
 def places_in(error: Exception) -> list[str]:
-    """Where the network's own code was at work as it raised an error, innermost last; see `place_of`."""
+    """Lines of the network's own code in the traceback of an error, innermost last; see `place_of`."""
     trace = [(step.tb_frame.f_code.co_filename, step.tb_lineno) for step in _steps(error.__traceback__)]
     return [f"{file}, line {line}" for file, line in trace if _is_own(file)]
 
@@ -141,7 +141,7 @@ def _own(name: str) -> str:
 
 
 def flatten(outputs: object) -> list[Tensor]:
-    """All feature maps in what a network returned, in order."""
+    """All floating-point tensors with dimensions in the output of a network, in order."""
     if isinstance(outputs, Tensor):
         floating = outputs.is_floating_point() or outputs.is_complex()
         return [outputs] if floating and outputs.ndim else []
@@ -157,7 +157,7 @@ def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 class _Traced(nn.Module):
-    """The network as the tracer sees it: inputs that it may change, and outputs in one flat list."""
+    """The network as it is traced: with cloned inputs, which it may change, and a flat list of outputs."""
 
     def __init__(self, network: nn.Module, name: str, deadline: Deadline) -> None:
         super().__init__()
@@ -195,18 +195,19 @@ class _Traced(nn.Module):
 
 
 class _Watch(TorchFunctionMode):
-    """Refuses a forward that looks at values, unless they come from constants of the network alone.
+    """Raises if a forward reads values of tensors, except of those computed from constants alone.
 
     Args:
-        name: What to call the network.
-        known: Tensors as the tracer has them, without values, and the same with values.
-        deadline: Of the reading.
+        name: Name of the network in errors.
+        known: Constants as pairs: the tracer's tensor, without values, and the same with values.
+        deadline: Time limit.
     """
 
     def __init__(self, name: str, known: Iterable[tuple[Tensor, Tensor]], deadline: Deadline) -> None:
         super().__init__()
         self._name, self._deadline = name, deadline
-        self._known = {id(traced): (traced, value) for traced, value in known}  # what is held keeps its id
+        # keys are ids; the traced tensors are held so that their ids stay unique
+        self._known = {id(traced): (traced, value) for traced, value in known}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -231,14 +232,14 @@ class _Watch(TorchFunctionMode):
         return output
 
     def _value(self, func: Callable[..., Any], *tree: Any) -> Any:
-        """The same on tensors with values, of which the tracer must not know."""
+        """Call the function on the tensors with values, without the tracer."""
         with _disable_current_modes(), DisableTorchFunction():
             args, kwargs = tree_map(lambda x: self._known[id(x)][1] if isinstance(x, Tensor) else x, tree)
             return func(*args, **kwargs)
 
 
 def _place() -> str:
-    """Where the network's own code is, seen from within torch."""
+    """The line of the network's own code that is running, as `place_of`."""
     frame: FrameType | None = sys._getframe(1)
     while frame and not _is_own(frame.f_code.co_filename):
         frame = frame.f_back
@@ -246,7 +247,7 @@ def _place() -> str:
 
 
 def _refusal(network: nn.Module, name: str, inputs: Sequence[Tensor], error: Exception) -> UserError:
-    """What to say where the tracer failed with `error`: what the network itself does on the inputs."""
+    """The error after the tracer failed with `error`: the network's own error on the inputs, if any."""
     shapes = " and ".join("x".join(map(str, x.shape)) for x in inputs)
     try:
         with torch.no_grad():
@@ -260,9 +261,9 @@ def _refusal(network: nn.Module, name: str, inputs: Sequence[Tensor], error: Exc
                 f"{name} can't be traced for pruning, which reads it on the CPU: it moves tensors to "
                 f"a device of its own ({place}: {first_line(failure)}). Take the device from its input."
             )
-        said = f"{type(failure).__name__}: {first_line(failure)}"
+        cause = f"{type(failure).__name__}: {first_line(failure)}"
         return UserError(
-            f"{name} can't be traced for pruning, since its forward fails on {shapes} ({said}). Give images "
+            f"{name} can't be traced for pruning, since its forward fails on {shapes} ({cause}). Give images "
             "of the channels and the size that it was made for."
         )
     return UserError(

@@ -1,4 +1,4 @@
-"""Groups: which channels of a network must be kept or dropped together."""
+"""Search for channel groups: channels of a network that can only be kept or dropped together."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ _SMALLEST = 64  # pixels: channels go together in the same way at any size that 
 def find_groups(
     network: nn.Module, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
 ) -> ChannelGroups:
-    """Do `read_groups` for a network that shall be pruned.
+    """The groups of `read_groups`, of which there must be at least one.
 
     Raises:
-        UserError: The network can't be traced, or nothing is left to drop.
+        UserError: The network can't be traced, or no channel can be dropped.
     """
     groups = read_groups(network, inputs, ignored_layers)
     if not groups.total:
         layers = [f"{name!r}: {reason}" for name, reason in groups.whole.items()]
         more = [f"and {len(layers) - 3} more"] if len(layers) > 3 else []
-        found = "; ".join([*layers[:3], *more]) or "it has no layers"
-        raise UserError(f"{_name(network)} has no channels that can be dropped ({found}).")
+        reasons = "; ".join([*layers[:3], *more]) or "it has no layers"
+        raise UserError(f"{_name(network)} has no channels that can be dropped ({reasons}).")
     return groups
 
 
 def read_groups(
     network: nn.Module, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
 ) -> ChannelGroups:
-    """Read which channels of a network can be dropped, and make sure of it in numbers.
+    """Find the channels of a network that can be dropped, and check the result numerically.
 
-    Whatever can't be followed stays whole; `ChannelGroups.whole` says why.
+    Channels that can't be followed through the graph are kept; `ChannelGroups.whole` has the reasons.
 
     Args:
-        network: Any network that `torch.export` can trace; it is copied, never changed.
-        inputs: Example inputs, each `(1, C, H, W)`; whole numbers have no channels.
-        ignored_layers: Names of layers, or of modules that hold them, or patterns such as `encoder.*`; they
-            stay whole, and with them every group that they touch.
+        network: Any network that `torch.export` can trace; it is not changed.
+        inputs: Example inputs, each `(1, C, H, W)`; integer tensors have no channels.
+        ignored_layers: Names of layers, or of modules that hold them, or patterns such as `encoder.*`; all
+            groups with channels of these layers are kept whole.
 
     Raises:
         UserError: The network can't be traced.
@@ -64,7 +64,7 @@ def read_groups(
     with torch.random.fork_rng(devices=[]):
         copied = bake_parametrizations(copy_network(network)).cpu().float().eval().requires_grad_(False)
         inputs = [x.detach().cpu().float() if x.is_floating_point() else x.cpu() for x in inputs]
-        with contextlib.suppress(Exception):  # which the tracer has words for
+        with contextlib.suppress(Exception):  # the tracer raises the same error with a message
             inputs = _smaller(copied, inputs)
         own = {key for key, _ in [*network.named_parameters(), *network.named_buffers()]}
         tensors = [*copied.named_parameters(), *copied.named_buffers()]
@@ -76,13 +76,13 @@ def read_groups(
 def slim_by_mask(
     network: nn.Module, mask: Tensor, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
 ) -> nn.Module:
-    """Slim a network whose groups are not at hand, such as one from a checkpoint of the search.
+    """Slim a network without known groups, such as one from a checkpoint of the search.
 
     Args:
         network: The whole network.
-        mask: `(total,)`; above 0.5 keeps a channel.
+        mask: `(total,)`; values above 0.5 keep a channel.
         inputs: Example inputs, `(1, C, H, W)` each.
-        ignored_layers: As the groups were found with.
+        ignored_layers: The ignored layers of the search.
 
     Raises:
         UserError: The mask is of other groups.
@@ -97,28 +97,28 @@ def slim_by_mask(
 
 
 def matching(network: nn.Module, patterns: Iterable[str]) -> set[str]:
-    """Names of the modules that patterns stand for, and of all modules within them.
+    """Names of the modules that match patterns, and of all modules within them.
 
     Raises:
-        UserError: A pattern stands for none.
+        UserError: A pattern matches none.
     """
     names = [name for name, _ in network.named_modules(remove_duplicate=False)]
-    found: set[str] = set()
+    matches: set[str] = set()
     for pattern in patterns:
         hits = [name for name in names if name and fnmatchcase(name, pattern)]
         if not hits:
             raise UserError(f"ignored_layers: the network has no layer named {pattern!r}.")
-        found.update(name for name in names if any(name == hit or name.startswith(f"{hit}.") for hit in hits))
-    return found
+        matches.update(n for n in names if any(n == hit or n.startswith(f"{hit}.") for hit in hits))
+    return matches
 
 
 def _networks(network: nn.Module) -> list[nn.Module]:
-    """The networks of a side, which run next to each other; or the one network."""
+    """The networks of a `NetworkGroup`, or the one network."""
     return list(network.children()) if isinstance(network, nn.ModuleDict) else [network]
 
 
 def _name(network: nn.Module) -> str:
-    """What to call a network in an error."""
+    """Name of a network in errors: its class, or those of its networks."""
     return " and ".join(dict.fromkeys(type(one).__name__ for one in _networks(network)))
 
 
@@ -133,7 +133,7 @@ def _check_arguments(network: nn.Module, given: int) -> None:
 
 
 def _smaller(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
-    """The inputs at a quarter or half of their size, if the network does the same there: it is faster."""
+    """Inputs of a quarter or half of the size if the network calls the same functions on them, for speed."""
     steps = _steps(network, inputs)
     for factor in (4, 2):
         small = [_cropped(x, factor) for x in inputs]
@@ -149,7 +149,7 @@ def _cropped(x: Tensor, factor: int) -> Tensor:
 
 
 class _Steps(TorchFunctionMode):
-    """Notes down which modules and functions a forward calls."""
+    """Records the names of the functions that a forward calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class _Steps(TorchFunctionMode):
 
 @torch.no_grad()
 def _steps(network: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
-    """What a forward calls, in order; on shapes alone where that is enough."""
+    """Names of the modules and functions that a forward calls, in order; on shapes alone if possible."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     without_values = [fake.from_tensor(x.clone()) for x in inputs]
     try:
@@ -183,15 +183,19 @@ def _steps_on(network: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
 def _read(
     network: nn.Module, name: str, inputs: Sequence[Tensor], computed: Collection[str]
 ) -> tuple[Reading, bool]:
-    """Read the network as it runs in use; and as it trains, if it does something else then."""
+    """Read the network in eval mode, and in training mode if it calls other functions there.
+
+    Returns:
+        The reading, and whether the training mode differs.
+    """
     deadline = Deadline(name)
     reading = Reading(network, deadline, computed)
     with contextlib.suppress(Exception), torch.no_grad():
-        # what it keeps outside of itself, a grid in a global cache say, must not come from the tracer
+        # fills caches outside of the network, such as of grids, with real tensors instead of the tracer's
         copy_network(network)(*[x.clone() for x in inputs])
     reading.walk(read_graph(copy_network(network), name, inputs, deadline))
     training = copy_network(network).train()
-    with contextlib.suppress(Exception):  # a trial in training mode says what is wrong with it
+    with contextlib.suppress(Exception):  # `check_training` reports errors in training mode
         if _steps(training, inputs) != _steps(network, inputs):
             reading.walk(read_graph(training, name, inputs, deadline))
             return reading, True
@@ -199,7 +203,7 @@ def _read(
 
 
 def _checked(reading: Reading, check: Check) -> ChannelGroups:
-    """Keep whole what masking and slimming don't agree about, until they do."""
+    """Keep channels for which masked and slim network differ, until the two agree; return the groups."""
     while True:
         groups = reading.groups()
         reading.deadline.check(lambda: f"the check in numbers, with {len(groups.whole)} layers whole")  # noqa: B023

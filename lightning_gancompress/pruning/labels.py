@@ -1,4 +1,4 @@
-"""Labels: numbers that stand for channels, and which of them can only be kept or dropped together."""
+"""Labels of channels, in classes of channels that can only be kept or dropped together."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# What has no channel: scalars, and what adapts to whatever it meets.
+# label of elements without a channel: scalars, and constants that broadcast to any number of channels
 NONE = 0
 
 
 class Labels:
-    """Numbers for channels, each of one class; classes that were joined are one (a union-find).
+    """A union-find of labels: each channel has a label, and joined labels are one class.
 
-    Tensors of labels are int64 and have the shape of what they describe; `NONE` joins nothing.
+    Tensors of labels are int64 and have the shape of the features that they describe. `NONE` is never joined.
     """
 
     def __init__(self) -> None:
         self._parent = torch.zeros(1, dtype=torch.int64)
 
     def new(self, count: int) -> Tensor:
-        """Return `(count,)` labels, each of a class of its own."""
+        """Return `(count,)` new labels, each in its own class."""
         start = len(self._parent)
         fresh = torch.arange(start, start + count)
         self._parent = torch.cat([self._parent, fresh])
         return fresh
 
     def classes(self, labels: Tensor) -> Tensor:
-        """Return the smallest label of each one's class, in the same shape."""
-        found = self._parent[labels]
+        """Return the class of each label, which is the smallest label in it, in the same shape."""
+        roots = self._parent[labels]
         while True:
-            further = self._parent[found]
-            if torch.equal(further, found):
-                return found
-            found = further
+            parents = self._parent[roots]
+            if torch.equal(parents, roots):
+                return roots
+            roots = parents
 
     def join(self, first: Tensor, second: Tensor) -> None:
-        """Make one class of each pair; the two have shapes that broadcast."""
+        """Join the classes of each pair of labels; the shapes are broadcast."""
         first, second = torch.broadcast_tensors(core(first), core(second))  # type: ignore[no-untyped-call]
         pairs = torch.stack([first.flatten(), second.flatten()])
         pairs = pairs[:, (pairs[0] != pairs[1]) & (pairs != NONE).all(0)]
@@ -45,14 +45,14 @@ class Labels:
             self._parent.scatter_reduce_(0, pairs.amax(0), pairs.amin(0), "amin")
 
     def _apart(self, pairs: Tensor) -> Tensor:
-        """Classes of the pairs that are not of one, each pair once."""
+        """Classes of the pairs whose classes differ, without duplicates, `(2, n)`."""
         pairs = self.classes(pairs)
         apart: Tensor = torch.unique(pairs[:, pairs[0] != pairs[1]], dim=1)
         return apart
 
 
 def core(labels: Tensor) -> Tensor:
-    """Return labels with every dimension narrowed to one along which they are repeated in memory."""
+    """Return labels with every dimension of stride 0, along which they are repeated, narrowed to one."""
     for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
         if size > 1 and stride == 0:
             labels = labels.narrow(dim, 0, 1)
@@ -60,7 +60,7 @@ def core(labels: Tensor) -> Tensor:
 
 
 def settled(labels: Tensor) -> Tensor:
-    """Return the same labels, repeated in memory instead of written out wherever they don't vary."""
+    """Return the same labels with stride 0 along every dimension in which they are constant."""
     shape, labels = labels.shape, core(labels)
     for dim, size in enumerate(labels.shape):
         first = labels.narrow(dim, 0, min(size, 1))
@@ -70,6 +70,6 @@ def settled(labels: Tensor) -> Tensor:
 
 
 def varies(labels: Tensor, dims: Sequence[int]) -> bool:
-    """Whether settled labels differ along any of the dimensions."""
+    """Whether labels, as returned by `settled`, differ along any of the dimensions."""
     narrow = core(labels).shape
     return any(narrow[dim] > 1 for dim in dims)

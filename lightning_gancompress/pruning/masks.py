@@ -13,10 +13,10 @@ from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Fil
 
 
 class ChannelMasks(nn.Module):
-    """The masks of one network, as forward hooks on layers that themselves stay untouched.
+    """The masks of one network, applied by forward hooks, without changes to its layers.
 
-    The flat mask is the buffer `mask` (it is what a checkpoint keeps and what the other agent reads); the
-    value in use may also carry the graph of the agent that made it, see `set`.
+    The buffer `mask` is the flat mask, `(total,)` of zeros and ones, in checkpoints and as the input of the
+    other agent. `live` is the mask in use, through which gradients flow to the agent; see `set`.
     """
 
     mask: Tensor
@@ -32,13 +32,13 @@ class ChannelMasks(nn.Module):
         read = {name: inputs for name, inputs in read.items() if (inputs < groups.total).any()}
         self._gated, self._lengths = list(read), [len(inputs) for inputs in read.values()]
         self.register_buffer("index", torch.cat(list(read.values())), persistent=False)
-        self.live = self.mask  # the mask in use, with the graph of the agent that made it
+        self.live = self.mask
         self._slices: dict[str, Tensor] | None = None
         self.register_load_state_dict_post_hook(lambda masks, _: masks.freeze())  # type: ignore[no-untyped-call]
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def attach(self, network: nn.Module) -> None:
-        """Put a gate before every layer of `network` that reads droppable channels."""
+        """Register hooks that multiply the inputs of every layer which reads droppable channels."""
         for name in self._gated:
             if name in self._filters:
                 self._gate_filters(network, name, self._filters[name])
@@ -53,7 +53,7 @@ class ChannelMasks(nn.Module):
                     self._gate_filters(network, f"{name}.weight", filters, name)
 
     def _own_forward(self, name: str, layer: nn.Module) -> Filters | None:
-        """The filters of a layer whose forward is not torch's, and may use its inputs otherwise as well."""
+        """The filters of a layer with its own forward, which may use its inputs for other things as well."""
         of_torch = "forward" not in vars(layer) and type(layer).forward.__module__.startswith("torch.")
         if of_torch or "weight" not in layer._parameters or getattr(layer, "groups", 1) > 1:
             return None
@@ -61,7 +61,7 @@ class ChannelMasks(nn.Module):
         return Filters(channels.inputs, channels.outputs, name, (1, 0) if _transposed(layer) else (0, 1))
 
     def _gate_filters(self, network: nn.Module, name: str, filters: Filters, gate: str | None = None) -> None:
-        """Gate filters themselves while the module runs that uses them, once where it calls itself."""
+        """Register hooks that multiply filters while the module runs that uses them, once in recursion."""
         owner, key = network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
         tensors = owner._parameters if key in owner._parameters else owner._buffers
         caller, running = network.get_submodule(filters.module), []
@@ -81,13 +81,13 @@ class ChannelMasks(nn.Module):
         self._hooks.append(caller.register_forward_hook(end, always_call=True))
 
     def detach(self) -> None:
-        """Take the gates off again."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
     def set(self, mask: Tensor) -> None:
-        """Use a `(total,)` mask in [0, 1] from now on; gradients flow back into it."""
+        """Apply a `(total,)` mask in [0, 1]; gradients flow back into it."""
         self.mask.copy_(mask.detach())
         self.live = mask
         whole = torch.cat([mask, mask.new_ones(1)])
@@ -97,11 +97,11 @@ class ChannelMasks(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ChannelMasks:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._slices is not None:
-            self.freeze()  # to another device, say: what is in use goes along
+            self.freeze()  # moves the mask in use to the new device as well
         return self
 
     def freeze(self) -> None:
-        """Go on with the present values, cut from the graph that made them."""
+        """Detach the mask in use from the graph of the agent."""
         self.set(self.mask.clone())
 
     def _gate(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""One side of the GAN under compression: its networks' groups, masks, cost and budget."""
+"""One side of a GAN in the search: groups, masks, cost and budget of its networks."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from lightning_gancompress.pruning.slim import slim
 
 
 class NetworkGroup(nn.ModuleDict):
-    """Networks by role, side by side: one input for each, and one mask and budget for all."""
+    """Networks by role that share one mask and one budget; called with one input per network."""
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
-        """Outputs in the order of the networks."""
+        """Outputs of the networks, in their order."""
         return [network(x) for network, x in zip(self.values(), inputs, strict=True)]
 
     def has(self, pattern: str) -> bool:
-        """Whether a pattern names a layer here, by its full name."""
+        """Whether a pattern matches the full name of a layer, which begins with the role."""
         return any(name and fnmatchcase(name, pattern) for name, _ in self.named_modules())
 
     def qualified(self, patterns: Sequence[str]) -> list[str]:
-        """Those of the patterns that name layers here: as they are, or within each network."""
+        """The patterns that match layers, as they are, or with the role of each network before them."""
         candidates = [c for pattern in patterns for c in (pattern, *(f"{role}.{pattern}" for role in self))]
         return list(filter(self.has, candidates))
 
 
 class PrunedSide(nn.Module):
-    """Networks that are being pruned, and what they may cost.
+    """Masks, cost and budget of the networks of one side.
 
     Args:
         name: `generator` or `discriminator`; names the budget in errors.
-        network: The whole networks. They get gates, and are otherwise left as they are.
-        sample: Example inputs at the size that MACs are counted for, `(1, C, H, W)` each.
+        network: The whole networks; hooks for the masks are registered on them.
+        sample: Example inputs at the size at which MACs are counted, `(1, C, H, W)` each.
         budget: Fraction of the networks' MACs, or an absolute number such as `2.4G`.
         convention: How MACs are counted.
-        min_channels: Channels that stay in every group.
+        min_channels: Least number of channels in every group.
         channel_multiple: Widths of the small network are multiples of this.
-        ignored_layers: Layers that stay whole, by name or pattern.
+        ignored_layers: Layers that are not pruned, by name or pattern.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class PrunedSide(nn.Module):
         self.cost = MaskedCost(network, self.groups, sample, convention)
         self.budget = parse_budget(budget, self.cost.full, f"{name} budget")
         self.min_channels, self.channel_multiple = min_channels, channel_multiple
-        # a budget out of reach fails now, not after the search
+        # raises now if the budget can't be reached, not after the search
         self.fit(self.cost.scale.new_zeros(self.groups.total))
         self.masks = ChannelMasks(self.groups)
         self.masks.attach(network)
 
     def summary(self) -> str:
-        """What can be dropped, the smallest network that there can be, and what stays whole."""
+        """Droppable channels, least possible MACs, and layers that are not pruned, as text."""
         smallest = smallest_mask(self.groups, self.min_channels, self.channel_multiple)
         least, most = float(self.cost(smallest.to(self.cost.scale))) / 1e9, self.cost.full / 1e9
         whole = Counter(self.groups.whole.values())
@@ -102,24 +102,24 @@ class PrunedSide(nn.Module):
         return mask.to(scores.device)
 
     def penalty(self, mask: Tensor, progress: float) -> Tensor:
-        """Budget penalty of a mask when the budget falls by equal factors from the whole network.
+        """Budget penalty of a mask, for a target that falls exponentially from the whole network.
 
-        Equal differences would rush through the small networks, where most is decided: from a fifth of the
-        MACs to a twentieth within a sixth of the fall.
+        A linear fall would leave too few steps at small networks: it goes from a fifth of the MACs to a
+        twentieth within a sixth of its length.
 
         Args:
-            mask: `(total,)`, may carry gradients.
-            progress: 0 asks for nothing yet, 1 for the whole budget.
+            mask: `(total,)`; gradients flow into it.
+            progress: Position in the fall: at 0 the target is the whole network, from 1 on the budget.
         """
         target = self.cost.full * (self.budget / self.cost.full) ** min(progress, 1.0)
         return budget_penalty(self.cost(mask), target)
 
     def kept_macs(self) -> float:
-        """Fraction of the whole network's MACs under the present mask."""
+        """MACs under the current mask as a fraction of those of the whole network."""
         return float(self.cost(self.masks.mask)) / self.cost.full
 
     def slim(self, network: NetworkGroup, mask: Tensor) -> NetworkGroup:
-        """The small dense networks that a mask leaves."""
+        """The small dense networks with the channels that a mask keeps; removes the hooks of the masks."""
         self.masks.detach()
         small = slim(network, self.groups, mask)
         assert isinstance(small, NetworkGroup)

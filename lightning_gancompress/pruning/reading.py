@@ -1,4 +1,4 @@
-"""Reading: from the graph of a network to the positions of its channels in one flat mask."""
+"""Reading of a network: from its graph to the positions of its channels in one flat mask."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Channels = TypeVar("_Channels", LayerChannels, Filters, Product)
 
 @dataclass(frozen=True)
 class Trace:
-    """Which module calls an operation, the line of code, and the labels that it reads."""
+    """One operation: the module and the line of code that call it, and the labels that it reads."""
 
     layer: str
     place: str
@@ -33,15 +33,16 @@ class Trace:
 
 
 class Reading:
-    """Walks graphs of one network and numbers what can be dropped.
+    """Runs the graphs of a network on labels, and numbers the channels that can be dropped.
 
     Args:
-        network: The network, on the CPU.
-        deadline: Of the whole reading.
-        computed: Names of parameters that are computed in the network that will be masked.
+        network: The network on the CPU.
+        deadline: Time limit.
+        computed: Names of parameters that are parametrized, so computed, in the network to be masked.
 
     Attributes:
-        deadline: Of the whole reading.
+        record: Labels, layers and reasons.
+        deadline: Time limit.
         traces: One per operation, in the order of the pass.
     """
 
@@ -88,25 +89,25 @@ class Reading:
         return torch.full([1] * value.ndim, NONE).expand(value.shape)
 
     def _run(self, node: Node, values: dict[Node, Any]) -> Any:
-        made = node.meta.get("val")
-        shapes = tuple(torch.Size(n if isinstance(n, int) else 1 for n in x.shape) for x in _tensors(made))
+        output = node.meta.get("val")
+        shapes = tuple(torch.Size(n if isinstance(n, int) else 1 for n in x.shape) for x in _tensors(output))
         if not shapes:
-            return made
+            return output
         args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
         schema = getattr(node.target, "_schema", None)
         named: dict[str, Any] = {a.name: a.default_value for a in schema.arguments} if schema else {}
-        places = list(named) if schema else [str(place) for place in range(len(args))]
-        named |= dict(zip(places, args, strict=False)) | kwargs
+        keys = list(named) if schema else [str(position) for position in range(len(args))]
+        named |= dict(zip(keys, args, strict=False)) | kwargs
         op = Operation(self.record, node, operation(node), named, shapes)
         self.traces.append(Trace(op.caller, place_of(node), _labels_in(named)))
-        known = all(isinstance(n, int) for x in _tensors(made) for n in x.shape)
+        known = all(isinstance(n, int) for x in _tensors(output) for n in x.shape)
         result = apply(op) if known else op.fixed("makes as many as the values say")
         if isinstance(result, (tuple, list)):
             return tuple(map(settled, result))
         return settled(result) if isinstance(result, Tensor) else result
 
     def keep(self, modules: Iterable[str], reason: str) -> None:
-        """Everything in these modules stays whole."""
+        """Keep all channels of layers, tensors and filters in these modules."""
         names, record = set(modules), self.record
         for name in names & record.layers.keys():
             record.keep_layer(name, reason)
@@ -118,26 +119,29 @@ class Reading:
                 record.keep(torch.cat([filters.inputs, filters.outputs]), reason)
 
     def blame(self, calls: list[str], places: list[str], reason: str) -> None:
-        """Keep whole what is read after the first calls of layers, where masking and slimming part ways.
+        """Keep the channels that may cause a difference of masked and slim network after some layers.
 
-        That is what the failing line reads; else all up to the next layer; else what that layer writes; else
-        all before; and in the end everything.
+        These are the first of the following that are not kept already: channels that the failing line reads;
+        those read up to the next layer; those that this layer writes; those read before; all channels.
 
         Args:
-            calls: Names of the layers called before.
-            places: Lines of the network's own code that were at work when it failed, if it did.
-            reason: Why it must stay.
+            calls: Names of the layers that were called before the difference.
+            places: If the forward failed, the lines of the network's own code in the traceback.
+            reason: Reason for which the channels are kept.
+
+        Raises:
+            UserError: All channels are kept already.
         """
         start, end = self._span(calls)
-        here = [trace for trace in self.traces[start:end] if trace.place in places]
-        # the same line again, for other channels; but not one that calls layers, whoever they are
-        lines = {trace.place for trace in here if trace.layer not in self.record.layers}
+        failing = [trace for trace in self.traces[start:end] if trace.place in places]
+        # a line that fails again is kept for all channels, unless it is one that calls layers
+        lines = {trace.place for trace in failing if trace.layer not in self.record.layers}
         if again := self._blamed & lines:
-            here = [trace for trace in self.traces if trace.place in again]
+            failing = [trace for trace in self.traces if trace.place in again]
         self._blamed |= lines
         written = self.record.layers.get(self.traces[end - 1].layer)
-        suspects = [_read(here), _read(self.traces[start:end]), written.outputs if written else _read([])]
-        for labels in (*suspects, _read(self.traces[:end]), torch.cat([x for _, _, x in self._sides()])):
+        suspects = [_read(failing), _read(self.traces[start:end]), written.outputs if written else _read([])]
+        for labels in (*suspects, _read(self.traces[:end]), torch.cat([x for _, _, x in self._accesses()])):
             kept = self._reasons(self.record.kept)
             free = [c not in kept for c in self.record.labels.classes(labels).tolist()]
             if any(free):
@@ -149,7 +153,7 @@ class Reading:
         )
 
     def _span(self, calls: list[str]) -> tuple[int, int]:
-        """Operations after the calls, up to the next that a layer does."""
+        """Range of the operations after the calls, up to and with the next operation of a layer."""
         start, total = 0, len(self.traces)
         for name in calls:
             later = (n + 1 for n in range(start, total) if self.traces[n].layer == name)
@@ -162,32 +166,32 @@ class Reading:
     def groups(self) -> ChannelGroups:
         """Number the channels that can be dropped.
 
-        What touches the same layers is a group: each of them must keep some of it. A group of one has none to
-        drop.
+        Channels that are read and written by the same layers are a group, of which each layer must keep at
+        least one channel. A group of one channel can't be dropped.
         """
         record = self.record
         self._settle()
-        sides = list(self._sides())
+        accesses = list(self._accesses())
         reasons = self._reasons(record.kept)
-        touched: dict[int, list[int]] = {}
-        for number, (_, _, labels) in enumerate(sides):
+        accessed_by: dict[int, list[int]] = {}
+        for number, (_, _, labels) in enumerate(accesses):
             for channel in dict.fromkeys(record.labels.classes(labels).tolist()):
                 if channel not in reasons:
-                    touched.setdefault(channel, []).append(number)
+                    accessed_by.setdefault(channel, []).append(number)
         alike: dict[tuple[int, ...], list[int]] = {}
-        for channel, numbers in touched.items():
+        for channel, numbers in accessed_by.items():
             alike.setdefault(tuple(numbers), []).append(channel)
         groups = sorted(
-            (min(key, key=lambda side: (not sides[side][1], side)), channels)
+            (min(key, key=lambda number: (not accesses[number][1], number)), channels)
             for key, channels in alike.items()
             if len(channels) > 1
         )
-        positions = {c: place for place, c in enumerate(c for _, channels in groups for c in channels)}
-        names, seen = [], Counter[str]()
-        for side, _ in groups:
-            name = sides[side][0]
-            names.append(f"{name}:{seen[name]}" if seen[name] else name)
-            seen[name] += 1
+        positions = {c: position for position, c in enumerate(c for _, channels in groups for c in channels)}
+        names, counts = [], Counter[str]()
+        for number, _ in groups:
+            name = accesses[number][0]
+            names.append(f"{name}:{counts[name]}" if counts[name] else name)
+            counts[name] += 1
         return self._grouped(names, [len(channels) for _, channels in groups], positions)
 
     def _grouped(self, names: list[str], sizes: list[int], positions: dict[int, int]) -> ChannelGroups:
@@ -214,7 +218,7 @@ class Reading:
         return ChannelGroups(names, sizes, layers, tensors, filters, products, self._whole(positions))
 
     def _settle(self) -> None:
-        """Keep whole what is used in two ways, or has channels along two axes."""
+        """Keep channels of tensors that are used in two ways, vary along two axes, or are not saved."""
         record = self.record
         for name in record.held.keys() & record.layers.keys():
             record.keep_layer(name, record.held[name])
@@ -233,7 +237,7 @@ class Reading:
                 record.keep(labels, f"{name!r} is not saved with the network")
 
     def _axis(self, labels: Tensor) -> int | None:
-        """The axis of a tensor along which its channels lie."""
+        """The axis of a tensor along which its channels vary; None if there is none."""
         classes = self.record.labels.classes(labels)
         for axis in range(classes.ndim):
             rows = classes.movedim(axis, 0).reshape(classes.shape[axis], -1)
@@ -241,8 +245,8 @@ class Reading:
                 return axis
         return None
 
-    def _sides(self) -> Iterator[tuple[str, bool, Tensor]]:
-        """Labels that each layer, tensor and call writes (True) or reads, in the order of the modules."""
+    def _accesses(self) -> Iterator[tuple[str, bool, Tensor]]:
+        """Name, whether it writes, and labels of each read and write of channels, in the order of modules."""
         record = self.record
         for name, module in self._network.named_modules():
             if name in record.layers:
@@ -258,17 +262,17 @@ class Reading:
 
     def _reasons(self, events: Iterable[tuple[Tensor, str]]) -> dict[int, str]:
         """The first reason for each class."""
-        found: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         for labels, reason in events:
             for channel in self.record.labels.classes(labels).tolist():
-                found.setdefault(channel, reason)
-        return found
+                reasons.setdefault(channel, reason)
+        return reasons
 
     def _whole(self, positions: dict[int, int]) -> dict[str, str]:
-        """Why layers write all of their channels."""
+        """The most frequent reason of each layer whose output channels are all kept, by name."""
         kept, bonds = self._reasons(self.record.kept), self._reasons(self.record.bonds)
         whole = {}
-        for name, writes, labels in self._sides():
+        for name, writes, labels in self._accesses():
             classes = self.record.labels.classes(labels).tolist()
             if writes and not any(c in positions for c in classes):
                 reasons = [kept[c] for c in classes if c in kept]
@@ -296,5 +300,5 @@ def _read(traces: Iterable[Trace]) -> Tensor:
 
 def _labels_in(named: dict[Any, Any]) -> Tensor:
     """All labels among the arguments of an operation."""
-    found = [torch.unique(core(x)) for x in _tensors(list(named.values()))]
-    return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
+    labels = [torch.unique(core(x)) for x in _tensors(list(named.values()))]
+    return torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64)

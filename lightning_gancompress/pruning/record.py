@@ -1,4 +1,4 @@
-"""Record: what a reading finds out about a network's channels, operation by operation."""
+"""The record of a reading: labels of channels, layers that read and write them, reasons to keep them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from torch import Tensor, nn
 from lightning_gancompress.pruning.channels import Filters, LayerChannels, Product, can_be_cut, is_layer
 from lightning_gancompress.pruning.labels import NONE, Labels, core
 
-_LARGEST = 2**20  # elements of a tensor that are labelled one by one
+_LARGEST = 2**20  # largest number of elements of a tensor whose elements are labelled individually
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter or buffer, or what was computed from its elements one by one."""
+    """A parameter or buffer, or a tensor computed from it elementwise."""
 
     name: str
     shape: torch.Size
 
 
 class Record:
-    """Labels of all channels, who reads and writes them, and why some of them stay.
+    """Labels of all channels, the layers that read and write them, and reasons why channels are kept.
 
     Args:
-        network: The network, on the CPU; it is left as it is.
-        computed: Names of parameters that are computed in the network that will be masked.
+        network: The network on the CPU; it is not changed.
+        computed: Names of parameters that are parametrized, so computed, in the network to be masked.
 
     Attributes:
-        labels: The labels, and which go together.
-        layers: What the layers of torch read and write, by name; labels in place of positions.
-        tensors: Labels of parameters and buffers outside such layers, in their own shapes, by name.
-        filters: Parameters outside such layers that functions convolve with, likewise.
-        products: All that is multiplied, likewise.
-        uses: How often the weight of each layer was used.
-        called: How often the forward of each module was called.
-        held: Layers whose tensors something else uses as well, and what.
-        kept: Labels that stay, and why.
-        bonds: Labels that go together because of one operation, and why.
+        labels: The union-find of labels.
+        layers: Input and output channels of torch's layers, by name, as labels in place of positions.
+        tensors: Labels of parameters and buffers outside of such layers, in their shapes, by name.
+        filters: Parameters outside of such layers with which functions convolve, by name, as labels.
+        products: All products, as labels.
+        uses: Number of uses of the weight of each layer.
+        called: Number of calls of the forward of each module.
+        held: Reasons for layers whose tensors are used by other operations as well, by name.
+        kept: Labels of channels that are kept, with reasons.
+        bonds: Labels that one operation has joined, with reasons.
     """
 
     def __init__(self, network: nn.Module, computed: Collection[str] = ()) -> None:
@@ -67,21 +67,21 @@ class Record:
     # -- labels ----------------------------------------------------------------------------------------
 
     def keep(self, labels: Tensor, reason: str) -> None:
-        """Channels of these labels always stay."""
-        found = torch.unique(core(labels))
-        if len(found := found[found != NONE]):
-            self.kept.append((found, reason))
+        """Keep the channels of these labels."""
+        unique = torch.unique(core(labels))
+        if len(unique := unique[unique != NONE]):
+            self.kept.append((unique, reason))
 
     def fixed(self, shape: torch.Size, reason: str) -> Tensor:
-        """Labels of something whose shape never changes."""
+        """New labels, all the same and kept, of a tensor whose shape never changes."""
         label = self.labels.new(1)
         self.keep(label, reason)
         return label.view([1] * len(shape)).expand(shape)
 
     def bond(self, rows: Tensor, reason: str) -> Tensor:
-        """Keep or drop the labels of each row of `(N, n)` together; return one of each.
+        """Join the labels of each row of `(N, n)`; return one label per row, `(N,)`.
 
-        Where there is `NONE` in a row, it stays.
+        A row with `NONE` in it is kept.
         """
         first = rows.amax(1)
         self.labels.join(rows, first[:, None])
@@ -93,11 +93,11 @@ class Record:
     # -- tensors and layers ----------------------------------------------------------------------------
 
     def owners_of(self, weight: Weight) -> list[tuple[str, str]]:
-        """Modules that have a tensor, and its names in them."""
+        """Modules that own a tensor, and its names in them."""
         return self._owners[id(self._tensor(weight.name))]
 
     def first_name(self, weight: Weight) -> str:
-        """The first of a tensor's names."""
+        """First name of a tensor that has several."""
         module, key = self.owners_of(weight)[0]
         return f"{module}.{key}".lstrip(".")
 
@@ -111,20 +111,20 @@ class Record:
         return tensor
 
     def name_of(self, module: str) -> str:
-        """The first of a module's names; of one that a forward makes up, that of the module around it."""
+        """First name of a module; for one that is created in a forward, that of the module around it."""
         while module not in self._modules:
             module = module.rpartition(".")[0]
         return self._names[id(self._modules[module])]
 
     def layer_of(self, weight: Weight, caller: str, kinds: tuple[type[nn.Module], ...]) -> str | None:
-        """The layer of torch whose tensor this is, that which calls before others that share it."""
+        """Name of the layer of torch that owns a tensor: the caller, if it does, else the first one."""
         owners = [name for name, _ in self.owners_of(weight)]
         layers = [name for name in owners if isinstance(self.network.get_submodule(name), kinds)]
         caller = self.name_of(caller)
         return caller if caller in layers else next(iter(layers), None)
 
     def labels_of(self, weight: Weight, reason: str) -> Tensor:
-        """Labels of a tensor's elements: each has its own until it meets those of a feature."""
+        """Labels of a tensor's elements: one for each, which operations may join with those of features."""
         if weight.shape.numel() == 1:
             return torch.full([1] * len(weight.shape), NONE)
         owners, full = self.owners_of(weight), self.first_name(weight)
@@ -136,7 +136,7 @@ class Record:
         return self.tensors[full]
 
     def is_own(self, owners: list[tuple[str, str]]) -> bool:
-        """Whether a tensor belongs to modules of the user's own, and channels can be cut out of it."""
+        """Whether a floating-point tensor is owned by modules other than torch's layers alone."""
         modules = [(self.network.get_submodule(name), key) for name, key in owners]
         return all(
             not is_layer(module) and getattr(module, key).is_floating_point() for module, key in modules
@@ -148,31 +148,31 @@ class Record:
         return can_be_cut(self.network.get_submodule(module), key, axis)
 
     def filter(self, name: str, filters: Filters) -> tuple[Tensor, Tensor]:
-        """Remember what a function reads and writes; with the same parameter it is the same channels."""
+        """Record filters of a function; further uses of a parameter are joined with its first one."""
         first = self.filters.setdefault(name, filters)
         self.labels.join(first.inputs, filters.inputs)
         self.labels.join(first.outputs, filters.outputs)
         owner = name.rpartition(".")[0]
         inside = filters.module == first.module and f"{owner}.".startswith(f"{first.module}.".lstrip("."))
         if name in self.computed or not inside:
-            # where nothing can mask it
+            # masks can't be applied there
             self.keep(first.inputs, f"{name!r} is computed, or used outside of its own module")
         return first.inputs, first.outputs
 
     def multiply(self, inputs: Tensor | None, outputs: Tensor, module: str, macs: tuple[int, int]) -> None:
-        """Remember a product, of each of the inputs if they are given, that makes a tensor of labels."""
+        """Record a product with labels `outputs`; its MACs depend on `inputs` too, unless that is None."""
         one = self.fixed(torch.Size([1]), "")
-        found = core(outputs).flatten()
-        found = torch.where(found == NONE, one, found)
-        self.products.append(Product(one if inputs is None else inputs, found, module, macs))
+        written = core(outputs).flatten()
+        written = torch.where(written == NONE, one, written)
+        self.products.append(Product(one if inputs is None else inputs, written, module, macs))
 
     def keep_layer(self, name: str, reason: str) -> None:
-        """A layer stays whole on both sides."""
+        """Keep all input and output channels of a layer."""
         self.keep(self.layers[name].inputs, reason)
         self.keep(self.layers[name].outputs, reason)
 
     def meet(self, name: str, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Remember what a layer reads and writes; another time it is the same channels, which come back."""
+        """Record a use of a layer; further uses are joined with the first, whose labels are returned."""
         first = self.layers.setdefault(name, LayerChannels(inputs, outputs))
         self.labels.join(first.inputs, inputs)
         self.labels.join(first.outputs, outputs)

@@ -1,4 +1,8 @@
-"""Rules: what each operation of torch does to the labels of the channels that it reads."""
+"""Rules: the effect of each torch operation on the labels of its inputs.
+
+A rule joins labels of channels that can only be kept or dropped together, keeps channels that can't be
+followed, and returns the labels of the operation's results.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +26,14 @@ from lightning_gancompress.pruning.record import Record, Weight
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of the graph, with what is known of its inputs.
+    """One operation of the graph with the labels of its inputs.
 
     Attributes:
-        record: Where to write down what follows.
-        node: The operation.
-        name: Its name in torch.
-        args: All its arguments by name: labels, weights, numbers.
-        shapes: Of its results, all in a tuple.
+        record: Record of labels, layers and reasons, to which rules add.
+        node: Node of the graph.
+        name: Name of the operation in torch.
+        args: All arguments by name: labels in place of tensors, weights, numbers.
+        shapes: Shapes of all results.
     """
 
     record: Record
@@ -40,22 +44,22 @@ class Operation:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the first result."""
+        """Shape of the first result."""
         return self.shapes[0]
 
     @property
     def caller(self) -> str:
-        """Module whose forward calls it, by its first name."""
+        """First name of the module whose forward calls the operation."""
         return self.record.name_of(module_of(self.node))
 
     def why(self, verb: str) -> str:
-        """Say in words what the operation does, and where."""
+        """A reason as text: the operation, a verb with its object, the module and the line of code."""
         module = f" in {self.caller!r}" if self.caller else ""
         place = f" ({Path(place_of(self.node)).name})" if place_of(self.node) else ""
         return f"{self.name} {verb}{module}{place}"
 
     def labels(self, key: str | int) -> Tensor:
-        """Labels of an argument, by name or place."""
+        """Labels of an argument, by name or position."""
         value = list(self.args.values())[key] if isinstance(key, int) else self.args[key]
         return self._labels(value)
 
@@ -71,20 +75,20 @@ class Operation:
         return value
 
     def fixed(self, verb: str) -> Any:
-        """Keep all that it reads whole, and what it makes."""
+        """Keep all input channels; return labels of results whose shapes never change."""
         reason = self.why(verb)
         for labels in self.tensors():
             self.record.keep(labels, reason)
         return self.whole(reason)
 
     def whole(self, reason: str) -> Any:
-        """Results that never change their shapes."""
-        made = tuple(self.record.fixed(shape, reason) for shape in self.shapes)
-        return made if len(made) > 1 or self.returns_several else made[0]
+        """Labels of results whose shapes never change."""
+        results = tuple(self.record.fixed(shape, reason) for shape in self.shapes)
+        return results if len(results) > 1 or self.returns_several else results[0]
 
     @property
     def returns_several(self) -> bool:
-        """Whether its result is a list."""
+        """Whether the result is a tuple or list."""
         return isinstance(self.node.meta["val"], (tuple, list))
 
 
@@ -92,16 +96,16 @@ Rule = Callable[[Operation], Any]
 
 
 def apply(op: Operation) -> Any:
-    """Labels of what an operation makes.
+    """Labels of the results of an operation, by its rule.
 
-    If it is used in a way that its rule is not made for, everything stays whole.
+    If the rule fails, or returns other shapes, all input channels are kept.
     """
     try:
-        made = rule_for(op)(op)
-        shapes = [x.shape for x in (made if isinstance(made, (tuple, list)) else [made])]
+        results = rule_for(op)(op)
+        shapes = [x.shape for x in (results if isinstance(results, (tuple, list)) else [results])]
     except (RuntimeError, IndexError, KeyError, TypeError, ValueError):
         shapes = []
-    return made if shapes == list(op.shapes) else op.fixed("is used in a way that can't be followed")
+    return results if shapes == list(op.shapes) else op.fixed("is used in a way that can't be followed")
 
 
 def rule_for(op: Operation) -> Rule:
@@ -117,12 +121,12 @@ def rule_for(op: Operation) -> Rule:
 
 
 def unknown(op: Operation) -> Any:
-    """An operation that no rule is for."""
+    """An operation without a rule: all input channels are kept."""
     return op.fixed("is not known to keep channels apart")
 
 
 def new(op: Operation) -> Any:
-    """Zeros, noise and the like: they are of the shape that they are asked for."""
+    """New tensors, such as zeros and noise, which have no channels."""
     return torch.full([1] * len(op.shape), NONE).expand(op.shape)
 
 
@@ -130,7 +134,7 @@ def new(op: Operation) -> Any:
 
 
 def elementwise(op: Operation) -> Any:
-    """What meets at one place goes together."""
+    """An elementwise operation joins the labels of elements that it combines."""
     values = [x for x in op.args.values() if isinstance(x, (Tensor, Weight)) and math.prod(x.shape) > 1]
     if len(values) == 1 and isinstance(values[0], Weight) and values[0].shape == op.shape and _is_linear(op):
         return values[0]
@@ -139,25 +143,25 @@ def elementwise(op: Operation) -> Any:
 
 
 def _is_linear(op: Operation) -> bool:
-    """Whether scaling its only tensor, as masks do with filters, scales the result."""
+    """Whether scaling the only input tensor, as masks do with filters, scales the result."""
     return op.name in ("mul", "div", "neg", "clone", "to", "_to_copy", "type_as", "contiguous")
 
 
 def combine(op: Operation, tensors: Sequence[Tensor], shape: torch.Size | None = None) -> Tensor:
-    """Join the labels of tensors that broadcast to the result, or to another shape.
+    """Join the labels of tensors that broadcast to the shape of the result, or to `shape`.
 
-    A tensor that is spread over the channels of another is of none of these: its own stay whole.
+    A tensor of one channel that is broadcast over the channels of another is kept, and not joined with these.
     """
     shape = op.shape if shape is None else shape
     rank = len(shape)
     tensors = [x.reshape([1] * (rank - x.ndim) + list(x.shape)) for x in tensors]
     result = torch.full([1] * rank, NONE)
-    for place, x in enumerate(tensors):
-        others = tensors[:place] + tensors[place + 1 :]
+    for number, x in enumerate(tensors):
+        others = tensors[:number] + tensors[number + 1 :]
         dims = [d for d in range(rank) if x.shape[d] == 1]
         if any(varies(other, dims) for other in others):
             op.record.keep(x, op.why("spreads one channel over many"))
-            tensors[place] = torch.full([1] * rank, NONE)
+            tensors[number] = torch.full([1] * rank, NONE)
     for x in map(core, tensors):
         op.record.labels.join(result, x)
         result = torch.where(result == NONE, x, result)
@@ -168,7 +172,7 @@ def combine(op: Operation, tensors: Sequence[Tensor], shape: torch.Size | None =
 
 
 def move(op: Operation) -> Any:
-    """Do to the labels what is done to the features."""
+    """An operation that moves data is applied to the labels themselves."""
     if op.name in ("view", "_unsafe_view", "reshape"):
         return op.labels(0).reshape(op.shape)
     arguments = [a.name for a in op.node.target._schema.arguments if not a.kwarg_only]  # type: ignore[union-attr]
@@ -181,8 +185,8 @@ def _moved(op: Operation, value: Any) -> Any:
     return op._labels(value) if isinstance(value, (Tensor, Weight)) else value
 
 
-def spread(op: Operation) -> Any:
-    """Repeat along new or single dimensions: one channel that becomes many is none of these."""
+def expand(op: Operation) -> Any:
+    """Expand along new dimensions or those of size one; a single channel that is expanded is kept."""
     x = op.labels(0)
     sizes = [1] * (len(op.shape) - x.ndim) + list(x.shape)
     grown = [d for d, (old, size) in enumerate(zip(sizes, op.shape, strict=True)) if old != size]
@@ -192,26 +196,28 @@ def spread(op: Operation) -> Any:
     return new(op)
 
 
-def parts(op: Operation) -> Any:
-    """Cut into parts: equal ones stay equal when each loses the same channels."""
+def split(op: Operation) -> Any:
+    """Split into chunks of equal length, which stay equal if the same channels are dropped in each."""
     x, dim = op.labels(0), op.args.get("dim", 0)
     if varies(x, [dim]):
         size = x.shape[dim]
-        part, rows = _part(op, size), core(x.movedim(dim, -1))
-        if part is None or (part == 1 and rows[..., 0].numel() == 1):
+        length, rows = _chunk_length(op, size), core(x.movedim(dim, -1))
+        if length is None or (length == 1 and rows[..., 0].numel() == 1):
             op.record.keep(x, op.why("takes channels by fixed numbers"))
         else:
-            rows = rows.reshape(*rows.shape[:-1], size // part, part).transpose(-1, -2)
-            op.record.bond(rows.reshape(-1, size // part), op.why("needs equal parts"))
+            rows = rows.reshape(*rows.shape[:-1], size // length, length).transpose(-1, -2)
+            op.record.bond(rows.reshape(-1, size // length), op.why("needs equal parts"))
     return move(op)
 
 
-def _part(op: Operation, size: int) -> int | None:
-    """Length of the parts, if all are as long."""
+def _chunk_length(op: Operation, size: int) -> int | None:
+    """Length of the chunks; None if they are not of equal length."""
     if op.name == "slice":
         start, end, _ = slice(op.args["start"], op.args["end"]).indices(size)
-        part = end - start
-        return part if op.args["step"] == 1 and part and not size % part and not start % part else None
+        length = end - start
+        return (
+            length if op.args["step"] == 1 and length and not size % length and not start % length else None
+        )
     if op.name in ("select", "unbind"):
         return 1
     lengths = {shape[op.args["dim"]] for shape in op.shapes}
@@ -219,20 +225,20 @@ def _part(op: Operation, size: int) -> int | None:
 
 
 def slice_scatter(op: Operation) -> Any:
-    """Write over a part: the channels there go along with those written."""
+    """Overwrite a slice: its channels are joined with those written."""
     x, written = op.labels("self"), op.labels("src")
     keys = {key: op.args[key] for key in ("dim", "start", "end", "step", "index") if key in op.args}
-    place = torch.ops.aten.select.int if "index" in keys else torch.ops.aten.slice.Tensor
-    op.record.labels.join(place(x, *keys.values()), written)
+    take = torch.ops.aten.select.int if "index" in keys else torch.ops.aten.slice.Tensor
+    op.record.labels.join(take(x, *keys.values()), written)
     return x
 
 
 def pad(op: Operation) -> Any:
-    """Pad: what is added along channels has none."""
+    """Pad: channels that are added are kept."""
     x, widths = op.labels(0), op.args["pad" if "pad" in op.args else "padding"]
-    dims = [x.ndim - 1 - place // 2 for place, width in enumerate(widths) if width]
+    dims = [x.ndim - 1 - number // 2 for number, width in enumerate(widths) if width]
     if not varies(x, dims):
-        return _over(x, dims, op.shape)
+        return _repeated(x, dims, op.shape)
     zeros = op.name in ("pad", "constant_pad_nd") and op.args.get("mode", "constant") == "constant"
     if not zeros or min(widths) < 0:
         return op.fixed("mixes channels")
@@ -241,7 +247,7 @@ def pad(op: Operation) -> Any:
 
 
 def pixel_shuffle(op: Operation) -> Any:
-    """Lay channels into pixels: those of one pixel go together."""
+    """Pixel shuffle: the channels that become pixels of one channel are joined."""
     x, area = op.labels(0), op.args["upscale_factor"] ** 2
     if varies(x, [-2, -1]):
         return op.fixed("mixes channels")
@@ -252,15 +258,15 @@ def pixel_shuffle(op: Operation) -> Any:
 
 
 def channel_shuffle(op: Operation) -> Any:
-    """Every group must lose the same channels, or the same number would not be the same order."""
+    """Channel shuffle: channels at the same position of all groups are joined, which preserves the order."""
     x, groups = op.labels(0), op.args["groups"]
     vector = channels_of(op, x, 1).view(groups, -1)
     op.record.bond(vector.t(), op.why("needs equal groups"))
-    return _laid(vector.t().flatten(), 1, op.shape)
+    return _along_axis(vector.t().flatten(), 1, op.shape)
 
 
 def pixel_unshuffle(op: Operation) -> Any:
-    """Lay pixels into channels: those of one channel go together."""
+    """Inverse pixel shuffle: the channels that are made of one channel are joined."""
     x = op.labels(0)
     if varies(x, [-2, -1]):
         return op.fixed("mixes channels")
@@ -268,19 +274,19 @@ def pixel_unshuffle(op: Operation) -> Any:
 
 
 def as_complex(op: Operation) -> Any:
-    """Real and imaginary parts that lie side by side become numbers."""
+    """View pairs in the last dimension as complex numbers: the two are joined."""
     x = op.labels(0)
     rows = x.reshape(-1, 2)
     return op.record.bond(rows, op.why("lays channels into one")).view(op.shape)
 
 
 def as_real(op: Operation) -> Any:
-    """Complex numbers become two parts."""
+    """View complex numbers as pairs in a new last dimension."""
     return op.labels(0)[..., None].expand(op.shape)
 
 
 def unfolded(op: Operation) -> Any:
-    """Lay the neighbours of each pixel into channels."""
+    """im2col: the channels of all neighbours of a pixel have the label of its channel."""
     x = op.labels(0)
     if varies(x, [-2, -1]):
         return op.fixed("mixes channels")
@@ -288,8 +294,8 @@ def unfolded(op: Operation) -> Any:
     return x[..., 0, 0].repeat_interleave(area, -1)[..., None].expand(op.shape)
 
 
-def halves(op: Operation) -> Any:
-    """A gated linear unit."""
+def gated_linear_unit(op: Operation) -> Any:
+    """A gated linear unit joins the two halves of its channels."""
     x, dim = op.labels(0), op.args["dim"]
     first, second = x.chunk(2, dim)
     op.record.labels.join(first, second)
@@ -300,7 +306,7 @@ def halves(op: Operation) -> Any:
 
 
 def over_positions(op: Operation) -> Any:
-    """Pool or resize."""
+    """Pool or resize positions; channels stay the same."""
     x = op.labels(0)
     rank = re.search(r"(\d)d", op.name)
     dims = range(-int(rank[1]) if rank else 2 - x.ndim, 0)
@@ -308,17 +314,17 @@ def over_positions(op: Operation) -> Any:
         op.record.keep(other, op.why("reads places from channels"))
     if varies(x, dims):
         return op.fixed("mixes channels")
-    result = _over(x, dims, op.shape)
+    result = _repeated(x, dims, op.shape)
     return (result,) * len(op.shapes) if op.returns_several else result
 
 
 def reduction(op: Operation) -> Any:
-    """Reduce: what becomes one number goes together; if that is all of it, it stays."""
+    """A reduction joins the channels that it reduces to one number; if these are all, they are kept."""
     return elementwise(op) if "other" in op.args else _reduced(op, keep_shape=False)
 
 
 def along(op: Operation) -> Any:
-    """Change all along a dimension by what is there: it goes together; if that is all of it, it stays."""
+    """A softmax, sort or the like joins the channels along its dimension; if these are all, they are kept."""
     return _reduced(op, keep_shape=True)
 
 
@@ -340,7 +346,9 @@ def _reduced(op: Operation, keep_shape: bool) -> Any:
             x = x.narrow(dim, 0, 1)
         x = x.squeeze(tuple(dims))
         dims = []
-    results = tuple(_over(x, dims, shape) if len(shape) == x.ndim else _none(shape) for shape in op.shapes)
+    results = tuple(
+        _repeated(x, dims, shape) if len(shape) == x.ndim else _none(shape) for shape in op.shapes
+    )
     return results if op.returns_several else results[0]
 
 
@@ -358,7 +366,7 @@ def _dims(op: Operation, rank: int) -> list[int]:
 
 
 def convolution(op: Operation) -> Any:
-    """A convolution, of a layer or of the user's own."""
+    """A convolution, by a layer or a function."""
     x, size = op.labels("input"), math.prod(op.args["weight"].shape)
     axis = x.ndim - len(op.args["weight"].shape) + 1
     at_output = size * (math.prod(op.shape) // op.shape[axis])
@@ -368,69 +376,72 @@ def convolution(op: Operation) -> Any:
 
 
 def linear(op: Operation) -> Any:
-    """A linear layer, or a product with a weight of the user's own."""
+    """A linear layer, or a function with a weight."""
     x, macs = op.labels("input"), math.prod(op.shape) * op.args["weight"].shape[-1]
     return _weighted(op, x, x.ndim - 1, (0, 1), (macs, macs))
 
 
 def _weighted(op: Operation, x: Tensor, axis: int, axes: tuple[int, int], macs: tuple[int, int]) -> Any:
-    """Read the channels of `x` along an axis, and write new ones."""
+    """An operation with a weight reads the channels of `x` along an axis, and writes new ones."""
     record, groups = op.record, op.args.get("groups", 1)
     others = [d for d in range(x.ndim) if d != axis]
     every = not varies(x, range(axis, x.ndim)) and varies(x, others)
     if every:
         why = op.why("applies the same filters to every channel")
-        read, made = (record.fixed(torch.Size([n]), why) for n in (x.shape[axis], op.shape[axis]))
+        inputs, outputs = (record.fixed(torch.Size([n]), why) for n in (x.shape[axis], op.shape[axis]))
     else:
-        read, made = channels_of(op, x, axis), record.labels.new(op.shape[axis])
-    read, made, module = _met(op, read, made, axes)
+        inputs, outputs = channels_of(op, x, axis), record.labels.new(op.shape[axis])
+    inputs, outputs, module = _recorded(op, inputs, outputs, axes)
     if groups > 1:
-        rows = torch.cat([read.view(groups, -1), made.view(groups, -1)], 1)
+        rows = torch.cat([inputs.view(groups, -1), outputs.view(groups, -1)], 1)
         record.bond(rows, op.why(f"has {groups} groups"))
-    result = _over(x, range(axis, x.ndim), op.shape) if every else _laid(made, axis, op.shape)
-    # a filter of a grouped convolution reads the inputs of its group, whatever else is kept
-    record.multiply(read if groups == 1 else None, result, module, macs)
+    result = _repeated(x, range(axis, x.ndim), op.shape) if every else _along_axis(outputs, axis, op.shape)
+    # a filter of a grouped convolution reads the inputs of its group alone, which are kept with it
+    record.multiply(inputs if groups == 1 else None, result, module, macs)
     return result
 
 
-def _met(op: Operation, read: Tensor, made: Tensor, axes: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
-    """Write down who reads and writes these labels; return what it knows them by, and whose forward it is."""
+def _recorded(
+    op: Operation, inputs: Tensor, outputs: Tensor, axes: tuple[int, int]
+) -> tuple[Tensor, Tensor, str]:
+    """Record the layer or function; return labels of its first use, and the module whose forward it is in."""
     record, weight = op.record, op.args["weight"]
     if not isinstance(weight, Weight):
-        _compute(op, read, made)
-        return read, made, op.caller
+        _computed_filters(op, inputs, outputs)
+        return inputs, outputs, op.caller
     layer = record.layer_of(weight, op.caller, CONSUMERS)
     if layer is not None:
-        read, made = record.meet(layer, read, made)
-        # in a part of nn.Sequential, or inside of torch.no_grad(), the tracer does not know who calls
+        inputs, outputs = record.meet(layer, inputs, outputs)
+        # within slices of nn.Sequential, or torch.no_grad(), the tracer's caller is not the layer
         own = record.uses[layer] <= record.called[layer]
-        return read, made, layer if own else op.caller
+        return inputs, outputs, layer if own else op.caller
     if record.is_own(record.owners_of(weight)):
-        read, made = record.filter(record.first_name(weight), Filters(read, made, op.caller, axes))
+        filters = Filters(inputs, outputs, op.caller, axes)
+        inputs, outputs = record.filter(record.first_name(weight), filters)
     else:
-        for labels in (read, made):
+        for labels in (inputs, outputs):
             record.keep(labels, op.why("has no weight that could be cut"))
     if op.args["bias"] is not None:
-        record.labels.join(op.labels("bias"), made)
-    return read, made, op.caller
+        record.labels.join(op.labels("bias"), outputs)
+    return inputs, outputs, op.caller
 
 
-def _compute(op: Operation, read: Tensor, made: Tensor) -> None:
-    """A convolution with filters that the forward makes: only one for each channel can be followed."""
+def _computed_filters(op: Operation, inputs: Tensor, outputs: Tensor) -> None:
+    """A convolution with filters that the forward computes: kept, unless it is depthwise."""
     record, weight = op.record, op.labels("weight")
-    if op.args.get("groups", 1) == len(weight) == len(read) > 1 and op.args["bias"] is None:
-        record.labels.join(read, made)
+    if op.args.get("groups", 1) == len(weight) == len(inputs) > 1 and op.args["bias"] is None:
+        record.labels.join(inputs, outputs)
         if varies(weight, [0]):
-            record.labels.join(core(weight).flatten(1), read[:, None])
+            record.labels.join(core(weight).flatten(1), inputs[:, None])
         return
-    for labels in (read, made, weight):
+    for labels in (inputs, outputs, weight):
         record.keep(labels, op.why("has filters that the forward computes"))
     if isinstance(record.network.get_submodule(op.caller), CONSUMERS):
-        record.meet(op.caller, read, made)
+        record.meet(op.caller, inputs, outputs)
 
 
 def norm(op: Operation) -> Any:
-    """A norm within each channel, or a PReLU."""
+    """A batch norm, instance norm, group norm or PReLU."""
     x = op.labels(0)
     if x.ndim < 2:
         return op.fixed("mixes all channels")
@@ -463,7 +474,7 @@ def _layer_of_norm(op: Operation, weights: Sequence[Weight]) -> str | None:
 
 
 def product(op: Operation) -> Any:
-    """A matrix product of features: what is summed over stays whole."""
+    """A matrix product of features: channels over which it sums are kept."""
     *added, first, second = op.tensors()
     if first.ndim < 2 or second.ndim < 2:
         return op.fixed("mixes channels")
@@ -474,10 +485,10 @@ def _product(op: Operation, first: Tensor, second: Tensor, shape: torch.Size) ->
     for x, dim in ((first, -1), (second, -2)):
         if varies(x, [dim]):
             op.record.keep(x, op.why("sums over channels"))
-    made = combine(op, [first[..., :1], second[..., :1, :]], shape)
+    result = combine(op, [first[..., :1], second[..., :1, :]], shape)
     macs = math.prod(shape) * first.shape[-1]
-    op.record.multiply(None, made, op.caller, (macs, macs))
-    return made
+    op.record.multiply(None, result, op.caller, (macs, macs))
+    return result
 
 
 def attention(op: Operation) -> Any:
@@ -491,7 +502,7 @@ def attention(op: Operation) -> Any:
 
 
 def einsum(op: Operation) -> Any:
-    """A sum of products that letters describe."""
+    """An einsum: channels over which it sums are kept."""
     equation = op.args["equation"].replace(" ", "")
     if "." in equation or "->" not in equation:
         return op.fixed("mixes channels")
@@ -505,21 +516,21 @@ def einsum(op: Operation) -> Any:
             op.record.keep(x, op.why("sums over channels"))
         aligned.append(_aligned(x, letters, result))
         sizes.update(zip(letters, x.shape, strict=True))
-    made = combine(op, aligned)
+    labels = combine(op, aligned)
     macs = math.prod(sizes.values())
-    op.record.multiply(None, made, op.caller, (macs, macs))
-    return made
+    op.record.multiply(None, labels, op.caller, (macs, macs))
+    return labels
 
 
 def _aligned(x: Tensor, letters: str, result: str) -> Tensor:
-    """Permute to the order of the result's letters, with a single dimension for each that is missing."""
+    """Permute to the order of the result's letters, with a dimension of size one for each missing letter."""
     for dim, letter in enumerate(letters):
         x = x if letter in result else x.narrow(dim, 0, 1)
     rest = [letter for letter in letters if letter in result]
     x = x.squeeze(tuple(d for d, letter in enumerate(letters) if letter not in result))
     x = x.permute([rest.index(letter) for letter in result if letter in rest])
-    for place, letter in enumerate(result):
-        x = x if letter in rest else x.unsqueeze(place)
+    for dim, letter in enumerate(result):
+        x = x if letter in rest else x.unsqueeze(dim)
     return x
 
 
@@ -527,7 +538,7 @@ def _aligned(x: Tensor, letters: str, result: str) -> Tensor:
 
 
 def channels_of(op: Operation, x: Tensor, axis: int) -> Tensor:
-    """One label for each index of an axis, those that share it joined; a fixed one where there is none."""
+    """One label per index of an axis: labels at the same index are joined; a new kept one for `NONE`."""
     rows = core(x.movedim(axis, -1))
     rows = rows.expand(*rows.shape[:-1], x.shape[axis]).movedim(-1, 0).reshape(x.shape[axis], -1)
     vector = op.record.bond(rows, op.why("reads them as one channel"))
@@ -538,14 +549,14 @@ def channels_of(op: Operation, x: Tensor, axis: int) -> Tensor:
     return vector
 
 
-def _over(x: Tensor, dims: Iterable[int], shape: torch.Size) -> Tensor:
-    """The labels repeated to a shape that differs along dimensions where they don't vary."""
+def _repeated(x: Tensor, dims: Iterable[int], shape: torch.Size) -> Tensor:
+    """Labels expanded to a shape that differs along dimensions in which they are constant."""
     for dim in dims:
         x = x.narrow(dim, 0, 1)
     return x.expand(shape)
 
 
-def _laid(vector: Tensor, axis: int, shape: torch.Size) -> Tensor:
+def _along_axis(vector: Tensor, axis: int, shape: torch.Size) -> Tensor:
     return vector.view([-1 if d == axis else 1 for d in range(len(shape))]).expand(shape)
 
 
@@ -553,7 +564,7 @@ def _none(shape: torch.Size) -> Tensor:
     return torch.full([1] * len(shape), NONE).expand(shape)
 
 
-# Patterns of names; what none fits goes by what torch itself says of the operation.
+# rules by patterns of names; `rule_for` chooses others by the tags that torch gives to operations
 _RULES: dict[str, Rule] = {
     r"\w*dropout|clone|to|_to_copy|copy|contiguous|lift_fresh_copy|relu6|hardtanh|rrelu": elementwise,
     r"leaky_relu|hardswish|log_sigmoid|absolute|negative|subtract|multiply|(floor_)?divide": elementwise,
@@ -571,15 +582,15 @@ _RULES: dict[str, Rule] = {
     r"var_mean|std_mean|any|all|argmax": reduction,
     r"_?(log_)?softmax|cumsum|cumprod|(native_)?layer_norm|sort|_?fft_\w+": along,
     r"pad|constant_pad_nd|(reflection|replication)_pad\dd": pad,
-    r"slice|select|(unsafe_)?split\w*|(unsafe_)?chunk|unbind|tensor_split": parts,
+    r"slice|select|(unsafe_)?split\w*|(unsafe_)?chunk|unbind|tensor_split": split,
     r"slice_scatter|select_scatter": slice_scatter,
-    r"expand|repeat": spread,
+    r"expand|repeat": expand,
     r"cat|stack|flip|roll|repeat_interleave|_unsafe_view|reshape": move,
     r"pixel_shuffle": pixel_shuffle,
     r"pixel_unshuffle": pixel_unshuffle,
     r"(native_)?channel_shuffle": channel_shuffle,
     r"im2col": unfolded,
-    r"glu": halves,
+    r"glu": gated_linear_unit,
     r"view_as_complex": as_complex,
     r"view_as_real": as_real,
     r"as_strided": unknown,

@@ -1,4 +1,4 @@
-"""Slim: turn a masked network into a small dense one with the same output."""
+"""Slimming: a small dense network with the same output as a masked one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def slim(network: nn.Module, groups: ChannelGroups, mask: Tensor) -> nn.Module:
     """Copy a network without the channels that the mask drops.
 
     Args:
-        network: The whole network; it stays as it is.
-        groups: Its groups.
-        mask: `(total,)`; above 0.5 keeps a channel.
+        network: The whole network; it is not changed.
+        groups: The network's groups.
+        mask: `(total,)`; values above 0.5 keep a channel.
 
     Returns:
-        An ordinary dense network with the inherited weights, all of them trainable. Weight and spectral norms
-        are baked into the weights, see `bake_parametrizations`.
+        An ordinary dense network with the weights of the kept channels, all of them trainable. Weight norm
+        and spectral norm are removed, see `bake_parametrizations`.
     """
     keep = torch.cat([mask.detach().cpu().float(), torch.ones(1)]) > 0.5
     small = bake_parametrizations(copy_network(network))
@@ -56,7 +56,7 @@ def _shrink(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
         _select(layer, "weight", 0, first)
         if layer.groups == 1:
             _select(layer, "weight", 1, second)
-        else:  # of which each stays or goes as a whole
+        else:  # each group is kept or dropped as a whole
             layer.groups = layer.groups * len(inputs) // layer.in_channels
         layer.in_channels, layer.out_channels = len(inputs), len(outputs)
 
