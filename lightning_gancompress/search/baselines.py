@@ -24,7 +24,7 @@ def magnitudes(search: SearchPhase, side: Side) -> Tensor:
 
 
 def weights_by_channel(search: SearchPhase, side: Side) -> Iterator[tuple[Tensor, Tensor]]:
-    """Positions `(C,)` of the channels that a layer's filters write, then read, with their weights `(C, N)`."""
+    """Positions `(C,)` of the channels that filters write or read, with the weights `(C, N)` of each."""
     for tensor, axes in weights_of(search.networks.group(side), search.sides[side.value].groups):
         weight = tensor.detach().float().cpu()
         for axis, positions in axes.items():
