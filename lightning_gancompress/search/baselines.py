@@ -19,11 +19,16 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm,
 
 def magnitudes(search: SearchPhase, side: Side) -> Tensor:
     """Mean absolute weight `(total,)` of all filters that write or read each channel."""
-    found = []
-    for tensor, axes in weights_of(search.networks.group(side), search.sides[side.value].groups):
-        weight = tensor.detach().abs().float().cpu()
-        found += [(index, weight.transpose(0, axis).flatten(1).mean(1)) for axis, index in axes.items()]
+    found = [(positions, weights.abs().mean(1)) for positions, weights in weights_by_channel(search, side)]
     return mean_per_channel(search, side, found).nan_to_num()
+
+
+def weights_by_channel(search: SearchPhase, side: Side) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions `(C,)` of the channels that filters write or read, with the weights `(C, N)` of each."""
+    for tensor, axes in weights_of(search.networks.group(side), search.sides[side.value].groups):
+        weight = tensor.detach().float().cpu()
+        for axis, positions in axes.items():
+            yield positions, weight.transpose(0, axis).flatten(1)
 
 
 def norm_scales(search: SearchPhase, side: Side) -> Tensor:

@@ -48,14 +48,6 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def targets(self, batch: Batch) -> Images:
-        """Real images in a batch, under the names of the generators that should make their like."""
-
-    @abstractmethod
-    def target_index(self, batch: Batch) -> dict[Role, Tensor | None]:
-        """Positions `(B,)` of the `targets` in their split, None where the data doesn't say."""
-
-    @abstractmethod
     def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
         """Patch logits per discriminator that is here and whose generator's images are."""
 
@@ -70,6 +62,14 @@ class Task(ABC):
     @abstractmethod
     def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Loss of all generators together, and what to log."""
+
+    def targets(self, batch: Batch) -> Images:
+        """Real images in a batch, under the names of the generators that should make their like."""
+        return {role: view["target"] for role, view in self.views(batch).items() if "target" in view}
+
+    def target_index(self, batch: Batch) -> dict[Role, Tensor | None]:
+        """Positions `(B,)` of the `targets` in their split, None where the data doesn't say."""
+        return {role: view.get("index") for role, view in self.views(batch).items() if "target" in view}
 
     def preprocessing(self, generator: Role, data: Mapping[str, Any]) -> dict[str, Any]:
         """What a generator's images go through first, given what the data module does to all."""
