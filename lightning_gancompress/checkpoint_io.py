@@ -1,4 +1,4 @@
-"""Checkpoints on disk."""
+"""Lightning's plug-in that writes and reads checkpoints, atomically and without running code."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lightning_gancompress.files import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are replaced whole or not at all, and read without running code from them."""
+    """Replaces checkpoints as a whole or not at all, and reads them without running code from them."""
 
-    # Lightning writes to the system's temporary folder and moves: across file systems that is a copy
+    # Lightning writes to the system's temporary folder and moves: across file systems that is no atomic step
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a file beside `path` and let it take its place; remote places are left to Lightning.
+        """Write a draft beside `path` and rename it to `path`; Lightning writes remote paths (`s3://...`).
 
         Raises:
             UserError: There is no space or no permission.
@@ -37,7 +37,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read tensors and plain types.
+        """Read a checkpoint of tensors and plain types.
 
         Raises:
             UserError: The file is missing, damaged, or holds other objects.

@@ -31,7 +31,7 @@ class SmallModel(Callback):
             return
         for role in pl_module.task.compressed:
             path = Path(trainer.default_root_dir) / f"{role}.pth"
-            network, spec = pl_module.student[role], pl_module.pair.specs[f"student.{role}"]
+            network, spec = pl_module.student[role], pl_module.networks.specs[f"student.{role}"]
             preprocessing = pl_module.task.preprocessing(role, pl_module.preprocessing(role))
             provenance = self._provenance(trainer, pl_module)
             save_small(network, spec, path, preprocessing=preprocessing, provenance=provenance)

@@ -1,4 +1,4 @@
-"""Networks from files: what users already have, and what this project writes. No Lightning."""
+"""Loading of networks from this project's and other projects' files. Imports no Lightning."""
 
 from pathlib import Path
 
@@ -49,16 +49,18 @@ def load_generator(
 
     Args:
         path: A small model (`.pth` with its `.json` beside it), a training checkpoint of this project
-            (`.ckpt`), a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix, the same under other names where
-            these show its layout, or the tensors of an `architecture`. A state dict may lie beside others.
-        batch_norm: How batch norms work: "running" with the statistics of the training, "image" with those of
-            each single image, as upstream's test script has it. None is as recorded, and "running" for
-            upstream files.
-        network: Which network of a training checkpoint; "teacher.generator" is the uncompressed one, and
-            CycleGAN's are "generator_AtoB" and "generator_BtoA". In other files the name that it has there.
-        architecture: A network of your own class, whole, that the one in the file was cut from: needed where
-            the file doesn't say how to construct it. One of `lightning_gancompress.networks` may have other
-            names in the file, in the same order. It stays as it is.
+            (`.ckpt`), a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix, a state dict of the same layers
+            under other names that show the layout, or a state dict of an `architecture`. A state dict may be
+            an entry of a larger file.
+        batch_norm: Statistics that batch norms use: "running" those of the training, "image" those of each
+            single image, as upstream's test script does. None is as recorded, and "running" for upstream
+            files.
+        network: Name of the network: in a training checkpoint its role, such as "generator_AtoB" for
+            CycleGAN, or "teacher.generator" for the uncompressed one; in other files its key.
+        architecture: A network with the class and arguments of the one in the file, before any pruning;
+            needed where the file does not record them. The tensors of one of
+            `lightning_gancompress.networks` may have other names in the file, in the same order. It is not
+            changed.
 
     Raises:
         UserError: When the file is missing, damaged, or holds something else.
@@ -72,7 +74,7 @@ def load_network(
     batch_norm: BatchNorm | None = None,
     architecture: nn.Module | None = None,
 ) -> tuple[nn.Module, NetworkSpec]:
-    """Load a generator or a discriminator from any file that `load_generator` reads, with its recipe.
+    """Load a generator or a discriminator, with its spec, from any file that `load_generator` reads.
 
     Raises:
         UserError: When the file is missing, damaged, or holds something else.
@@ -88,12 +90,12 @@ def load_network(
 
 
 def tensors_for(network: nn.Module, path: str | Path, role: str) -> dict[str, Tensor]:
-    """Return the tensors in a file under the names that `network` has for them.
+    """Return the tensors in a file by the names that they have in `network`.
 
     Args:
-        network: As constructed, batch norms included.
-        path: A state dict, or a file of more in which it lies; one of our own networks may have other names.
-        role: Which network of several in the file.
+        network: A network of the same class and arguments.
+        path: A file that holds a state dict; for networks of this project the names in it may differ.
+        role: Role of the network, to choose from several in the file.
 
     Raises:
         UserError: When the file can't be read or holds no such network.

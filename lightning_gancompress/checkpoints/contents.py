@@ -1,4 +1,4 @@
-"""Which tensors of a file are those of the network that is wanted."""
+"""Search for the tensors of one network in the content of a file."""
 
 import logging
 import re
@@ -26,28 +26,28 @@ _PROFILER = ("total_ops", "total_params")
 
 
 def side_in(name: str) -> Side | None:
-    """Return what a network is by the last part of its name, or None if that doesn't say."""
+    """Return the side of a network by the last part of its name; None if the name does not show it."""
     part = name.rpartition(".")[2]
     return next((side for side, pattern in _NAMES.items() if pattern.match(part)), None)
 
 
 def network_tensors(content: Any, network: str = "", own: Collection[str] = ()) -> State:
-    """Return the tensors of one network in the `content` of a file, without the prefixes of wrappers.
+    """Return the tensors of one network in the `content` of a file, without prefixes such as `module.`.
 
-    It may be all of the content, lie in dicts beside optimizers and counters, or have its name before those
-    of its tensors, as in checkpoints of Lightning.
+    The content may be a state dict, nested dicts with state dicts beside optimizers and counters, or a state
+    dict of several networks whose names begin the keys, as in checkpoints of Lightning.
 
     Args:
-        content: What the file holds.
-        network: The role that is wanted, or the name that the network has in the file; "" for the only one.
-        own: Names of its tensors, if known: a network that has them as they stand comes first.
+        content: Content of the file.
+        network: Role of the network, or its name in the file; "" for the only one.
+        own: Names of its tensors, if known: a network with exactly these names is preferred.
 
     Raises:
-        UserError: When there is no network, or none of several that is surely meant.
+        UserError: When there is no network, or `network` does not single one out.
     """
     states = _state_dicts(content)
     if not states:
-        raise UserError(_what_it_is(content))
+        raise UserError(_no_state_dict(content))
     networks: dict[str, State] = {}
     for name, state in states.items():
         networks |= {name: state} if state.keys() == set(own) else _networks(name, state)
@@ -56,12 +56,12 @@ def network_tensors(content: Any, network: str = "", own: Collection[str] = ()) 
 
 
 def common_length(paths: Iterable[list[str]]) -> int:
-    """Return how many parts all paths have in common at their beginning."""
+    """Return the length of the common prefix of all paths, in parts."""
     return len(list(takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))))
 
 
 def _state_dicts(content: Any, name: str = "") -> dict[str, State]:
-    """Return the dicts of nothing but tensors in `content`, not optimizers', by the keys that lead there."""
+    """Return the state dicts nested in `content`, by their dotted path of keys; optimizers are skipped."""
     if not isinstance(content, Mapping) or "param_groups" in content:
         return {}
     if content and all(isinstance(value, Tensor) for value in content.values()):
@@ -74,7 +74,7 @@ def _state_dicts(content: Any, name: str = "") -> dict[str, State]:
 
 
 def _networks(name: str, state: State) -> dict[str, State]:
-    """Take a state dict apart where its keys have names of networks, after what all of them begin with."""
+    """Split a state dict into networks if its keys have their names, after a common prefix."""
     paths = [key.split(".") for key in state]
     for depth in range(common_length(path[:-1] for path in paths) + 1):
         if any(len(path) > depth + 1 and side_in(path[depth]) for path in paths):
@@ -89,40 +89,40 @@ def _networks(name: str, state: State) -> dict[str, State]:
 
 
 def _chosen(names: list[str], network: str) -> str:
-    """Return the name that `network` means."""
+    """Return the one of `names` that `network` refers to."""
     last = {name: name.rpartition(".")[2] for name in names}
-    meant = [name for name in names if network in (name, last[name])]
+    matches = [name for name in names if network in (name, last[name])]
     direction = network.rpartition("_")[2]
-    if not meant:
+    if not matches:
         other = {"AtoB": "BtoA", "BtoA": "AtoB"}.get(direction)
-        meant = [name for name in names if not (other and _DIRECTIONS[other].search(last[name]))]
-    if len(meant) > 1:
-        role = side_in(network)
-        meant = [name for name in meant if role and side_in(name) == role] or [
-            name for name in meant if _NEUTRAL.fullmatch(last[name])
+        matches = [name for name in names if not (other and _DIRECTIONS[other].search(last[name]))]
+    if len(matches) > 1:
+        side = side_in(network)
+        matches = [name for name in matches if side and side_in(name) == side] or [
+            name for name in matches if _NEUTRAL.fullmatch(last[name])
         ]
         if direction in _DIRECTIONS:
-            meant = [name for name in meant if _DIRECTIONS[direction].search(last[name])] or meant
-    averaged = [name for name in meant if name.endswith("_ema") and name.removesuffix("_ema") in meant]
+            matches = [name for name in matches if _DIRECTIONS[direction].search(last[name])] or matches
+    averaged = [name for name in matches if name.endswith("_ema") and name.removesuffix("_ema") in matches]
     if averaged:
         _log.warning("%s is read, not %s.", averaged[0], averaged[0].removesuffix("_ema"))
-        meant = [name for name in meant if f"{name}_ema" not in averaged]
-    if len(meant) != 1:
+        matches = [name for name in matches if f"{name}_ema" not in averaged]
+    if len(matches) != 1:
         raise UserError(
             f"it holds {', '.join(names[:8])}, and nothing says which of them is the {network or 'network'}. "
             f"Ask for one by its name, as in network={names[0]!r} (on the command line: --network "
             f"{names[0]}), or save its state_dict() in a file of its own."
         )
-    return meant[0]
+    return matches[0]
 
 
-def _what_it_is(content: Any) -> str:
-    strange = []
+def _no_state_dict(content: Any) -> str:
+    others = []
     if isinstance(content, Mapping):
-        strange = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if not strange:
+        others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if not others:
         return "it is empty or no state dict. Save the network's state_dict()."
     return (
-        f"{', '.join(strange[:3])} in it is no tensor, so it is no state dict. "
+        f"{', '.join(others[:3])} in it is no tensor, so it is no state dict. "
         "Save the state_dict() of one network."
     )

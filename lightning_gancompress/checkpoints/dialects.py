@@ -1,10 +1,10 @@
-"""State dicts of a known architecture under other names, as rewritings of CycleGAN and Pix2Pix have them.
+"""State dicts of a known architecture under other names, as reimplementations of CycleGAN and Pix2Pix write.
 
-A state dict is a sequence of layers, in the order of their construction, with names and shapes. Where every
-layer has its counterpart in a network of ours, in order and shape, the tensors *fit*. That is not enough to
-read them: padding, activations, strides, the sums and concatenations of branches leave no trace in tensors,
-and published networks differ in each. A fit is *evident* where the numbers in the names are ours as well:
-these count the layers without tensors too, so they show that each padding, norm and activation has its place.
+A state dict is a sequence of layers, in the order of their construction, with names and shapes. If every
+layer matches one of a network of this project, in order and shape, the tensors *fit*. That is not enough to
+load them: tensors do not show padding, activations, strides, or how branches are joined, and published
+networks differ in each. A fit is *evident* if the numbers in the names match as well: the indices of an
+`nn.Sequential` also count layers without tensors, so they show the position of each padding and activation.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,15 +28,16 @@ _UNSEEN = "padding, activations, strides, kinds of norms, and how branches join"
 
 @dataclass(frozen=True)
 class Fit:
-    """How far the tensors of a file are those of a network of ours.
+    """The comparison of a file's tensors with a network of this project.
 
     Attributes:
-        kind: Class of the network.
-        init_args: Its arguments.
-        own: Its layers by name.
-        given: The layers of the file by name.
-        tensors: The file's tensors under our names, complete if the fit is whole. Biases that the file lacks
-            are zeros; those before a batch norm that we lack are taken from its running mean.
+        kind: Class name of the network.
+        init_args: Arguments of the class.
+        own: Layers of the network by name.
+        given: Layers of the file by name.
+        tensors: The file's tensors by the network's names, complete if the fit is whole. Biases that the file
+            lacks are zeros; biases that the network lacks are subtracted from the running mean of the batch
+            norm behind them.
         differing: Positions of the layers that differ, in order.
     """
 
@@ -49,18 +50,18 @@ class Fit:
 
     @property
     def whole(self) -> bool:
-        """Every layer of either has its counterpart."""
+        """Whether all layers match."""
         return not self.differing
 
     @property
     def matched(self) -> int:
-        """Layers that have one at the same position."""
+        """Number of layers that match."""
         return max(len(self.own), len(self.given)) - len(self.differing)
 
     @property
     def evident(self) -> bool:
-        """The names leave no other reading: see above."""
-        if self.kind == "PatchDiscriminator":  # whose strides differ among networks of the same names
+        """Whether the names show the layout as well: see above."""
+        if self.kind == "PatchDiscriminator":  # strides differ among networks of the same names
             return False
         biased = all("bias" in layer for layer in self.given.values())
         norm = self.init_args["norm"]  # one without tensors is a guess from the biases, as upstream sets them
@@ -69,17 +70,17 @@ class Fit:
 
     @property
     def same_names(self) -> bool:
-        """Most of the file's layers bear the names that ours have."""
+        """Whether most layers of the file have names of the network's layers."""
         return 2 * len(self.own.keys() & self.given.keys()) > len(self.given)
 
     @property
     def call(self) -> str:
-        """The network as one makes it in Python."""
+        """The Python expression that constructs the network."""
         return f"{self.kind}({', '.join(f'{name}={value!r}' for name, value in self.init_args.items())})"
 
     @property
     def note(self) -> str:
-        """What is assumed in reading it."""
+        """Message about the assumptions of loading the file as this network."""
         return (
             f"{self.call}: tensors and layout are the same. Tensors don't show {_UNSEEN}: compare its "
             f"pictures with those of its own code, or give its own class, {self.ways}."
@@ -87,7 +88,7 @@ class Fit:
 
     @property
     def doubt(self) -> str:
-        """Why it can't be read, and what to do."""
+        """Message about why the file can't be loaded, and the remedy."""
         if self.whole:
             return (
                 f"its tensors are in order and shape those of {self.call}, but neither they nor names such "
@@ -102,13 +103,13 @@ class Fit:
 
     @property
     def ways(self) -> str:
-        """How to name the class of the network."""
+        """Where a user can name the class of the network."""
         side = "discriminator" if self.kind.endswith("Discriminator") else "generator"
         return f"as model.{side}.class_path in a configuration or as architecture=... in Python"
 
     @property
     def departure(self) -> str:
-        """The first layers that differ, with their shapes."""
+        """The first layers that differ, with their shapes, as text."""
         own, given = (next(iter([*layers][self.differing[0] :]), None) for layers in (self.own, self.given))
         if given is None:
             return f"it ends where that has {_shapes(self.own[own or ''])}"
@@ -117,20 +118,20 @@ class Fit:
 
 
 def evident_fit(tensors: Mapping[str, Tensor], error: UserError) -> Fit:
-    """Return the one network of ours that `tensors` surely are.
+    """Return the evident fit of `tensors` to a network of this project.
 
     Args:
-        tensors: Of a network.
-        error: Why upstream's names don't explain them; raised again where nothing says it better.
+        tensors: Tensors of a network.
+        error: Error of reading them by upstream's names; raised again if no network is similar.
 
     Raises:
-        UserError: When there is none; it names the most similar one, and where they part.
+        UserError: When no fit is evident; it names the most similar network and the first difference.
     """
-    found = list(_fits(_layers(tensors)))
-    best = max(found, key=lambda fit: (fit.evident, fit.whole, fit.matched), default=None)
+    fits = list(_fits(_layers(tensors)))
+    best = max(fits, key=lambda fit: (fit.evident, fit.whole, fit.matched), default=None)
     if best is not None and best.evident:
         return best
-    namesake = next((fit for fit in found if fit.same_names), None)
+    namesake = next((fit for fit in fits if fit.same_names), None)
     if namesake is not None and not (best and best.whole):
         raise UserError(f"{error} Give its own class, {namesake.ways}.") from error
     if best is None or 2 * best.matched < len(best.own):
@@ -139,20 +140,20 @@ def evident_fit(tensors: Mapping[str, Tensor], error: UserError) -> Fit:
 
 
 def _fits(layers: dict[str, Layer]) -> Iterator[Fit]:
-    """Compare `layers` with each network of ours that has as many convolutions."""
+    """Compare `layers` with each network of this project that has as many convolutions."""
     for kind, init_args in _candidates(layers):
         try:
             with torch.device("meta"):
                 network = NetworkSpec(f"lightning_gancompress.networks.{kind}", init_args).build()
-        except (UserError, RuntimeError):  # there is none of such a depth or width
+        except (UserError, RuntimeError):  # the class has no network of this depth or width
             continue
         yield _compare(kind, init_args, _layers(network.state_dict()), layers)
 
 
 def under_own_names(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return `tensors` under the names that they have in `network`, if that is one of ours.
+    """Return `tensors` by the names that they have in `network`, if it is a network of this project.
 
-    The user has said what the file holds, so that order and shapes are enough.
+    The user has named the class, so order and shapes suffice.
 
     Raises:
         UserError: When they don't fit; it names the first layer that differs.
@@ -164,12 +165,12 @@ def under_own_names(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str,
     if fit.whole:
         return fit.tensors
     if fit.same_names:
-        return tensors  # whose loading says which names differ
+        return tensors  # loading them will name the keys that differ
     raise UserError(f"its tensors are not those of this {fit.kind} under other names: {fit.departure}.")
 
 
 def _candidates(layers: dict[str, Layer]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield classes and arguments that would give as many convolutions, and the same first and last one."""
+    """Yield classes and arguments of networks with as many convolutions and the same first and last one."""
     weights = [layer["weight"] for layer in layers.values() if "weight" in layer]
     shapes = [weight.shape for weight in weights if weight.ndim == 4]
     if not shapes:
@@ -184,9 +185,9 @@ def _candidates(layers: dict[str, Layer]) -> Iterator[tuple[str, dict[str, Any]]
         yield "MobileResnetGenerator", ends | {"n_blocks": (depth - 6) // 4, "norm": norm, "dropout": False}
         ends["out_channels"] = last[1]
         yield "UnetGenerator", ends | {"n_downs": depth // 2, "norm": norm, "dropout": True}
-        judge = {"in_channels": channels, "ndf": width}
-        yield "PatchDiscriminator", judge | {"n_layers": depth - 2, "norm": norm}
-        yield "PixelDiscriminator", judge | {"norm": norm}
+        discriminator = {"in_channels": channels, "ndf": width}
+        yield "PatchDiscriminator", discriminator | {"n_layers": depth - 2, "norm": norm}
+        yield "PixelDiscriminator", discriminator | {"norm": norm}
 
 
 def _compare(kind: str, init_args: dict[str, Any], own: dict[str, Layer], given: dict[str, Layer]) -> Fit:
@@ -203,7 +204,7 @@ def _compare(kind: str, init_args: dict[str, Any], own: dict[str, Layer], given:
 
 
 def _biases_moved(own: list[Layer], given: list[Layer]) -> list[Layer]:
-    """Return `given` without biases that `own` lacks, taken from the mean of the batch norm behind them."""
+    """Return `given` with biases that `own` lacks subtracted from the running mean of the norm behind."""
     given = [dict(layer) for layer in given]
     for mine, layer, norm in zip(own, given, given[1:], strict=False):
         bias, mean = layer.get("bias"), norm.get("running_mean")
@@ -213,7 +214,7 @@ def _biases_moved(own: list[Layer], given: list[Layer]) -> list[Layer]:
 
 
 def _layers(tensors: Mapping[str, Tensor]) -> dict[str, Layer]:
-    """Return the layers in the order of the file, or by number where a file was sorted by name."""
+    """Return the layers in the order of the file, or of their numbers if the file was sorted by name."""
     layers: dict[str, Layer] = {}
     for key, tensor in tensors.items():
         name, _, part = key.rpartition(".")
@@ -224,7 +225,7 @@ def _layers(tensors: Mapping[str, Tensor]) -> dict[str, Layer]:
 
 
 def _filled(own: Layer, given: Layer) -> Layer | None:
-    """Return `given` with what it may lack beside `own`, or None where they are different layers."""
+    """Return `given` with default values for tensors that only `own` has, or None if the layers differ."""
     if given.keys() - own.keys():
         return None
     filled = {}
@@ -243,14 +244,14 @@ def _filled(own: Layer, given: Layer) -> Layer | None:
 
 
 def _numbers(names: Iterable[str]) -> list[list[str]]:
-    """Return the numbers in each name, without what all names begin with."""
+    """Return the numbers in each name after the common prefix of all names."""
     parts = [name.split(".") for name in names]
     shared = common_length(parts)
     return [[part for part in name[shared:] if part.isdigit()] for name in parts]
 
 
 def _ascending(names: Iterable[str]) -> bool:
-    """Whether the layers of each list come by number: a file that was sorted by name has 10 before 2."""
+    """Whether layers are in the order of their numbers; in a file sorted by name, 10 comes before 2."""
     for names_of_two in pairwise(name.split(".") for name in names):
         one, other = next(((a, b) for a, b in zip(*names_of_two, strict=False) if a != b), ("", ""))
         if one.isdigit() and other.isdigit() and int(one) > int(other):

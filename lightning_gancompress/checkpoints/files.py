@@ -1,4 +1,4 @@
-"""Reading tensor files such that a bad one is named."""
+"""Reading of tensor files, with errors that name the file and the remedy."""
 
 import pickle
 import pickletools
@@ -15,14 +15,14 @@ from lightning_gancompress.errors import UserError
 
 
 def read_torch(path: Path) -> Any:
-    """Return the tensors and plain types in a file of `torch.save`, on the CPU. Runs no code from it.
+    """Return the content of a file of `torch.save`, tensors and plain types, on the CPU. Runs no code.
 
     Raises:
         UserError: When the file is missing, damaged, or holds other objects.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the errors below say it better
+            warnings.simplefilter("ignore")  # the errors below are more precise
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}: check the path.") from error
@@ -30,18 +30,18 @@ def read_torch(path: Path) -> Any:
         raise UserError(f"{path} is a folder: name the checkpoint file inside it.") from error
     except PermissionError as error:
         raise UserError(f"{path} can't be read: {error.strerror}. Ask for read access.") from error
-    except Exception as error:  # what the bytes of a damaged file lead to has no end
+    except Exception as error:  # a damaged file can raise any type
         if _holds_objects(path, error):
             raise UserError(
                 f"{path} contains more than tensors (Python objects, which could run code), so it was not "
                 "loaded. If you trust it, load it with torch.load(path, 'cpu', weights_only=False) and save "
                 "only the network's state_dict() with torch.save."
             ) from error
-        raise UserError(f"{path} {_what_else(path)}") from error
+        raise UserError(f"{path} {_diagnosis(path)}") from error
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of one network, also where they lie under `state_dict` or come from a wrapper.
+    """Return the tensors of one network, also if they are under `state_dict` or have the prefix `module.`.
 
     Raises:
         UserError: When the file can't be read or holds no state dict.
@@ -56,8 +56,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _what_else(path: Path) -> str:
-    """Say what a file is that torch.load can't read, and what to do."""
+def _diagnosis(path: Path) -> str:
+    """Return the kind of a file that torch.load can't read, and the remedy."""
     with suppress(Exception), zipfile.ZipFile(path) as archive:
         names = {name.partition("/")[2] for name in archive.namelist()}
         if "constants.pkl" in names:
@@ -79,12 +79,12 @@ def _what_else(path: Path) -> str:
 
 
 def _holds_objects(path: Path, error: Exception) -> bool:
-    """Tell a whole file with more than tensors from a damaged one, without running anything in it."""
+    """Whether a file is whole but holds Python objects, found without running anything in it."""
     if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
         return True
     try:
         with path.open("rb") as file:
             operations = [operation.name for operation, *_ in pickletools.genops(file)]
-    except Exception:  # no pickle, or not to its end
+    except Exception:  # no pickle, or a truncated one
         return False
     return any("GLOBAL" in name for name in operations)

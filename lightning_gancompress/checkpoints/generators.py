@@ -1,4 +1,4 @@
-"""The generators in a file of any kind, and the images that they were made for."""
+"""The generators in a file of any kind, and their recorded preprocessing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lightning_gancompress.tasks import Role, Side
 
 
 class GeneratorName(NamedTuple):
-    """What tells a generator from others: whether it is the compressed one, and its role.
+    """Name of a generator: teacher or student, and its role.
 
-    In words it is `teacher`, or `student_AtoB` of CycleGAN.
+    As text it is `teacher`, or `student_AtoB` for CycleGAN.
     """
 
     part: Literal["teacher", "student"]
@@ -29,11 +29,11 @@ class GeneratorName(NamedTuple):
 
 
 def generators_in(path: Path) -> dict[GeneratorName, nn.Module]:
-    """Generators of a file, in eval mode.
+    """All generators of a file, in eval mode.
 
     Args:
-        path: Whatever `load_network` reads. A training checkpoint may hold several generators; a single one
-            is a student if it is a small model, else a teacher.
+        path: A file that `load_network` reads. Only training checkpoints hold several generators. A small
+            model is a student; any other file with a single generator is a teacher.
 
     Raises:
         UserError: The file is missing, damaged, or holds something else.
@@ -42,15 +42,15 @@ def generators_in(path: Path) -> dict[GeneratorName, nn.Module]:
         role = Role.of(Side.GENERATOR, direction_in_name(path) or "")
         name = GeneratorName("student" if is_small_model(path) else "teacher", role)
         return {name: load_network(path)[0]}
-    found = {}
+    generators = {}
     for prefix, (network, _) in load_networks(path, Side.GENERATOR).items():
-        part, role = split_prefix(prefix)
-        found[GeneratorName("student" if part == "student" else "teacher", role)] = network
-    return found
+        owner, role = split_prefix(prefix)
+        generators[GeneratorName("student" if owner == "student" else "teacher", role)] = network
+    return generators
 
 
 def recorded_preprocessing(path: Path) -> dict[str, Any]:
-    """What a file says of the images that its networks were made for; nothing where it doesn't.
+    """The preprocessing of images that a file records; empty if it records none.
 
     Raises:
         UserError: The file is missing or damaged.
@@ -64,5 +64,5 @@ def recorded_preprocessing(path: Path) -> dict[str, Any]:
 
 
 def is_small_model(path: Path) -> bool:
-    """Whether a file is a small model: it has its description beside it."""
+    """Whether a file is a small model: a `.pth` with a `.json` beside it."""
     return path.suffix == ".pth" and path.with_suffix(".json").is_file()

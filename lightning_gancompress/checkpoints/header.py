@@ -1,9 +1,8 @@
-"""The header of this project's training checkpoints: what is in them, and what their run has decided.
+"""The header of this project's training checkpoints: the networks in them and the options of their run.
 
-Such a file is an ordinary Lightning checkpoint with one more entry, `gancompress`, of plain types. The
-tensors of the network `prefix`, such as "student.generator", lie in its "state_dict" under `prefix` and a
-dot. In the search the student is still whole, and "sides.generator.masks.mask" says which channels of all
-networks of that side stay.
+A training checkpoint is an ordinary Lightning checkpoint with one more entry, `gancompress`, of plain types.
+The tensors of a network are in its "state_dict" under a prefix such as "student.generator" and a dot. In the
+search the student has all channels, and "sides.generator.masks.mask" holds the mask of all generators.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ PHASES = {"teacher": ("teacher",), "compression": ("search", "finetune")}
 
 @dataclass(frozen=True)
 class Search:
-    """What a compression has decided by its border: these options can't change any more.
+    """Options of a search, which can't change once the fine-tuning has begun.
 
     Attributes:
-        policy: Class of the policy that chose the channels.
+        policy: Class name of the pruning policy.
         epochs: Length of the search; its end is the border.
-        budgets: As they were asked for, by side.
+        budgets: Configured budgets by side: fractions of the teacher's MACs, or numbers such as `2.4G`.
         convention: How MACs are counted.
     """
 
@@ -38,29 +37,29 @@ class Search:
     budgets: dict[Side, float | str]
     convention: str
 
-    def changes(self, asked: Search) -> list[tuple[str, Any, Any]]:
-        """Options that the border has settled: name, value, and value that is asked for now."""
+    def beside(self, configured: Search) -> list[tuple[str, Any, Any]]:
+        """Name of each option, its value here, and its value in `configured`."""
         names = {Side.GENERATOR: "model.budget", Side.DISCRIMINATOR: "model.discriminator_budget"}
-        budgets = [(names[side], self.budgets[side], asked.budgets[side]) for side in Side]
-        lengths = ("search_epochs", self.epochs, asked.epochs)
-        return [lengths, *budgets, ("model.macs", self.convention, asked.convention)]
+        budgets = [(names[side], self.budgets[side], configured.budgets[side]) for side in Side]
+        lengths = ("search_epochs", self.epochs, configured.epochs)
+        return [lengths, *budgets, ("model.macs", self.convention, configured.convention)]
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says of itself.
+    """The header of a training checkpoint.
 
     Attributes:
-        kind: Of the module that wrote it: "teacher" or "compression".
+        kind: Kind of the module that wrote it: "teacher" or "compression".
         phase: "teacher", "search" or "finetune".
-        networks: What rebuilds each network, by prefix.
+        networks: How to rebuild each network, by prefix.
         preprocessing: How images become the generator's input, in plain types.
-        compressed: The generators that are compressed, measured and saved.
-        partner: What becomes of other generators; empty for a teacher.
-        sides: In the search, the networks under one mask, by side.
-        ignored_layers: Layers that stay whole, by side.
-        search: What is decided; None for a teacher, and for files of releases that did not record it.
-        versions: Of the packages that wrote it.
+        compressed: Roles of the generators that are compressed, measured and saved.
+        partner: Whether other generators are `trained`, `frozen` or `left_out`; empty for a teacher.
+        sides: In the search, the roles that share one mask, by side.
+        ignored_layers: Layers that are not pruned, by side.
+        search: Options of the search; None for a teacher, and for files of releases that did not record it.
+        versions: Versions of the packages that wrote it, by name.
     """
 
     kind: str
@@ -75,15 +74,15 @@ class Header:
     versions: dict[str, str] = field(default_factory=dict)
 
     def require_compressed(self, compressed: Sequence[Role], path: Path, exactly: bool) -> None:
-        """One of two directions can be looked at alone; a run goes on with what it began.
+        """Check that the checkpoint is of a compression of these generators.
 
         Args:
-            compressed: Generators that are asked for.
-            path: Of the checkpoint.
-            exactly: Whether they must be all that the checkpoint has.
+            compressed: Roles that the configured task compresses.
+            path: Path of the checkpoint, for the message.
+            exactly: Whether they must be the same: a resumed run can't drop a direction, an evaluation can.
 
         Raises:
-            UserError: They are others.
+            UserError: The checkpoint is of other generators.
         """
         missing = set(compressed) - set(self.compressed)
         if missing or (exactly and tuple(compressed) != self.compressed):
@@ -92,28 +91,28 @@ class Header:
                 f"wants {' and '.join(compressed)}: give the task that it was made with."
             )
 
-    def require_same_run(self, partner: str, asked: Search | None, path: Path) -> None:
-        """Refuse options of a resumed compression that come too late.
+    def require_same_run(self, partner: str, configured: Search | None, path: Path) -> None:
+        """Check that a resumed compression changes no option that can't change any more.
 
         Args:
-            partner: As it is asked for now.
-            asked: What is asked of the search now.
-            path: Of the checkpoint.
+            partner: Configured value of `model.partner`.
+            configured: Configured options of the search; None without a policy.
+            path: Path of the checkpoint, for the message.
 
         Raises:
-            UserError: Naming the option, what it was, and what it is now.
+            UserError: An option has changed; the message names it with its old and its new value.
         """
-        late = [("model.partner", self.partner or partner, partner)]
-        if asked is not None and self.phase == "search" and asked.epochs == 0:
+        options = [("model.partner", self.partner or partner, partner)]
+        if configured is not None and self.phase == "search" and configured.epochs == 0:
             raise UserError(
-                f"ckpt_path: {path} is in the midst of a search, but {asked.policy} does not search; "
+                f"ckpt_path: {path} is in the midst of a search, but {configured.policy} does not search; "
                 "resume with the policy that began it."
             )
-        if asked is not None and self.search is not None:
-            late.append(("trainer.callbacks", self.search.policy, asked.policy))
+        if configured is not None and self.search is not None:
+            options.append(("trainer.callbacks", self.search.policy, configured.policy))
             if self.phase == "finetune":
-                late += self.search.changes(asked)
-        for option, was, now in late:
+                options += self.search.beside(configured)
+        for option, was, now in options:
             if str(was) != str(now):
                 raise UserError(
                     f"{option}: {now} comes too late, {path} began with {was}: go on with that, or begin "
@@ -121,8 +120,8 @@ class Header:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for a checkpoint; `of` reads them."""
-        found: dict[str, Any] = {
+        """The entry of a checkpoint, in plain types; `of` reads it."""
+        entry: dict[str, Any] = {
             "version": VERSION,
             "kind": self.kind,
             "phase": self.phase,
@@ -132,19 +131,19 @@ class Header:
             "versions": self.versions,
         }
         if self.kind == "compression":
-            found |= {
+            entry |= {
                 "partner": self.partner,
                 "sides": {str(side): [str(role) for role in roles] for side, roles in self.sides.items()},
                 "ignored_layers": {str(side): list(names) for side, names in self.ignored_layers.items()},
             }
         if self.search is not None:
             budgets = {str(side): budget for side, budget in self.search.budgets.items()}
-            found["search"] = {**vars(self.search), "budgets": budgets}
-        return found
+            entry["search"] = {**vars(self.search), "budgets": budgets}
+        return entry
 
     @classmethod
     def of(cls, content: Any, path: str | Path) -> Header:
-        """The header in the `content` that the file `path` had.
+        """The header in the `content` of the file `path`.
 
         Raises:
             UserError: The file is no training checkpoint of this project, or its header is damaged.
@@ -192,5 +191,5 @@ def _read_search(written: Mapping[str, Any]) -> Search:
 
 
 def is_training_checkpoint(content: Any) -> bool:
-    """Tell a training checkpoint of this project from other files."""
+    """Whether the content of a file is that of a training checkpoint of this project."""
     return isinstance(content, Mapping) and "state_dict" in content and KEY in content

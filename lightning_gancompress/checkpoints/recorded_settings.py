@@ -1,4 +1,4 @@
-"""The settings of a run that its checkpoints record, so that `--ckpt_path` alone says how to go on."""
+"""The settings of a run in its checkpoints, so that a run can be resumed with `--ckpt_path` alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 KEY = "run_config"
 
-# classes that had another import path when a configuration was written
+# new import paths of classes that old configurations name by their former paths
 MOVED = {
     "lightning_gancompress.modules.distillation.Distillation": (
         "lightning_gancompress.finetune.distillation.Distillation"
@@ -18,13 +18,13 @@ MOVED = {
 
 
 def recorded_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in the content of a checkpoint, in plain types; nothing where it has none."""
+    """Settings in the content of a checkpoint, in plain types; empty if it has none."""
     settings: dict[str, Any] = json.loads(current_names(json.dumps(checkpoint.get(KEY, {}))))
     return settings
 
 
 def current_names(text: str) -> str:
-    """A configuration, in JSON or YAML, with the classes where they are now."""
+    """A configuration, in JSON or YAML, with the current import paths of classes."""
     for old, new in MOVED.items():
         text = re.sub(rf"\b{re.escape(old)}\b", new, text)
     return text

@@ -1,4 +1,4 @@
-"""The compressed network as people take it away: a plain state dict, and a JSON description beside it."""
+"""Small models: a compressed network as a plain state dict, with a JSON description beside it."""
 
 import dataclasses
 import io
@@ -28,11 +28,11 @@ def save_small(
     """Write `network` to `path` and its description to the same name with `.json`.
 
     Args:
-        network: As it is to be loaded again; its channel widths go into the description.
-        spec: Class and arguments that it was made from.
-        path: Ends in `.pth`.
+        network: Network to save; its channel widths are written into the description.
+        spec: Class and arguments of the network.
+        path: File to write; ends in `.pth`.
         preprocessing: How images become its input, in plain types.
-        provenance: Where it comes from, in plain types.
+        provenance: Policy, budget, versions and so on, in plain types.
 
     Raises:
         UserError: When the files can't be written.
@@ -57,12 +57,13 @@ def save_small(
 def load_small(
     path: str | Path, *, batch_norm: BatchNorm | None = None, architecture: nn.Module | None = None
 ) -> tuple[nn.Module, NetworkSpec, dict[str, Any]]:
-    """Return the network in eval mode, its recipe, and the whole description.
+    """Return the network in eval mode, its spec, and the whole description.
 
     Args:
-        path: The `.pth` file; its `.json` lies beside it.
-        batch_norm: Reading of the batch norms that replaces the recorded one, or None.
-        architecture: Such a network, whole, where the description lacks the arguments of its class.
+        path: The `.pth` file, which has its `.json` beside it.
+        batch_norm: Statistics of the batch norms in place of the recorded choice, or None.
+        architecture: A network of the same class and arguments before pruning, where the description lacks
+            the arguments.
 
     Raises:
         UserError: When one of the two files is missing, damaged or not for the other.

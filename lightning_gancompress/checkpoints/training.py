@@ -1,4 +1,4 @@
-"""The networks inside this project's training checkpoints, which `header` describes."""
+"""Loading of networks from this project's training checkpoints; for their format see `header`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,13 +22,13 @@ from lightning_gancompress.tasks import Role, Side
 
 
 def load_networks(path: str | Path, side: Side | None = None) -> dict[str, tuple[nn.Module, NetworkSpec]]:
-    """Return the networks of a training checkpoint in eval mode, with their recipes, by prefix.
+    """Return the networks of a training checkpoint in eval mode, with their specs, by prefix.
 
-    The student of a search comes slim.
+    The student of a search is slimmed by its current mask.
 
     Args:
         path: The checkpoint.
-        side: For the generators or the discriminators alone.
+        side: Generators or discriminators alone; None for both.
 
     Raises:
         UserError: When the file is unreadable or no training checkpoint of this project.
@@ -42,9 +42,9 @@ def load_networks(path: str | Path, side: Side | None = None) -> dict[str, tuple
 
 
 def split_prefix(prefix: str) -> tuple[str, Role]:
-    """Whose network it is ("teacher", "student", or "networks" of a teacher's training), and its role."""
-    part, _, role = prefix.partition(".")
-    return part, Role(role)
+    """Split a prefix into owner ("teacher", "student", or "networks" in teacher training) and role."""
+    owner, _, role = prefix.partition(".")
+    return owner, Role(role)
 
 
 def network_from_checkpoint(
@@ -54,15 +54,16 @@ def network_from_checkpoint(
     batch_norm: BatchNorm | None = None,
     architecture: nn.Module | None = None,
 ) -> tuple[nn.Module, NetworkSpec]:
-    """Return one network of the `content` that `path` had.
+    """Return one network of a training checkpoint, in eval mode, and its spec.
 
     Args:
-        content: What the file holds.
-        path: Named in messages.
-        name: A prefix, or its last part, which then means the network in training, not the teacher. Of
-            CycleGAN's, the direction may be left out where only one was compressed.
-        batch_norm: Reading that replaces the recorded one, or None.
-        architecture: Such a network, whole, where its recipe lacks the arguments of its class.
+        content: Content of the file.
+        path: Path of the file, for messages.
+        name: A prefix, or a role, which then is that of the trained network, not of the teacher. The
+            direction of CycleGAN's roles may be left out if only one was compressed.
+        batch_norm: Statistics of the batch norms in place of the recorded choice, or None.
+        architecture: A network of the same class and arguments before pruning, where the spec lacks the
+            arguments.
 
     Raises:
         UserError: When there is no such network or its tensors don't fit.
@@ -78,10 +79,10 @@ def network_from_checkpoint(
 
     prefix = _prefix(header, path, name)
     network, spec = build(prefix)
-    part, role = split_prefix(prefix)
+    owner, role = split_prefix(prefix)
     roles = header.sides.get(role.side, [role])
     mask = state.get(f"sides.{role.side}.masks.mask")
-    if (header.phase, part) != ("search", "student") or role not in roles or mask is None:
+    if (header.phase, owner) != ("search", "student") or role not in roles or mask is None:
         return network, spec
     from lightning_gancompress.pruning import NetworkGroup, slim_by_mask
 
@@ -95,29 +96,29 @@ def network_from_checkpoint(
 
 def _prefix(header: Header, path: Path, name: str) -> str:
     """Return the prefix that `name` stands for."""
-    recipes = header.networks
+    prefixes = header.networks
     for prefix in (name, f"student.{name}", f"networks.{name}"):
-        if prefix in recipes:
+        if prefix in prefixes:
             return prefix
-    part, _, side = name.rpartition(".")
-    parts = (part,) if part else ("student", "networks")
-    found = {
+    owner, _, side = name.rpartition(".")
+    owners = (owner,) if owner else ("student", "networks")
+    directions = {
         prefix: role.direction
-        for prefix in recipes
-        for owner, role in [split_prefix(prefix)]
-        if owner in parts and role.side == side and role.direction
+        for prefix in prefixes
+        for prefix_owner, role in [split_prefix(prefix)]
+        if prefix_owner in owners and role.side == side and role.direction
     }
     compressed = [role.direction for role in header.compressed]
-    chosen = [prefix for prefix in found if found[prefix] in compressed] or list(found)
+    chosen = [prefix for prefix in directions if directions[prefix] in compressed] or list(directions)
     if len(chosen) == 1:
         return chosen[0]
     if chosen:
-        part = f"{part}." if part else ""
-        choices = " or ".join(f"{part}{side}_{found[prefix]}" for prefix in chosen)
+        owner = f"{owner}." if owner else ""
+        choices = " or ".join(f"{owner}{side}_{directions[prefix]}" for prefix in chosen)
         raise UserError(
             f"{path} has a {side} of each direction: ask for {choices} (on the command line: --network)."
         )
-    raise UserError(f"{path} has no network {name!r}: choose one of {', '.join(recipes)}.")
+    raise UserError(f"{path} has no network {name!r}: choose one of {', '.join(prefixes)}.")
 
 
 def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

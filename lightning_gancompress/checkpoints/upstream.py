@@ -1,7 +1,8 @@
-"""Networks that pytorch-CycleGAN-and-pix2pix, or a fork of it, has trained: `latest_net_G.pth` and its kind.
+"""Loading of files of pytorch-CycleGAN-and-pix2pix and its forks, such as `latest_net_G.pth`.
 
-The files are plain state dicts. The architecture is read off the tensors' names and shapes; a `train_opt.txt`
-beside the file adds what tensors can't tell. Files with other names are left to `dialects`.
+The files are plain state dicts. The architecture follows from the names and shapes of the tensors; options
+that tensors do not show, such as dropout, are read from a `train_opt.txt` beside the file. State dicts with
+other names are read by `dialects`.
 """
 
 import logging
@@ -22,7 +23,7 @@ from lightning_gancompress.tasks import Side
 
 _log = logging.getLogger(__name__)
 _NETWORKS = "lightning_gancompress.networks"
-# what upstream calls the networks in its files
+# upstream's names of the networks in its file names
 _LETTERS = {
     "generator": "G",
     "discriminator": "D",
@@ -41,19 +42,19 @@ def load_upstream(
 ) -> tuple[nn.Module, NetworkSpec]:
     """Load a generator or discriminator in eval mode.
 
-    Dropout acts in training only: it matters to a fine-tuning, not to a picture made in eval mode. Whether
-    there is any says `train_opt.txt`; without it, the network has dropout where its keys allow for it, unless
-    its file is named as one of CycleGAN (`latest_net_G_A.pth`), which upstream trains without, or its
-    convolutions are separable: forks insert a dropout of rate 0, which has the same keys.
+    Dropout changes a fine-tuning, but no image in eval mode. It is read from `train_opt.txt`. Without that
+    file the network has dropout if its keys allow for it, with two exceptions: files named as CycleGAN's
+    (`latest_net_G_A.pth`), which upstream trains without, and networks of separable convolutions, where forks
+    insert a dropout of rate 0, which has the same keys.
 
     Args:
         path: `latest_net_G.pth`, `latest_net_D_A.pth` or the like.
-        batch_norm: "running" reads batch norms in eval mode; "image" gives the picture that upstream's test
-            script makes, from the statistics of the one image, here without its random dropout.
-        role: What the network must be; None accepts either.
+        batch_norm: "running" uses the running statistics; "image" those of each single image, as upstream's
+            test script does, here without its random dropout.
+        role: Required side of the network; None accepts either.
 
     Raises:
-        UserError: When the file is unreadable, or not of an architecture known here, or of the other role.
+        UserError: When the file is unreadable, of an unknown architecture, or of the other side.
     """
     return network_from_tensors(read_torch(Path(path)), Path(path), batch_norm, role or "")
 
@@ -65,14 +66,14 @@ def network_from_tensors(
     network: str = "",
     architecture: nn.Module | None = None,
 ) -> tuple[nn.Module, NetworkSpec]:
-    """Do `load_upstream` with the `content` that `path` had, or make it the tensors of `architecture`.
+    """Build a network from the `content` of a file, as `load_upstream`, or with the class of `architecture`.
 
     Args:
-        content: What the file holds.
-        path: Named in messages.
+        content: Content of the file.
+        path: Path of the file, for messages and `train_opt.txt`.
         batch_norm: See `load_upstream`.
-        network: Role of the network, or its name in the file if there are several; "" accepts either role.
-        architecture: Such a network, whole.
+        network: Role of the network, or its name in the file if there are several; "" accepts either side.
+        architecture: A network of the same class and arguments before pruning, or None.
     """
     try:
         own = () if architecture is None else architecture.state_dict()
@@ -106,7 +107,7 @@ def _upstream(tensors: dict[str, Tensor], path: Path, batch_norm: BatchNorm) -> 
 def _dialect(
     tensors: dict[str, Tensor], path: Path, batch_norm: BatchNorm, error: UserError
 ) -> tuple[nn.Module, NetworkSpec, str]:
-    """Do the same with a file of other names, as far as they leave no doubt, and return what was assumed."""
+    """Build a network from tensors of other names if the fit is evident; also return the assumptions made."""
     fit = evident_fit(tensors, error)
     if fit.kind == "UnetGenerator":  # a ResNet's names show its dropout
         fit.init_args["dropout"] = _trained_with_dropout(path, fit.kind)
@@ -115,26 +116,26 @@ def _dialect(
 
 
 def require_role(class_path: str, role: Side | None) -> None:
-    """Refuse a generator for a discriminator and the reverse, as far as the name of the class tells."""
+    """Raise a UserError if the name of a class shows that its network is of the other side."""
     kind = class_path.rpartition(".")[2]
-    found = next((side for side in Side if kind.endswith(side.title())), role)
-    if role is not None and found != role:
-        raise UserError(f"it holds a {found} ({kind}) where a {role} is needed. Name the {role}'s file.")
+    actual = next((side for side in Side if kind.endswith(side.title())), role)
+    if role is not None and actual != role:
+        raise UserError(f"it holds a {actual} ({kind}) where a {role} is needed. Name the {role}'s file.")
 
 
 def sibling(path: Path, role: str) -> Path:
-    """Return where upstream writes the network `role` of the model that `path` holds one network of.
+    """Return the path at which upstream writes the network `role` of the same model.
 
     Args:
-        path: `latest_net_G.pth`, `40_net_D_A.pth` or the like. Another name, such as a checkpoint's, comes
-            back as it is: such a file holds every network itself.
+        path: File of one network: `latest_net_G.pth`, `40_net_D_A.pth` or the like. A path of another form,
+            such as a checkpoint's, is returned unchanged, since that file holds all networks.
         role: `generator` or `discriminator`, for CycleGAN with `_AtoB` or `_BtoA` behind it.
     """
     return path.with_name(_NAME.sub(_LETTERS[role], path.name))
 
 
 def direction_in_name(path: Path) -> str | None:
-    """Return "AtoB" or "BtoA" if the name of a file says that its network is of this direction."""
+    """Return the direction, "AtoB" or "BtoA", that the name of a file shows; None if it shows none."""
     source = re.search(r"_(?:net_[GD]_([AB])|([AB])to[AB])\.pth$", path.name)
     return {"A": "AtoB", "B": "BtoA"}[source[1] or source[2]] if source else None
 
@@ -147,16 +148,16 @@ def read_options(path: Path) -> dict[str, str]:
 
 
 def upstream_preprocessing(path: str | Path) -> dict[str, str | int]:
-    """Return how `train_opt.txt` beside the network at `path`, if any, says its images were prepared."""
+    """Return the preprocessing of images in the `train_opt.txt` beside `path`; empty without that file."""
     options = read_options(Path(path))
     names = {"input_nc": "in_channels", "output_nc": "out_channels", "direction": "direction"}
     names |= {name: name for name in ("preprocess", "load_size", "crop_size")}
-    found = {ours: options[theirs] for theirs, ours in names.items() if theirs in options}
-    return {name: int(value) if value.isdigit() else value for name, value in found.items()}
+    values = {name: options[theirs] for theirs, name in names.items() if theirs in options}
+    return {name: int(value) if value.isdigit() else value for name, value in values.items()}
 
 
 def _architecture(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Return the class and its arguments, with dropout wherever the keys allow for it."""
+    """Return class and arguments, with dropout if the keys allow for it."""
     blocks = {int(n) for n in _matches(r"model\.(\d+)\.conv_block\..*", tensors)}
     if blocks:
         last = max(int(n) for n in _matches(r"model\.(\d+)\.weight", tensors) or ["0"])
@@ -215,7 +216,7 @@ def _shape(tensors: dict[str, Tensor], key: str) -> tuple[int, int]:
 
 
 def _norm(tensors: dict[str, Tensor], convolution: str) -> str:
-    """A convolution has a bias just where an instance norm follows; batch norms have tensors themselves."""
+    """Name of the norm: upstream's convolutions have a bias only before instance norms."""
     if f"{convolution}.bias" in tensors:
         return "instance"
     norms = [key for key, tensor in tensors.items() if key.endswith(".weight") and tensor.ndim == 1]
@@ -231,7 +232,7 @@ def _trained_with_dropout(path: Path, kind: str) -> bool:
 
 
 def _renumbered(tensors: dict[str, Tensor], dropout: bool) -> dict[str, Tensor]:
-    """Number the second half of each ResNet block as after a dropout, which has index 4, or as without."""
+    """Renumber the second half of each ResNet block, which follows the dropout at index 4 if there is one."""
     without = bool(_matches(_WITHOUT_DROPOUT, tensors))
     step = int(dropout) - int(not without)
     half = r"(?<=\.conv_block\.)([567])(?=\.)"
@@ -239,9 +240,9 @@ def _renumbered(tensors: dict[str, Tensor], dropout: bool) -> dict[str, Tensor]:
 
 
 def _with_widths_of(tensors: dict[str, Tensor], spec: NetworkSpec) -> NetworkSpec:
-    """Return the recipe with the widths that the tensors show, if they are others and fit one another.
+    """Return the spec with the widths of the tensors, if these differ from the class's and are consistent.
 
-    Files of compressed networks, such as GAN Compression's, have them of every kind.
+    Files of compressed networks, such as GAN Compression's, have individual widths per layer.
     """
     with torch.device("meta"):
         usual = spec.build()
@@ -251,12 +252,12 @@ def _with_widths_of(tensors: dict[str, Tensor], spec: NetworkSpec) -> NetworkSpe
             network = slim.build().eval()
             network(torch.zeros(1, (spec.init_args or {})["in_channels"], 1024, 1024))
         except RuntimeError:
-            return spec  # whose building says what doesn't fit
+            return spec  # building it will name the tensors that don't fit
     return spec if widths == channel_widths(usual) else slim
 
 
 def _widths(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, list[int]]:
-    """Return the widths of `network` if it were of `tensors`; a norm may have none: it follows its layer."""
+    """Return the channel widths of `tensors`; a norm without tensors has those of the layer before it."""
     widths, last = channel_widths(network), 0
     for name, usual in widths.items():
         if f"{name}.weight" not in tensors or tensors[f"{name}.weight"].ndim != 4:

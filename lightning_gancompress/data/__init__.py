@@ -12,7 +12,7 @@ from lightning_gancompress.data.tensors import DatasetDataModule
 from lightning_gancompress.data.transforms import ImageError, Preprocessing
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 
-Images, Pairs = ImageDataset, PairDataset  # their names of before
+Images, Pairs = ImageDataset, PairDataset  # their former names
 
 __all__ = [
     "DatasetDataModule",

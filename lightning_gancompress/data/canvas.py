@@ -1,4 +1,4 @@
-"""A canvas for invented pictures: materials, light and shadow, and the label map beside them."""
+"""A canvas for generated pictures: paints photo and label map with materials, light and shadow."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Canvas:
     def pixels(self, box: Box) -> tuple[int, int, int, int]:
         """Label pixels of a box, at least one wide and high."""
         left, top = (min(max(round(edge * self.size), 0), self.size - 1) for edge in box[:2])
-        # from the length, not from the far edge: equal ledges stay equally thick wherever they lie
+        # rounded from the length, not from the far edge, so that equal lengths give equal numbers of pixels
         width, height = (max(1, round((box[i + 2] - box[i]) * self.size)) for i in (0, 1))
         return left, top, min(left + width, self.size), min(top + height, self.size)
 
@@ -71,12 +71,12 @@ class Canvas:
         return view
 
     def shadow(self, box: Box, depth: float) -> None:
-        """Darken a box by what overhangs it, less and less towards its lower edge."""
+        """Darken a box by the shadow of an overhang, with decreasing depth towards its lower edge."""
         view = self.view(box)
         view *= 1 - depth * np.linspace(1, 0.25, view.shape[0])[:, None, None]
 
     def edge(self, view: Array, light: float = 0.15) -> None:
-        """Light the upper and left rim of something that stands out, darken the lower and right one."""
+        """Light the upper and left rim of a protruding object, and darken the lower and right one."""
         rim = max(1, self.size // 96)
         for side in (view[:rim], view[:, :rim]):
             side *= 1 + light

@@ -1,4 +1,4 @@
-"""The contract of the data: what modules, policies and measures may ask, and what a batch holds."""
+"""The contract of data modules: the content of batches, and the methods that other code calls."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ CHANNELS = {"source": "in_channels", "A": "in_channels", "target": "out_channels
 
 
 class PreprocessingRecord(TypedDict, total=False):
-    """What is done to an image before a generator reads it, as checkpoints record it. Sizes in pixels."""
+    """The preprocessing of a generator's images, as checkpoints record it. Sizes in pixels."""
 
     direction: Literal["AtoB", "BtoA"]
     preprocess: str
     load_size: int
-    crop_size: int | list[int]  # the side of what the networks see, or its height and width
+    crop_size: int | list[int]  # side of the networks' input, or its height and width
     resample: str
     in_channels: int
     out_channels: int
@@ -46,17 +46,17 @@ class PreprocessingRecord(TypedDict, total=False):
 
 @dataclass(eq=False, repr=False)
 class GANDataModule(LightningDataModule, ABC):
-    """The data that a GAN is trained, searched and measured on: one data set for each generator.
+    """The data of a GAN's training, search and evaluation: one data set per generator.
 
-    A derived class must say what a split holds (`datasets`). It may say what is to predict
-    (`predict_dataset`) and know its images better than by looking at them (`preprocessing`, `fingerprint`).
+    A derived class must implement `datasets`. It may implement `predict_dataset`, and override
+    `preprocessing` and `fingerprint`, which otherwise read images.
 
     The options are dataclass fields, which derived classes inherit: the command line, YAML and Python have
     them flat (`data.batch_size`). In groups (`data.loading.batch_size`) a class would lose its own defaults
-    as soon as one option of a group is given, and a configuration of before could not be read without
-    knowing its class.
+    as soon as one option of a group is given, and old configurations could not be read without knowing their
+    class.
 
-    A batch is a dict, and what it holds is up to the task:
+    A batch is a dict, whose keys depend on the task:
 
     =============  ==========================================  =========================================
     task           keys                                        values
@@ -77,11 +77,11 @@ class GANDataModule(LightningDataModule, ABC):
         search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
         eval_batch_size: Images per step in validation, test and prediction.
         num_workers: Processes that load images, per loader.
-        seed: Of order and augmentation.
+        seed: Seed of order and augmentation.
 
     Attributes:
-        predict_folder: Folder that the paths of predicted images are relative to; None keeps them whole.
-        neighbourhoods: What `search_by` was given; None outside of a search. To read only.
+        predict_folder: Folder to which paths of predictions are relative; None keeps whole paths.
+        neighbourhoods: Tables that were passed to `search_by`; None outside of a search. Read only.
     """
 
     _: KW_ONLY
@@ -101,21 +101,21 @@ class GANDataModule(LightningDataModule, ABC):
         self._members = 1
         self._train_loader: tuple[Trainer | None, DataLoader[Any]] | None = None
 
-    # -- what derived classes say ----------------------------------------------------------------------
+    # -- implemented by derived classes ----------------------------------------------------------------
 
     @abstractmethod
     def datasets(self, split: Split, augment: bool = False) -> Mapping[Role, SampleDataset]:
-        """The data set of a split for each generator, augmented or as search and evaluation see it.
+        """The data set of a split per generator; search and evaluation read it without augmentation.
 
         Raises:
-            UserError: There is nothing in it.
+            UserError: The split is empty.
         """
 
     def predict_dataset(self) -> SampleDataset:
-        """Sources to translate.
+        """Data set of the sources to translate.
 
         Raises:
-            UserError: Nobody said which.
+            UserError: The data module has none.
         """
         raise UserError(
             f"data: {type(self).__name__} has nothing to predict: give it a predict_dataset method."
@@ -123,17 +123,17 @@ class GANDataModule(LightningDataModule, ABC):
 
     @property
     def preprocessing(self) -> PreprocessingRecord:
-        """What is done to an image before a generator reads it; by default what the first images tell."""
+        """The preprocessing of images; by default size and channels of the first images."""
         first = self._first_images
         height, width = next(iter(first.values())).shape[1:]
-        found: PreprocessingRecord = {"crop_size": height if height == width else [height, width]}
+        record: PreprocessingRecord = {"crop_size": height if height == width else [height, width]}
         for key, image in first.items():
-            found[CHANNELS[key]] = len(image)  # type: ignore[literal-required]
-        found["range"] = [-1.0, 1.0]
-        return found
+            record[CHANNELS[key]] = len(image)  # type: ignore[literal-required]
+        record["range"] = [-1.0, 1.0]
+        return record
 
     def fingerprint(self, split: Split = "train") -> str:
-        """Digest of the images of a split and what is done to them; by default of some, evenly spread."""
+        """Digest of a split's images and preprocessing; by default of evenly spaced images alone."""
         digest = sha256()
         for dataset in self.datasets(split).values():
             digest.update(repr((len(dataset), self.preprocessing)).encode())
@@ -142,51 +142,53 @@ class GANDataModule(LightningDataModule, ABC):
                     digest.update(image.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    # -- what is asked of all --------------------------------------------------------------------------
+    # -- called by modules, policies and measures ------------------------------------------------------
 
     def first_batch(self) -> dict[str, Any]:
-        """The first training sample of every generator, as evaluation sees it, in one batch."""
+        """The first training sample of every generator, without augmentation, as a batch of one."""
         samples = [dataset[0] for dataset in self.datasets("train").values()]
         return collate([{key: value for sample in samples for key, value in sample.items()}])
 
     @cached_property
     def _first_images(self) -> dict[str, Tensor]:
-        """Those of the first batch, (C, H, W)."""
+        """Images (C, H, W) of the first batch, by key."""
         return {key: images[0] for key, images in _images(self.first_batch()).items()}
 
     def plain_train_loader(self) -> Iterator[dict[str, Any]]:
-        """Batches of all training images in order, as evaluation sees them, on every rank; role by role."""
+        """Batches of all training images in order, without augmentation, on every rank, role by role."""
         datasets = self.datasets("train").values()
         return chain.from_iterable(self._loader(dataset, None, self.eval_batch_size) for dataset in datasets)
 
     def search_by(self, neighbourhoods: Mapping[Role, Tensor], members: int) -> None:
-        """Serve neighbourhoods from the next epoch on: unaugmented images, in steps of `search_batch_size`.
+        """Sample training batches by neighbourhoods from the next epoch on.
+
+        Images are not augmented, and a batch holds `search_batch_size` of them.
 
         Args:
-            neighbourhoods: For each generator its table, ``(N, k + 1)`` int64 positions of its training
-                images: row ``c`` holds ``c`` and its ``k`` nearest. Images of generators without a table
-                come one by one.
-            members: Images that are drawn from each row, and follow each other in a batch.
+            neighbourhoods: Table ``(N, k + 1)`` int64 per generator of positions in its training split: row
+                ``c`` holds ``c`` and its ``k`` nearest. Images of generators without a table are sampled
+                independently.
+            members: Images that are drawn from a row, consecutive in the batch.
         """
         self.neighbourhoods, self._members, self._train_loader = neighbourhoods, members, None
 
     def end_search(self) -> None:
-        """Serve shuffled and augmented images again."""
+        """Sample shuffled and augmented images again."""
         if self.neighbourhoods is not None:
             self.neighbourhoods = self._train_loader = None
 
     # -- loaders ---------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Look for the splits of a stage, so that a missing one is reported before anything else starts."""
+        """Make the data sets of a stage, so that a missing split is reported before anything else starts."""
         stages: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
         for split in stages.get(stage, []):
             self.datasets(split)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled and augmented images, or in a search plain ones by neighbourhoods.
+        """Shuffled and augmented images, or in a search neighbourhoods of images without augmentation.
 
-        The loader is kept while nothing that it depends on changes: its workers survive the epoch.
+        The loader is reused in the next epoch, with its workers, until `search_by` or `end_search` is called.
         """
         if self._train_loader is None or self._train_loader[0] is not self.trainer:
             self._train_loader = self.trainer, self._make_train_loader()
@@ -207,7 +209,7 @@ class GANDataModule(LightningDataModule, ABC):
         return self._loader(dataset, sampler, batch_size, train=True)
 
     def _seeds(self) -> list[int]:
-        """One per role: order and augmentation of one domain say nothing about those of the other."""
+        """One seed per role, so that the domains are shuffled and augmented independently."""
         return [self.seed, int(np.random.SeedSequence(self.seed).generate_state(1)[0])]
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
@@ -251,14 +253,14 @@ class GANDataModule(LightningDataModule, ABC):
 class PlainData:
     """Data outside of the contract: loaders alone, or a data module that is no `GANDataModule`.
 
-    Networks can be trained, pruned without neighbourhoods, and tested on it. Nothing is known of its images
-    but a first batch, so nothing that depends on them is kept for other runs.
+    Networks can be trained, pruned without neighbourhoods, and tested on it. Only a first batch is known of
+    its images, so nothing that depends on them is cached.
 
     Args:
-        datamodule: The user's, or None for loaders alone.
+        datamodule: The user's data module, or None for loaders alone.
     """
 
-    batch_size = search_batch_size = 2  # a guess, to try networks with: more than one, as most norms need
+    batch_size = search_batch_size = 2  # assumed when networks are tried: most norms need more than one image
     num_workers = 0
     predict_folder: str | None = None
 
@@ -267,31 +269,34 @@ class PlainData:
         self.preprocessing: PreprocessingRecord = {}
 
     def fingerprint(self, split: Split = "train") -> str | None:
-        """None: the images can't be told from others."""
+        """None: the images can't be identified."""
         return None
 
     def first_batch(self) -> dict[str, Any] | None:
-        """The first training sample in a batch, where one costs no more than reading it; else None."""
+        """The first training sample as a batch of one; None if the loader is no plain `DataLoader`."""
         if self.datamodule is None:
             return None
         with isolate_rng(include_cuda=False):
             loader = self.datamodule.train_dataloader()
             if not isinstance(loader, DataLoader) or type(loader.batch_sampler) is not BatchSampler:
                 return None
-            if type(loader.sampler) not in (RandomSampler, SequentialSampler):  # it may yield other things
+            if type(loader.sampler) not in (
+                RandomSampler,
+                SequentialSampler,
+            ):  # others may yield no positions
                 return None
             batch = loader.collate_fn([loader.dataset[0]])
         return batch if isinstance(batch, dict) else None
 
     def end_search(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     def refusal(self, why: str, remedy: str = "") -> UserError:
-        """The error where these data won't do.
+        """The error for a use that needs a `GANDataModule`.
 
         Args:
-            why: What they lack, such as `can't be searched by neighbourhoods`.
-            remedy: What else helps, before another data module does: `set fid_reals to test, or `.
+            why: Predicate of the message, such as `can't be searched by neighbourhoods`.
+            remedy: A remedy besides another data module, such as `set fid_reals to test, or `.
         """
         name = "a data loader" if self.datamodule is None else type(self.datamodule).__name__
         return UserError(
@@ -301,12 +306,12 @@ class PlainData:
 
 
 def adapt(datamodule: LightningDataModule | None) -> GANDataModule | PlainData:
-    """What may be asked of a data module: itself within the contract, else `PlainData`."""
+    """Return a `GANDataModule` itself, and wrap any other data module in `PlainData`."""
     return datamodule if isinstance(datamodule, GANDataModule) else PlainData(datamodule)
 
 
 def data_of(trainer: Trainer | None) -> GANDataModule | PlainData:
-    """The data of a trainer; `PlainData` also where it was given loaders alone, or there is no trainer."""
+    """The data of a trainer; `PlainData` for loaders alone, and without a trainer."""
     return adapt(getattr(trainer, "datamodule", None))  # Lightning sets it when it is given one
 
 

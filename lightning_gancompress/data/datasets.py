@@ -1,4 +1,4 @@
-"""Data sets: pairs of images, single images, and several data sets side by side."""
+"""Data sets: pairs of images, single images, and the union of two domains."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Files = Sequence[tuple[Path, ...]]  # per sample: one file, or those of A and B
 
 
 class SampleDataset(Dataset[dict[str, Any]], ABC):
-    """What one generator reads; indexed by codes ``epoch * N + index``, a plain index is epoch 0.
+    """Samples of one generator, indexed by codes ``epoch * N + index``; a plain index is epoch 0.
 
-    `EpochSampler` yields the codes: an augmented sample depends on epoch and index alone.
+    `EpochSampler` yields the codes, so that the augmentation of a sample depends on epoch and index alone.
     """
 
     @abstractmethod
@@ -53,7 +53,7 @@ class FileDataset(SampleDataset):
 
     @abstractmethod
     def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
-        """Read a sample, augmented by random numbers or as evaluation sees it."""
+        """Read a sample, augmented with `random`, or without augmentation if that is None."""
 
 
 class PairDataset(FileDataset):
@@ -154,7 +154,7 @@ class ImageDataset(FileDataset):
 
 
 class ZipDataset(Dataset[dict[str, Any]]):
-    """One sample of each data set in one; indexed by tuples of their codes, as `ZipSampler` yields them."""
+    """Merges a sample of each data set into one; indexed by tuples of codes, as `ZipSampler` yields them."""
 
     def __init__(self, datasets: Sequence[SampleDataset]) -> None:
         self.datasets = datasets

@@ -1,4 +1,4 @@
-"""Invented facades: a colour-coded label map and the photo rendered from it."""
+"""Generated facades: a colour-coded label map and a photo rendered from it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def render_facade(size: int, seed: int, index: int) -> tuple[Image.Image, Image.
 
     Args:
         size: Pixels per side.
-        seed: Of the data set.
-        index: Of the building in it.
+        seed: Seed of the data set.
+        index: Index of the building in it.
 
     Returns:
-        Photo and label map. Each class looks alike on all buildings, up to light, tint, dirt and noise, so
-        that a small network can learn to translate labels to photos.
+        Photo and label map. A class has the same appearance on all buildings, up to light, tint, dirt and
+        noise, so that a small network can learn to translate labels to photos.
     """
     random = np.random.default_rng((seed, index))
     canvas = Canvas(size, random)
@@ -30,7 +30,7 @@ def render_facade(size: int, seed: int, index: int) -> tuple[Image.Image, Image.
 
 @dataclass(frozen=True)
 class Building:
-    """The plan of a facade. Lengths are fractions of the image, where not said otherwise."""
+    """The plan of a facade. Lengths are fractions of the image unless noted."""
 
     wall: str
     base: str
@@ -115,7 +115,7 @@ class Building:
             )
 
     def cell(self, column: int, top: float, bottom: float) -> Box:
-        """The place of a window, with the wall around it."""
+        """The box of a window with the wall around it."""
         width = (self.right - self.left - 0.04) / self.columns
         left = self.left + 0.02 + column * width
         return left, top, left + width, bottom
@@ -130,7 +130,7 @@ class Building:
         canvas.photo += 0.14 * np.clip(clouds, 0, 1.2)[..., None]
 
     def draw_roof(self, canvas: Canvas) -> None:
-        """Paint tiles, narrower towards the ridge where sky is left to show it."""
+        """Paint tiles, narrower towards the ridge if the roof is high enough."""
         steps = max(1, round((self.eaves - self.top) * canvas.size))
         sky = canvas.photo.copy()
         box = (self.left, self.top, self.right, self.eaves)
@@ -146,13 +146,13 @@ class Building:
                 canvas.photo[2 * y0 : 2 * y0 + 2, 2 * x0 : 2 * x1] = sky[2 * y0 : 2 * y0 + 2, 2 * x0 : 2 * x1]
 
     def draw_ledge(self, canvas: Canvas, name: str, box: Box, shadow: float = 0.02) -> None:
-        """Paint a strip that stands out of the wall, and its shadow below."""
+        """Paint a strip that protrudes from the wall, and its shadow below."""
         left, _, right, bottom = box
         canvas.shadow((left, bottom, right, bottom + shadow), 0.45)
         canvas.edge(canvas.paint(name, box, "trim"))
 
     def draw_cell(self, canvas: Canvas, cell: Box, balcony: bool) -> None:
-        """Paint an upper window with what belongs to it."""
+        """Paint an upper window with shutters, moulding, sill and balcony."""
         left, top, right, bottom = cell
         width, height = right - left, bottom - top
         x0, x1 = left + width * (1 - self.window_width) / 2, left + width * (1 + self.window_width) / 2
@@ -174,7 +174,7 @@ class Building:
             )
 
     def draw_window(self, canvas: Canvas, box: Box, name: str = "window") -> None:
-        """Paint a frame with panes that mirror the sky, and now and then a curtain."""
+        """Paint a frame with panes that reflect the sky, and a curtain in 30 % of windows."""
         frame = canvas.paint(name, box, "trim")
         frame *= 1.04
         rim = max(1, canvas.size // 64)
@@ -198,7 +198,7 @@ class Building:
             bars[:] = np.array(PAINT["trim"]) * 0.95
 
     def draw_balcony(self, canvas: Canvas, box: Box) -> None:
-        """Paint a slab with iron railings, through which the facade shows."""
+        """Paint a slab with iron railings, with the facade visible between them."""
         left, _, right, bottom = box
         canvas.shadow((left + 0.01, bottom, right + 0.015, bottom + 0.05), 0.5)
         behind = canvas.view(box).copy() * 0.8
@@ -210,7 +210,7 @@ class Building:
         view[-max(2, view.shape[0] // 6) :] = np.array(PAINT["stone"]) * 1.15
 
     def draw_entrance(self, canvas: Canvas, cell: Box, door: bool) -> None:
-        """Paint what fills a cell of the ground floor: the door, a shop, or a plain window."""
+        """Paint a cell of the ground floor: the door, a shop, or a plain window."""
         left, top, right, bottom = cell
         width = right - left
         if door:

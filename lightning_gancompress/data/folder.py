@@ -15,12 +15,12 @@ from lightning_gancompress.tasks.role import Role
 
 @dataclass(eq=False, repr=False)
 class FolderDataModule(ImageDataModule):
-    """Source images alone, for a network that is compressed against its own outputs.
+    """Source images alone, to compress a network against its own outputs.
 
     Args:
         root: Folder with images, or with folders `train`, `val` and `test` of images.
-        holdout: Share of the images that is kept from training for validation and test, where there are no
-            folders for these; the same images for the same file names. 0 validates on the training images.
+        holdout: Share of the images that is held out for validation and test if there are no folders for
+            these; the same images for the same file names. 0 validates on the training images.
     """
 
     _: KW_ONLY
@@ -37,10 +37,10 @@ class FolderDataModule(ImageDataModule):
             UserError: The folder holds two domains, or too few images to hold some out.
         """
         folders = {name: list_images(self.folder / name) for name in ("train", *self.splits["val"])}
-        found = next((files for name in self.splits[split] if (files := folders[name])), [])
+        paths = next((files for name in self.splits[split] if (files := folders[name])), [])
         if not any(folders[name] for name in self.splits["val"]):
-            found = self._share(folders["train"] or self._all_images(), split)
-        return {GENERATOR: [(path,) for path in found]} if found else {}
+            paths = self._share(folders["train"] or self._all_images(), split)
+        return {GENERATOR: [(path,) for path in paths]} if paths else {}
 
     def _all_images(self) -> list[Path]:
         if domains := find_domains(self.folder, "train"):
@@ -51,16 +51,16 @@ class FolderDataModule(ImageDataModule):
         return list_images(self.folder)
 
     def _share(self, paths: list[Path], split: Split) -> list[Path]:
-        """What of the images is for training or, held out by a digest of their names, for the rest."""
+        """The images of a split: those held out by a digest of their names, or for training the others."""
         if not self.holdout:
             return paths
         held = held_out([str(path.relative_to(self.folder)) for path in paths], self.holdout)
         return [path for position, path in enumerate(paths) if (position in held) != (split == "train")]
 
     def layouts(self, split: str) -> str:
-        """Where `find` looks for a split, in words."""
+        """The layouts in which `find` looks for a split, as text."""
         return "images in it, or images without such folders"
 
     def dataset(self, role: Role, files: Files, seed: int | None) -> ImageDataset:
-        """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
+        """The data set of a role; ``seed`` is None for no augmentation."""
         return ImageDataset(files, self.options, self.in_channels, seed)

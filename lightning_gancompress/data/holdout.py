@@ -1,4 +1,4 @@
-"""The holdout: what is kept from training where nobody gave images for validation."""
+"""The holdout: samples that are kept from training if there is no validation split."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def held_out(names: Sequence[str], share: float) -> set[int]:
     """Positions of the samples that are kept from training: the same for the same names, and at least one.
 
     Args:
-        names: Of all samples, each its own.
-        share: At least 0 and below 1; 0 holds nothing out.
+        names: Unique names of all samples.
+        share: Share in [0, 1) to hold out; 0 holds nothing out.
 
     Raises:
         UserError: There is only one sample.

@@ -1,4 +1,4 @@
-"""What the data modules of image files share: files by split, and the record of what is done to them."""
+"""The base class of data modules of image files: files by split, preprocessing and fingerprint."""
 
 import hashlib
 import json
@@ -22,19 +22,19 @@ from lightning_gancompress.tasks.role import Role
 class ImageDataModule(GANDataModule):
     """Images from folders, with the preprocessing and defaults of pytorch-CycleGAN-and-pix2pix.
 
-    Derived classes say which files a split has (`find`) and how they become samples (`dataset`).
+    Derived classes implement `find`, the files of a split, and `dataset`, samples from files.
 
     Args:
         root: Folder with the images.
-        load_size: Pixels to which training images are resized before the crop; None is `crop_size`.
-        crop_size: Pixels of what the networks see.
+        load_size: Size in pixels to which training images are resized before the crop; None is `crop_size`.
+        crop_size: Size in pixels of the networks' input.
         preprocess: As the option of that name in pytorch-CycleGAN-and-pix2pix; `none` only rounds sizes to a
             multiple of 4.
         flip: Whether half of the training images are mirrored.
         in_channels: 1 makes the sources (the images of A) greyscale, 3 RGB.
         val_split: Folder name of the validation split; `test_split` where it is missing.
         test_split: Folder name of the test split; `val_split` where it is missing.
-        max_train: Train on the first so many images only, of each domain.
+        max_train: Number of training images to use, the first of each domain; None uses all.
         predict_folder: Source images for prediction.
     """
 
@@ -62,19 +62,19 @@ class ImageDataModule(GANDataModule):
         self.splits = {"train": ["train"], "val": others, "test": others[::-1]}
         self._files: dict[Split, dict[Role, Files]] = {}
 
-    # -- what derived classes say ----------------------------------------------------------------------
+    # -- implemented by derived classes ----------------------------------------------------------------
 
     @abstractmethod
     def find(self, split: Split) -> dict[Role, Files]:
-        """The files of a split for each generator, sorted by name; empty if the split is not there."""
+        """The files of a split for each generator, sorted by name; empty if there is no such split."""
 
     @abstractmethod
     def dataset(self, role: Role, files: Files, seed: int | None) -> SampleDataset:
-        """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
+        """The data set of a role; ``seed`` is None for no augmentation."""
 
     @abstractmethod
     def layouts(self, split: str) -> str:
-        """Where `find` looks for a split, in words."""
+        """The layouts in which `find` looks for a split, as text."""
 
     @property
     def channels(self) -> PreprocessingRecord:
@@ -86,11 +86,11 @@ class ImageDataModule(GANDataModule):
         """Channels of the images of `predict_folder`."""
         return self.in_channels
 
-    # -- what is done to which files -------------------------------------------------------------------
+    # -- files and preprocessing -----------------------------------------------------------------------
 
     @property
     def preprocessing(self) -> PreprocessingRecord:
-        """What is done to an image before a generator reads it."""
+        """The preprocessing of images before a generator reads them."""
         return {
             "preprocess": self.preprocess,
             "load_size": self.options.load_size,
@@ -101,7 +101,7 @@ class ImageDataModule(GANDataModule):
         }
 
     def fingerprint(self, split: Split = "train") -> str:
-        """Digest of the files of a split (names, sizes, times) and what is done to them."""
+        """Digest of the files of a split (names, sizes, times) and their preprocessing."""
         files = sorted({file for sample in chain(*self.files(split).values()) for file in sample})
         stats = [(str(file.relative_to(self.folder)), file.stat()) for file in files]
         facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
@@ -111,7 +111,7 @@ class ImageDataModule(GANDataModule):
         """The files of each sample of a split, for each generator; read from disk once.
 
         Raises:
-            UserError: There are none.
+            UserError: The folder or the split is missing.
         """
         if split not in self._files:
             if not self.folder.is_dir():
@@ -135,7 +135,7 @@ class ImageDataModule(GANDataModule):
         )
 
     def datasets(self, split: Split, augment: bool = False) -> dict[Role, SampleDataset]:
-        """The data set of a split for each generator, augmented or as search and evaluation see it."""
+        """The data set of a split per generator; search and evaluation read it without augmentation."""
         files = self.files(split)
         seeds = self._seeds() if augment else [None, None]
         return {role: self.dataset(role, files[role], seed) for role, seed in zip(files, seeds, strict=False)}

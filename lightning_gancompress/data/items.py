@@ -1,4 +1,4 @@
-"""Items of a user's own data set: tensors, whose random numbers are seeded."""
+"""Items of a user's own data set: checks of their tensors, and seeding of their random numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from lightning_gancompress.data.datasets import SampleDataset
 from lightning_gancompress.data.transforms import ImageError
 
-# images in [-1, 1] may overshoot, by resampling say; those in [0, 255] or standardised go farther
+# images in [-1, 1] may overshoot, for example by resampling; those in [0, 255] or standardised exceed this
 LIMIT = 1.5
 
 
@@ -24,11 +24,11 @@ class ItemDataset(SampleDataset):
     """Items of a user's data set as ``{"source", ["target"]: (C, H, W), "index": int, "path": str}``.
 
     Args:
-        dataset: The user's.
-        name: Of the split; begins each ``path``.
-        positions: Which items, in order; all unless given.
-        seed: None for evaluation; else seeds the item's random numbers, together with epoch and position.
-        like: Images whose keys and channels all items share.
+        dataset: The user's data set.
+        name: Name of the split, with which each ``path`` begins.
+        positions: Positions of the items in `dataset`; None for all.
+        seed: Seeds an item's random numbers, with epoch and position; None for evaluation, by position alone.
+        like: Images (C, H, W) whose keys and channels all items must have; None for no check.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ def _channels(channels: dict[str, int]) -> str:
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Draw the random numbers of these seeds, and leave the generators as they were."""
+    """Context with random generators of torch, numpy and Python seeded; restores their states afterwards."""
     with isolate_rng(include_cuda=False):
         seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA as well
@@ -79,14 +79,14 @@ def seeded(*numbers: int) -> Iterator[None]:
 
 
 def read_item(item: Any, place: str) -> dict[str, Tensor]:
-    """Source and maybe target in an item of a user's data set, as float32.
+    """Source, and target if any, (C, H, W) float32 in [-1, 1], from an item of a user's data set.
 
     Args:
-        item: A tensor, one or two of them, or a dict with them.
-        place: Where it was, for messages.
+        item: A tensor, a sequence of one or two tensors, or a dict of tensors.
+        place: Name of the item in messages.
 
     Raises:
-        ImageError: It is something else, or an image is no image in [-1, 1].
+        ImageError: The item has another type, or a tensor is no image in [-1, 1].
     """
     if isinstance(item, dict):
         images = {key: item[key] for key in ("source", "target") if item.get(key) is not None}
@@ -109,7 +109,9 @@ def _image(image: Any, name: str) -> Tensor:
             "turn them into such tensors, for example by torchvision's pil_to_tensor(image) / 127.5 - 1."
         )
     pixels = image.detach().float()
-    values = pixels.numpy(force=True)  # numpy wakes no threads, which would wait for each other
+    values = pixels.numpy(
+        force=True
+    )  # numpy uses one thread; torch's threads in many workers block each other
     low, high = float(values.min()), float(values.max())
     if not (low >= -LIMIT and high <= LIMIT):  # so that nan fails as well
         raise ImageError(

@@ -1,4 +1,4 @@
-"""Where images lie: the folder layouts of pytorch-CycleGAN-and-pix2pix."""
+"""Folder layouts of images, as in pytorch-CycleGAN-and-pix2pix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def describe_folder(folder: Path) -> str:
-    """What a folder holds, in a few words for an error message."""
+    """The content of a folder as text for an error message."""
     if not folder.is_dir():
         return f"{folder} is not a folder"
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
@@ -28,7 +28,7 @@ def describe_folder(folder: Path) -> str:
 
 
 def domain_folders(root: Path, split: str) -> list[tuple[Path, Path]]:
-    """Where the two domains of a split may lie."""
+    """Candidate folders of the two domains of a split."""
     return [
         (root / split / "A", root / split / "B"),
         (root / f"{split}A", root / f"{split}B"),
@@ -38,25 +38,25 @@ def domain_folders(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 
 def domain_layouts(split: str) -> str:
-    """Name these places in an error message."""
+    """The candidate folders of `domain_folders` as text for an error message."""
     return (
         f"{split}A and {split}B, {split}_A and {split}_B, {split}/A and {split}/B, or A/{split} and B/{split}"
     )
 
 
 def find_domains(root: Path, split: str) -> tuple[Path, Path] | None:
-    """Find the folders of A and B of a split, the first with images in either; None if it is not there."""
+    """Find the folders of A and B of a split: the first candidates with images; None without any."""
     return next((both for both in domain_folders(root, split) if any(map(list_images, both))), None)
 
 
 def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
-    """Find the pairs of a split; empty if the split is not there.
+    """Find the pairs of a split; empty if there is no such split.
 
-    Layouts, the first with images counts: ``split/A`` and ``split/B``; ``split`` with A | B side by side;
-    ``splitA`` and ``splitB``; ``split_A`` and ``split_B``; ``A/split`` and ``B/split``.
+    The first of these layouts that holds images is used: ``split/A`` and ``split/B``; ``split`` with A | B
+    side by side; ``splitA`` and ``splitB``; ``split_A`` and ``split_B``; ``A/split`` and ``B/split``.
 
     Raises:
-        UserError: Two folders whose images don't pair up by name.
+        UserError: The images of two folders can't be paired by name.
     """
     within, *beside = domain_folders(root, split)
     for a, b in [within, (root / split, root / split), *beside]:
@@ -66,7 +66,11 @@ def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 
 def pair_by_name(a: Path, b: Path) -> list[tuple[Path, Path]]:
-    """Pair the images of two folders by their relative names, endings aside."""
+    """Pair the images of two folders by their relative paths without suffixes.
+
+    Raises:
+        UserError: An image has no partner, or two images of a folder differ in their suffix only.
+    """
     named_a, named_b = by_name(a), by_name(b)
     if alone := sorted(named_a.keys() ^ named_b.keys()):
         folder, other = (a, b) if alone[0] in named_a else (b, a)
@@ -78,7 +82,7 @@ def pair_by_name(a: Path, b: Path) -> list[tuple[Path, Path]]:
 
 
 def by_name(folder: Path) -> dict[str, Path]:
-    """Images of a folder by relative name without the ending."""
+    """Images of a folder by their relative path without suffix."""
     named: dict[str, Path] = {}
     for file in list_images(folder):
         if (other := named.setdefault(str(file.relative_to(folder).with_suffix("")), file)) != file:

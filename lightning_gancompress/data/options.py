@@ -1,4 +1,4 @@
-"""Checks of options: each refuses a value in one sentence that says what to set instead."""
+"""Checks of options; each raises a UserError that names option, value and remedy."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ IMAGE_MODES = {1: "L", 3: "RGB"}  # of Pillow, by channels
 
 
 def check_least(least: int, **options: int | None) -> None:
-    """Refuse numbers below ``least``; None is not set."""
+    """Require numbers of at least ``least``; None is allowed."""
     for name, value in options.items():
         if value is not None and not value >= least:
             raise UserError(f"data: {name} {value} is too small: set it to {least} or more.")
 
 
 def check_share(**options: float) -> None:
-    """Refuse what is no share of a data set that has to leave some for training."""
+    """Require shares in [0, 1)."""
     for name, value in options.items():
         if not 0 <= value < 1:
             raise UserError(
@@ -24,7 +24,7 @@ def check_share(**options: float) -> None:
 
 
 def check_channels(**options: int) -> None:
-    """Refuse channel counts that image files don't have."""
+    """Require 1 or 3 channels."""
     for name, value in options.items():
         if value not in IMAGE_MODES:
             raise UserError(

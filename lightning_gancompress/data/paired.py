@@ -28,24 +28,24 @@ class PairedDataModule(ImageDataModule):
 
     @property
     def channels(self) -> PreprocessingRecord:
-        """Of source and target."""
+        """Channels of source and target."""
         return {"in_channels": self.in_channels, "out_channels": self.out_channels}
 
     @property
     def preprocessing(self) -> PreprocessingRecord:
-        """What is done to an image before a generator reads it."""
+        """The preprocessing of images before a generator reads them."""
         return {"direction": self.direction, **super().preprocessing}
 
     def find(self, split: Split) -> dict[Role, Files]:
         """Pairs of files (A, B)."""
-        found = (find_pairs(self.folder, name) for name in self.splits[split])
-        return next(({GENERATOR: pairs} for pairs in found if pairs), {})
+        candidates = (find_pairs(self.folder, name) for name in self.splits[split])
+        return next(({GENERATOR: pairs} for pairs in candidates if pairs), {})
 
     def layouts(self, split: str) -> str:
-        """Where `find` looks for a split, in words."""
+        """The layouts in which `find` looks for a split, as text."""
         return f"images A | B side by side, {domain_layouts(split)}"
 
     def dataset(self, role: Role, files: Files, seed: int | None) -> PairDataset:
-        """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
+        """The data set of a role; ``seed`` is None for no augmentation."""
         channels = self.in_channels, self.out_channels
         return PairDataset(files, self.options, self.direction, channels, seed)

@@ -1,4 +1,4 @@
-"""The order of samples: shuffled, sharded over ranks, and the same again after a resume."""
+"""Samplers: shuffled, sharded over ranks, and reproducible after a resume."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """Shuffle by (seed, epoch), shard evenly over ranks, go on where a resumed epoch stopped.
+    """Shuffles by (seed, epoch), shards evenly over ranks, and continues a resumed epoch where it stopped.
 
-    Yields codes ``epoch * N + index``, from which a data set seeds its augmentation: a picture depends on
-    (seed, epoch, index) alone, whatever the number of workers or restarts.
+    Yields codes ``epoch * N + index``, from which a data set seeds its augmentation: an augmented image
+    depends on (seed, epoch, index) alone, not on the number of workers or restarts.
 
     With ``neighbourhoods`` the samples come in groups: ``members`` drawn without replacement from the row of
-    each centre. An epoch keeps its number of images, so it visits ``N / members`` of the centres.
+    each centre. An epoch still has N images, so it has ``N / members`` centres.
 
     Args:
-        dataset: What is sampled, of length N.
-        batch_size: Images per step and rank; a resume counts in batches.
-        seed: Makes order and draws repeatable.
-        trainer: Knows rank, world size and progress. None: one process, and the epoch of ``set_epoch``.
+        dataset: Data set of length N.
+        batch_size: Images per step and rank.
+        seed: Seed of order and draws.
+        trainer: Provides rank, world size and position. None is one process and the epoch of ``set_epoch``.
         neighbourhoods: ``(N, k + 1)`` int64, row ``c`` holds ``c`` and its ``k`` nearest.
         members: Images per centre; only with ``neighbourhoods``.
         length: Images per epoch, on all ranks together; None is N. More than N takes several passes over the
             data set, each in another order.
     """
 
-    # a DistributedSampler, because Lightning wraps samplers of every other kind again under DDP
+    # a DistributedSampler, since under DDP Lightning wraps any other sampler again
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class EpochSampler(DistributedSampler[Any]):
         super().__init__(dataset, num_replicas=world, rank=rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
         self.size, self.batch_size, self.trainer = len(dataset), batch_size, trainer
         self.length = length or self.size
-        # without neighbourhoods every image is alone in its own
+        # without neighbourhoods every row holds its own image alone
         self.members = 1 if neighbourhoods is None else members
         self.rows = np.arange(self.size)[:, None] if neighbourhoods is None else neighbourhoods.cpu().numpy()
         if batch_size % self.members:
@@ -83,7 +83,7 @@ class EpochSampler(DistributedSampler[Any]):
         """Codes of this rank in an epoch, ``(len(self),)``."""
         random = np.random.default_rng((self.seed, epoch))
         passes = -(-self.length // (self.size * self.members))
-        # drawn for all ranks before the shard is cut, so that the shards are disjoint in their centres
+        # drawn for all ranks before sharding, so that the ranks have different centres
         codes = []
         for i in range(epoch * passes, (epoch + 1) * passes):
             rows = random.permuted(self.rows[random.permutation(self.size)], axis=1)
@@ -93,7 +93,7 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class ZipSampler(DistributedSampler[Any]):
-    """Tuples of codes, one of each sampler; as long as the shortest."""
+    """Yields tuples of codes, one of each sampler; as long as the shortest sampler."""
 
     def __init__(self, samplers: Sequence[EpochSampler]) -> None:
         first = samplers[0]
@@ -113,14 +113,14 @@ class ZipSampler(DistributedSampler[Any]):
 
 
 class ShardSampler(DistributedSampler[Any]):
-    """Every ``world``-th image in order, for evaluation: no padding, so metrics count each image once."""
+    """Every ``world``-th image in order, for evaluation; without padding, so no image is duplicated."""
 
     def __init__(self, dataset: Sized, trainer: Trainer | None = None) -> None:
         rank, world = rank_and_world(trainer)
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=False)  # type: ignore[arg-type]
         self.indices = range(rank, len(dataset), world)
         if len(dataset) < world:
-            # a rank without a batch would miss the collectives of the others and hang them
+            # a rank without a batch would not join the collectives of the others, which then hang
             raise UserError(
                 f"{len(dataset)} images can't be shared by {world} processes: use at most {len(dataset)} "
                 "devices."
@@ -134,14 +134,14 @@ class ShardSampler(DistributedSampler[Any]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader that Lightning takes for resumable, which `EpochSampler` makes it."""
+    """A loader that Lightning accepts as resumable within an epoch; `EpochSampler` restores the position."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the position is in the trainer's own progress."""
+        """Empty: the position is part of the trainer's progress."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore nothing."""
+        """Do nothing."""
 
 
 def rank_and_world(trainer: Trainer | None) -> tuple[int, int]:

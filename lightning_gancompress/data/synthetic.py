@@ -18,20 +18,20 @@ from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 from lightning_gancompress.errors import UserError
 
-VERSION = 1  # of the pictures: raise it when the renderer changes
+VERSION = 1  # of the pictures; to be raised when the renderer changes
 MANIFEST = "facades.json"
 
 
 class FacadeFolder:
-    """A folder of facades, drawn unless it holds them already.
+    """A folder of generated facades.
 
     Args:
-        root: The folder; made, or refreshed if it holds facades of other settings.
+        root: The folder; created, or rewritten if it holds facades of other settings.
         counts: Pictures per split.
         size: Pixels per side.
-        seed: Of the pictures.
-        paired: Photo | labels side by side in a folder per split; else the labels of some buildings in
-            ``splitA`` and photos of others in ``splitB``.
+        seed: Seed of the pictures.
+        paired: Whether a folder per split has photo | labels side by side; else ``splitA`` has the labels of
+            some buildings and ``splitB`` the photos of others.
     """
 
     def __init__(self, root: Path, counts: dict[str, int], size: int, seed: int, paired: bool = True) -> None:
@@ -48,11 +48,11 @@ class FacadeFolder:
         Raises:
             UserError: The folder holds something else, or can't be written.
         """
-        found = self.read_manifest()
-        if found == self.manifest:
+        manifest = self.read_manifest()
+        if manifest == self.manifest:
             return
         empty = not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir()))
-        if found is None and not empty:
+        if manifest is None and not empty:
             raise UserError(
                 f"Generated facades need a folder of their own, but {describe_folder(self.root)}: set "
                 "data.root to a new folder."
@@ -64,14 +64,14 @@ class FacadeFolder:
                 shutil.rmtree(self.root)
             unfinished.replace(self.root)
         except OSError as error:
-            # another process may have been quicker
+            # another process may have written the folder meanwhile
             if self.read_manifest() != self.manifest:
                 raise UserError(f"Facades can't be written to {self.root}: {error}.") from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def read_manifest(self) -> Any:
-        """What the manifest in the folder says, None without one."""
+        """The content of the folder's manifest; None without one."""
         try:
             return json.loads((self.root / MANIFEST).read_text())
         except (OSError, ValueError):
@@ -104,18 +104,18 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
 
 @dataclass(eq=False, repr=False)
 class FacadesDataModule(ImageDataModule):
-    """Facades drawn on the spot, with texture, light and noise: no download.
+    """Generated facades, with texture, light and noise; no download.
 
     They are written once; the same seed gives the same pictures.
 
     Args:
-        root: Folder to write to; made, or refreshed if it holds facades of other settings.
+        root: Folder to write to; created, or rewritten if it holds facades of other settings.
         n_train: Training pairs, or images of each domain.
         n_val: The same for validation.
         n_test: The same for the test.
         size: Pixels per side.
         load_size: Pixels to which training images are resized before the crop; None keeps `size`.
-        seed: Of the pictures, their order and augmentation.
+        seed: Seed of the pictures, their order and augmentation.
     """
 
     root: str = "data/facades_synthetic"
@@ -144,7 +144,7 @@ class FacadesDataModule(ImageDataModule):
 
 @dataclass(eq=False, repr=False)
 class SyntheticFacades(FacadesDataModule, PairedDataModule):
-    """Facades drawn on the spot: label maps and photos with texture, light and noise, no download.
+    """Generated facades: pairs of label maps and photos with texture, light and noise; no download.
 
     Written once as `root/{train,val,test}/*.png` with A (photo) | B (labels) side by side.
 

@@ -1,4 +1,4 @@
-"""Data sets of the user's own, whose items are tensors."""
+"""The data module of the user's own data sets, whose items are tensors."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -20,22 +20,21 @@ from lightning_gancompress.tasks.role import Role
 
 @dataclass(eq=False, repr=False)
 class DatasetDataModule(GANDataModule):
-    """Any data set that can be indexed, with items of any number of channels.
+    """Data sets of your own that can be indexed, with images of any number of channels.
 
     An item is a source ``(C, H, W)`` in [-1, 1], a pair (source, target), or a dict with ``source`` and maybe
     ``target``; targets in [-1, 1] too. Batches: ``{"source", ["target"]: (B, C, H, W), "index": (B,) position
     in the split, "path": list of split/position}``.
 
-    An item may be augmented with random numbers of torch, numpy or Python: they are seeded by epoch and
-    position in training, and by position alone in search and evaluation, where an item must always be the
-    same.
+    An item may be augmented with random numbers of torch, numpy or Python. They are seeded by epoch and
+    position in training, and by position alone in search and evaluation, so that an item is always the same.
 
     Args:
-        train: What to train on.
-        val: What to validate on; ``test`` where it is missing, and without either a share of ``train``.
-        test: What to test on; ``val`` where it is missing.
-        predict: Sources for prediction; targets are passed over.
-        holdout: Share of `train` that is kept for validation and test, where there is neither `val` nor
+        train: Training data set.
+        val: Validation data set; None is ``test``, and without either a share of ``train``.
+        test: Test data set; None is ``val``.
+        predict: Sources for prediction; targets are ignored.
+        holdout: Share of `train` that is held out for validation and test, if there is neither `val` nor
             `test`; 0 validates on the training images.
     """
 
@@ -46,7 +45,7 @@ class DatasetDataModule(GANDataModule):
     _: KW_ONLY
     holdout: float = 0.1
 
-    predict_folder = "predict"  # that of the paths of predicted images
+    predict_folder = "predict"  # with which the paths of predicted images begin
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,10 +59,10 @@ class DatasetDataModule(GANDataModule):
 
     @cached_property
     def _first_images(self) -> dict[str, Tensor]:
-        """Source, and target if there are any, of the first training item.
+        """Source, and target if any, (C, H, W) of the first training item.
 
         Raises:
-            UserError: It is another when it is read again.
+            UserError: Reading the item twice gives different images.
         """
         first, again = (ItemDataset(self._given["train"], "train", range(1))[0] for _ in range(2))
         images: dict[str, Tensor] = {key: first[key] for key in ("source", "target") if key in first}
@@ -82,10 +81,10 @@ class DatasetDataModule(GANDataModule):
         return height if height == width else (height, width)
 
     def datasets(self, split: Split, augment: bool = False) -> dict[Role, SampleDataset]:
-        """The data set of a split, with the random numbers of training or those of evaluation.
+        """The data set of a split, whose random numbers are those of training if `augment`.
 
         Raises:
-            UserError: There is nothing in it.
+            UserError: The split is empty.
         """
         given = self._given.get(split, self._given["train"])
         positions: Sequence[int] = range(len(given))  # type: ignore[arg-type]
@@ -98,7 +97,7 @@ class DatasetDataModule(GANDataModule):
         return {GENERATOR: ItemDataset(given, split, positions, seed, self._first_images)}
 
     def predict_dataset(self) -> SampleDataset:
-        """Sources alone."""
+        """The data set of the sources to translate."""
         if "predict" not in self._given:
             raise UserError("predict needs images: set data.predict to a data set of sources.")
         given = self._given["predict"]

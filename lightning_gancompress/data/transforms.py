@@ -1,4 +1,4 @@
-"""From image files to tensors: decode, resize, crop and flip as pytorch-CycleGAN-and-pix2pix does."""
+"""Decoding, resizing, cropping and flipping of images, as in pytorch-CycleGAN-and-pix2pix."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_
 
 
 class ImageError(UserError):
-    """An image that can't be used; keeps its one sentence on the way out of a loader's worker process.
+    """An image that can't be used, with a message that survives a loader's worker process.
 
-    A worker's exception is built anew from its formatted traceback, whose last line holds the sentence.
+    PyTorch rebuilds a worker's exception from its formatted traceback, whose last line has the message.
     """
 
     def __init__(self, message: str) -> None:
@@ -31,7 +31,7 @@ class ImageError(UserError):
 
 @dataclass(frozen=True)
 class Transform:
-    """What happens to an image, or alike to both of a pair: resize, crop, then flip. Sizes in pixels."""
+    """Resizes, crops and flips an image, in this order; the same for both images of a pair. In pixels."""
 
     size: tuple[int, int]
     box: tuple[int, int, int, int] | None = None
@@ -46,7 +46,7 @@ class Transform:
         if self.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1).permute(2, 0, 1)
-        # the operations of ToTensor and Normalize in their order, for equal bits
+        # the operations of ToTensor and Normalize in the same order, for bitwise equal results
         return pixels.contiguous().float().div_(255).sub_(0.5).div_(0.5)
 
 
@@ -54,8 +54,8 @@ class Transform:
 class Preprocessing:
     """The preprocessing options of pytorch-CycleGAN-and-pix2pix (``data/base_dataset.py``). Sizes in pixels.
 
-    For evaluation images load at ``crop_size``, are cropped in the middle where a crop remains, and never
-    flipped. Sizes that no crop fixes are rounded to a multiple of 4, as its ``none`` does.
+    For evaluation, images are resized to ``crop_size`` instead of ``load_size``, cropped in the centre and
+    never flipped. Without a crop, sizes are rounded to a multiple of 4, as for its ``none``.
     """
 
     preprocess: Preprocess = "resize_and_crop"
@@ -74,7 +74,7 @@ class Preprocessing:
     def transform(
         self, size: tuple[int, int], path: Path | str, random: np.random.Generator | None = None
     ) -> Transform:
-        """Choose what happens to an image of a size (width, height), as evaluation does without ``random``.
+        """The transform of an image of a size (width, height); without ``random`` that of evaluation.
 
         Raises:
             ImageError: The image of ``path`` is smaller than the crop.

@@ -12,15 +12,15 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role
 
 Domain = Literal["A", "B"]
-DOMAINS: dict[Role, Domain] = {Role("generator_AtoB"): "A", Role("generator_BtoA"): "B"}  # that each reads
+DOMAINS: dict[Role, Domain] = {Role("generator_AtoB"): "A", Role("generator_BtoA"): "B"}  # of the sources
 
 
 @dataclass(eq=False, repr=False)
 class UnpairedDataModule(ImageDataModule):
     """Two domains of images in the layouts, with the preprocessing, of pytorch-CycleGAN-and-pix2pix.
 
-    In training A and B are drawn, cropped and flipped independently. An epoch lasts as long as the larger
-    domain, the smaller one starts over.
+    In training A and B are sampled, cropped and flipped independently. An epoch has as many images as the
+    larger domain; the smaller one is repeated.
 
     Args:
         root: Folder with `trainA`, `trainB`, `testA`, `testB`; or `train_A` and so on, `train/A` and so on,
@@ -36,7 +36,7 @@ class UnpairedDataModule(ImageDataModule):
 
     @property
     def channels(self) -> PreprocessingRecord:
-        """Of A and B."""
+        """Channels of A and B."""
         return {"in_channels": self.in_channels, "out_channels": self.out_channels}
 
     @property
@@ -51,7 +51,7 @@ class UnpairedDataModule(ImageDataModule):
         """Files of A and of B.
 
         Raises:
-            UserError: One domain has none, or the folder holds pairs side by side.
+            UserError: One domain has no images, or the folder holds pairs side by side.
         """
         for name in self.splits[split]:
             if folders := find_domains(self.folder, name):
@@ -74,10 +74,10 @@ class UnpairedDataModule(ImageDataModule):
         return [(file,) for file in files]
 
     def layouts(self, split: str) -> str:
-        """Where `find` looks for a split, in words."""
+        """The layouts in which `find` looks for a split, as text."""
         return f"images in {domain_layouts(split)}"
 
     def dataset(self, role: Role, files: Files, seed: int | None) -> ImageDataset:
-        """Make the data set of a role; ``seed`` is None for images as evaluation sees them."""
+        """The data set of a role; ``seed`` is None for no augmentation."""
         domain = DOMAINS[role]
         return ImageDataset(files, self.options, self._channels_of(domain), seed, domain)

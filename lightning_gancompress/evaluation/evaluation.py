@@ -1,4 +1,4 @@
-"""Measuring generators: image errors while training, and everything about them at test."""
+"""The callback that measures generators: image errors in validation, all figures at test."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from lightning_gancompress.evaluation.measures.set_distances import Reals, SetDi
 from lightning_gancompress.evaluation.metrics import register
 from lightning_gancompress.evaluation.results import NetworkResults, TestResults
 from lightning_gancompress.evaluation.session import Session
-from lightning_gancompress.evaluation.table import write_report
+from lightning_gancompress.evaluation.table import write_results_and_table
 from lightning_gancompress.evaluation.translator import phase_of
 from lightning_gancompress.metrics import Feature, Resize
 
 
 class Evaluation(Callback):
-    """Measure how close the generated images come to their targets, and what the generators cost.
+    """Measures how close generated images are to their targets, and what the generators cost.
 
     Validation logs `val/l1` (of pixels in [-1, 1]), `val/psnr` and `val/ssim` of the trained generator, where
     there are pairs, and `val/teacher_l1`, the student's distance to the teacher. Test measures every
-    generator, adds FID, KID, and density, coverage, precision and recall against the real images, the
-    student's local density beside the teacher's, MACs, parameters, file size, memory and latency, and what
-    every `Measure` among the callbacks found; it writes `<default_root_dir>/test/results.json` and
-    `table.md`. For CycleGAN all of it is done per direction: `val/AtoB/teacher_l1`, `results_AtoB.json`.
-    Each image counts once, however many processes share the work and however they pad their shares.
+    generator: also FID, KID, density, coverage, precision and recall against the real images, the student's
+    local density against the teacher's, MACs, parameters, file size, memory, latency, and the figures of
+    every `Measure` in `trainer.callbacks`. It writes `<default_root_dir>/test/results.json` and `table.md`.
+    For CycleGAN all figures are per direction: `val/AtoB/teacher_l1`, `results_AtoB.json`. Each image counts
+    once, also if several processes share the images and pad their shares.
 
     Args:
         fid_weights: torch-fidelity's Inception weight file; None downloads it when it is needed.
-        fid_feature: Inception's layer for FID and KID: 2048 is FID proper, 64, 192 and 768 are earlier ones;
-            None measures neither.
-        fid_reals: The real images that FID and KID compare with: those of the test split, or all, as papers
-            on CycleGAN compression do.
-        fid_resize: How images reach Inception's 299 pixels; `pytorch-fid` is the code that most papers use.
+        fid_feature: Inception's layer for FID and KID: 2048 is the usual FID, 64, 192 and 768 are earlier
+            layers; None measures neither.
+        fid_reals: Real images of FID and KID: those of the test split, or all, as in papers on CycleGAN
+            compression.
+        fid_resize: How images are resized to Inception's 299 pixels; most papers use `pytorch-fid`.
         density_encoder: Feature space of density, coverage, precision, recall and neighbourhood ISE; None is
             Inception's, where `fid_feature` is set.
         lpips_weights: File of torchvision's AlexNet or VGG-16, to measure LPIPS as well.
-        cache_dir: Where Inception's features of the real images are kept for other tests; None is
+        cache_dir: Folder where Inception's features of the real images are cached; None is
             `<default_root_dir>/cache`.
         latency: Whether to time the generators, one image at a time.
-        latency_runtimes: What runs them: torch as it is, after `torch.compile`, ONNX Runtime.
-        latency_device: Where torch runs them.
-        latency_threads: CPU threads for that.
-        latency_repetitions: Timed calls of each.
+        latency_runtimes: Runtimes to time: torch, torch after `torch.compile`, ONNX Runtime.
+        latency_device: Device of torch's timings.
+        latency_threads: CPU threads while timing.
+        latency_repetitions: Timed calls per generator.
     """
 
     def __init__(
@@ -72,37 +72,37 @@ class Evaluation(Callback):
                 f"fid_weights is {fid_weights}, but fid_feature is not set: set it to 64, 192, 768 or 2048."
             )
         runtimes = latency_runtimes or ["torch"]
-        own: list[Measure] = [
+        measures: list[Measure] = [
             Costs(latency, runtimes, latency_device, latency_threads, latency_repetitions),
             ImageErrors(lpips_weights),
         ]
         if fid_feature is not None:
-            in_inception = density_encoder is None
-            own.append(SetDistances(fid_feature, fid_weights, fid_resize, fid_reals, cache_dir, in_inception))
+            local = density_encoder is None
+            measures.append(SetDistances(fid_feature, fid_weights, fid_resize, fid_reals, cache_dir, local))
         if density_encoder is not None:
-            own.append(LocalDensity(density_encoder))
-        self.own, self._validation = own, ValidationErrors()
+            measures.append(LocalDensity(density_encoder))
+        self.measures, self._validation = measures, ValidationErrors()
         self._session: Session | None = None
 
     @property
     def session(self) -> Session:
-        """The validation or test that runs."""
+        """The current validation or test."""
         assert self._session is not None
         return self._session
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load networks that measure before a test, so that missing weights are reported at once."""
-        for measure in self.own if stage == "test" else ():
+        """Load the networks of measures before a test, so that missing weights are reported at once."""
+        for measure in self.measures if stage == "test" else ():
             measure.setup(trainer, pl_module, stage)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Free them."""
+        """Free the networks of measures."""
         self._session = None
-        for measure in self.own:
+        for measure in self.measures:
             measure.teardown(trainer, pl_module, stage)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
+        """Start a session of validation."""
         self._session = Session(trainer, pl_module, [self._validation])
 
     def on_validation_batch_end(
@@ -116,21 +116,21 @@ class Evaluation(Callback):
     ) -> None:
         """Measure the trained generators' images."""
         if not trainer.sanity_checking:
-            self.session.see(outputs, batch)
+            self.session.add(outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means over all images of all ranks."""
         for role in self.session.roles:
-            _, found = self.session.findings(role)
-            log(pl_module, f"val/{role.log_prefix}", found)
+            _, findings = self.session.findings(role)
+            log(pl_module, f"val/{role.log_prefix}", findings)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew, with the user's measures beside ours."""
+        """Start a session of the test, with the user's measures after the built-in ones."""
         users = [c for c in trainer.callbacks if isinstance(c, Measure)]  # type: ignore[attr-defined]
-        self._session = Session(trainer, pl_module, [*self.own, *users])
+        self._session = Session(trainer, pl_module, [*self.measures, *users])
         for measure in self._session.measures:
             register(*measure.metrics)
-        for measure in self.own:  # Lightning asks the user's
+        for measure in self.measures:  # the hooks of the user's are called by Lightning
             measure.on_test_epoch_start(trainer, pl_module)
 
     def on_test_batch_end(
@@ -143,34 +143,34 @@ class Evaluation(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Measure every generator's images, and the real ones."""
-        self.session.see(outputs, batch)
-        self.session.see_real(batch)
+        self.session.add(outputs, batch)
+        self.session.add_real(batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the figures and write the reports."""
+        """Log the figures and write results and tables."""
         for role in self.session.roles:
-            seen, found = self.session.findings(role)
-            log(pl_module, f"test/{role.log_prefix}", found)
+            seen, findings = self.session.findings(role)
+            log(pl_module, f"test/{role.log_prefix}", findings)
             if trainer.is_global_zero:
-                results = results_of(phase_of(pl_module), seen, found)
-                write_report(Path(trainer.default_root_dir, "test"), results, role.suffix)
+                results = results_of(phase_of(pl_module), seen, findings)
+                write_results_and_table(Path(trainer.default_root_dir, "test"), results, role.suffix)
 
 
-def log(module: LightningModule, prefix: str, found: Findings) -> None:
+def log(module: LightningModule, prefix: str, findings: Findings) -> None:
     """Log the figures that are floats."""
-    for name, figure in found.logged():
+    for name, figure in findings.logged():
         module.log(prefix + name, figure, sync_dist=True)
 
 
-def results_of(phase: str, seen: Seen, found: Findings) -> TestResults:
-    """What goes into `results.json`."""
+def results_of(phase: str, seen: Seen, findings: Findings) -> TestResults:
+    """The content of `results.json`."""
     _, _, height, width = seen.sample.shape
     return TestResults(
         phase=phase,
         images=seen.count,
         size=(height, width),
-        networks={name: NetworkResults.of(figures) for name, figures in found.networks.items()},
-        comparison=found.comparison,
-        latency=found.latency,
-        facts=found.facts,
+        networks={name: NetworkResults.of(figures) for name, figures in findings.networks.items()},
+        comparison=findings.comparison,
+        latency=findings.latency,
+        facts=findings.facts,
     )

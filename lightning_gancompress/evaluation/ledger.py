@@ -1,4 +1,4 @@
-"""The images of a test: which were seen on any rank, and what was noted of each."""
+"""Collection of one row of numbers per image over all batches and ranks, without duplicates."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Ledger(Generic[K]):
-    """Rows of images, one row per image and key, in groups of images.
+    """Collects rows of images, one row per image and key, in groups of images.
 
-    An image is known by its position in its data set, so that it counts once, however many processes share
-    the work and however they pad their shares.
+    An image is identified by its position in its data set, so that it counts once, also if several processes
+    share the images and pad their shares.
 
     Args:
-        device: Where ranks exchange rows.
-        rank: Of this process, 0 where each process sees all images by itself.
+        device: Device on which ranks exchange rows.
+        rank: Rank of this process; 0 where each process gets all images.
         world_size: Number of processes that share the images.
     """
 
@@ -31,45 +31,45 @@ class Ledger(Generic[K]):
 
     @property
     def groups(self) -> list[str]:
-        """Groups whose images were seen."""
+        """Groups with images, in the order of their first batch."""
         return list(self._positions)
 
     def add(self, group: str, index: Tensor | None, count: int, rows: Mapping[K, Tensor]) -> None:
-        """Note a batch of images.
+        """Add the rows of a batch of images.
 
         Args:
-            group: What the images are, such as the role of their generator.
+            group: Name of the group, such as the role of the generator.
             index: Positions `(B,)` in the data set; None where the data does not number its images, which
-                are all different then.
-            count: B.
+                then count as different images.
+            count: Number B of images.
             rows: `(B, ...)` per key; a group has the same keys in every batch.
         """
-        seen = self._positions.setdefault(group, [])
+        positions = self._positions.setdefault(group, [])
         if index is None:
-            index = (torch.arange(count) + sum(map(len, seen))) * self.world_size + self.rank
-        seen.append(index.cpu())
+            index = (torch.arange(count) + sum(map(len, positions))) * self.world_size + self.rank
+        positions.append(index.cpu())
         for key, values in rows.items():
             self._rows.setdefault(group, {}).setdefault(key, []).append(values.detach().cpu())
 
     def gather(self, group: str) -> tuple[int, dict[K, Tensor]]:
         """Number of different images of a group on all ranks, and their rows in the order of positions.
 
-        To be called on all ranks. The group is forgotten.
+        Must be called on all ranks. Removes the group.
         """
         order = first_of_each(self._gathered(self._positions.pop(group)))
         rows = self._rows.pop(group, {})
-        return len(order), {key: self._gathered(parts)[order] for key, parts in rows.items()}
+        return len(order), {key: self._gathered(batches)[order] for key, batches in rows.items()}
 
-    def _gathered(self, parts: list[Tensor]) -> Tensor:
-        """The rows of all ranks below each other, on the CPU; their numbers may differ."""
-        rows = torch.cat(parts)
+    def _gathered(self, batches: list[Tensor]) -> Tensor:
+        """The rows of all ranks, concatenated on the CPU; ranks may have different numbers of rows."""
+        rows = torch.cat(batches)
         if self.world_size == 1:
             return rows
-        return torch.cat([part.cpu() for part in gather_all_tensors(rows.to(self.device))])
+        return torch.cat([gathered.cpu() for gathered in gather_all_tensors(rows.to(self.device))])
 
 
 def first_of_each(index: Tensor) -> Tensor:
-    """Positions of the first occurrence of every value, in the order of the values."""
+    """Positions in `index` of the first occurrence of every value, in the order of the values."""
     order = index.argsort(stable=True)
     values = index[order]
     new = torch.ones_like(values, dtype=torch.bool)

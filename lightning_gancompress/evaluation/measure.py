@@ -1,4 +1,4 @@
-"""What a measure is: rows of numbers of each image, and figures from the rows of all images."""
+"""The base class of measures: rows of numbers per image, and figures from the rows of all images."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Translated:
     """The images of one batch for one role.
 
     Attributes:
-        role: Of the generators.
-        source: `(B, C, H, W)` in [-1, 1].
-        target: What the generators should make of it, where there are pairs.
-        generated: By the generators' names; the trained one comes last.
-        index: Positions `(B,)` in the data set, where it numbers its images.
-        path: Where the sources come from, where the data says so.
+        role: Role of the generators.
+        source: Sources `(B, C, H, W)` in [-1, 1].
+        target: Targets `(B, C, H, W)` in [-1, 1]; None without pairs.
+        generated: Generated images `(B, C, H, W)` by name of the generator; the trained one comes last.
+        index: Positions `(B,)` in the data set; None where it does not number its images.
+        path: Paths of the B sources; None where the data has none.
     """
 
     role: Role
@@ -40,14 +40,14 @@ class Translated:
 
 @dataclass(frozen=True)
 class Seen:
-    """All images of a test for one role, of all ranks, each once.
+    """The rows of all images of a test for one role, of all ranks, each image once.
 
     Attributes:
-        role: Of the generators.
-        count: Number N of images that were translated.
-        sample: The first source, `(1, C, H, W)`, on the CPU.
-        rows: What the measure noted of each, `(N, ...)` by key.
-        real: What it noted of each real image, `(M, ...)` by key.
+        role: Role of the generators.
+        count: Number N of translated images.
+        sample: First source, `(1, C, H, W)`, on the CPU.
+        rows: The measure's `rows` of all translated images, `(N, ...)` by key.
+        real: The measure's `real_rows` of all real images, `(M, ...)` by key.
     """
 
     role: Role
@@ -59,14 +59,14 @@ class Seen:
 
 @dataclass
 class Findings:
-    """What a measure found out about the generators of one role.
+    """The figures of a measure for the generators of one role.
 
-    Floats are logged as well; whole numbers, which are counts, are not.
+    Figures that are floats are also logged; integers, which are counts, are not.
 
     Attributes:
         networks: Figures by generator and metric.
-        comparison: Figures of the student against the teacher.
-        facts: How it was measured, by the measure's name: `{"miou": {"protocol": "quick"}}`.
+        comparison: Figures of the student against the teacher, by metric.
+        facts: How figures were measured, by metric: `{"miou": {"protocol": "quick"}}`.
         latency: How latencies were measured, by runtime.
     """
 
@@ -76,7 +76,7 @@ class Findings:
     latency: dict[str, RuntimeFacts] = field(default_factory=dict)
 
     def add(self, other: Findings) -> None:
-        """Take over what another measure found."""
+        """Add the figures and facts of another measure."""
         for name, figures in other.networks.items():
             self.networks.setdefault(name, {}).update(figures)
         self.comparison |= other.comparison
@@ -91,26 +91,26 @@ class Findings:
 
 
 class Measure(Callback, ABC):
-    """A callback that measures generators at test; `Evaluation` writes what it finds among its own figures.
+    """A callback that measures generators at test; `Evaluation` writes its figures to the results.
 
-    Lightning's hooks are there to load what it needs (`setup` with stage `test`) and to free it (`teardown`).
+    A measure may load networks in Lightning's hook `setup` (stage `test`) and free them in `teardown`.
 
     Attributes:
-        metrics: How its figures are shown in tables; others are shown by their plain names.
+        metrics: How tables show its figures; a figure without an entry is shown by its plain name.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = ()
 
     def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Mapping[str, Tensor]:
-        """What to keep of a batch of translated images: `(B, ...)` by key, the same keys in every batch."""
+        """Rows `(B, ...)` by key of a batch of translated images; the same keys in every batch."""
         return {}
 
     def real_rows(
         self, trainer: Trainer, pl_module: LightningModule, role: Role, images: Tensor
     ) -> Mapping[str, Tensor]:
-        """The same of real images `(B, C, H, W)` such as the generators of a role should make."""
+        """Rows `(B, ...)` by key of real images `(B, C, H, W)` of the generators' target domain."""
         return {}
 
     @abstractmethod
     def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
-        """Figures from the rows of all images; called on all ranks, once for each role."""
+        """Figures from the rows of all images; called on all ranks, once per role."""

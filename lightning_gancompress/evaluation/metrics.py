@@ -1,4 +1,4 @@
-"""Every figure of a test: its name, and how tables and plots show it. No torch, no Lightning."""
+"""The registry of metrics: their names, and how tables and plots show them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-TEACHER = "teacher_"  # before the names of figures that hold the student against the teacher
+TEACHER = "teacher_"  # prefix of figures that compare the student with the teacher
 
 MACS_EXACT, MACS_LITERATURE, PARAMS, BYTES = "macs_exact", "macs_literature", "params", "bytes"
 ACTIVATION_BYTES = "activation_bytes"
@@ -17,20 +17,20 @@ DENSITY, COVERAGE, PRECISION, RECALL, ISE = "density", "coverage", "precision", 
 MIOU, PIXEL_ACCURACY = "miou", "pixel_accuracy"
 OF_DENSITY = (DENSITY, COVERAGE, PRECISION, RECALL, ISE)
 COMPARED = ("fid*", "kid*", MIOU, LPIPS, TEACHER + LPIPS, TEACHER + L1, TEACHER + COVERAGE)
-# what `compare` shows unless told otherwise, as patterns
+# patterns of the metrics that `compare` shows by default
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a figure is called and shown.
+    """The name of a metric and how its figures are shown.
 
     Args:
-        name: Its key in `results.json`.
-        label: Its name for people.
-        unit: Written after the number, such as `dB`; empty for none.
-        better: Which values are good; None where neither end is.
-        digits: After the decimal point; None for four significant ones.
-        scale: The number shown is the figure times this, 100 for per cent.
+        name: Key in `results.json`.
+        label: Name in tables and plots.
+        unit: Unit after the number, such as `dB`; empty for none.
+        better: Whether lower or higher figures are better; None for neither.
+        digits: Digits after the decimal point; None for four significant digits.
+        scale: Factor of the shown number, such as 100 for per cent.
     """
 
     name: str
@@ -42,16 +42,16 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """The label, with the factor where no unit tells it: `KID x 1000`."""
+        """The label, with the scale where no unit implies it: `KID x 1000`."""
         return f"{self.label} x {self.scale:g}" if self.scale != 1 and not self.unit else self.label
 
     @property
     def arrow(self) -> str:
-        """Which way is better: ↓, ↑, or nothing."""
+        """Direction of better figures: ↓, ↑, or empty."""
         return {"lower": "↓", "higher": "↑", None: ""}[self.better]
 
     def number(self, value: float) -> str:
-        """A figure without its unit."""
+        """A figure as text, scaled and rounded, without unit."""
         return f"{value * self.scale:.4g}" if self.digits is None else f"{value * self.scale:.{self.digits}f}"
 
     def format(self, value: float) -> str:
@@ -96,15 +96,15 @@ BUILT_IN = frozenset(METRICS)
 
 
 def metric(name: str) -> Metric:
-    """The metric of a figure, by its key in `results.json`; an unregistered one shows its plain name."""
+    """The metric of a key in `results.json`; an unregistered one gets its plain name as label."""
     return registered(name) or Metric(name, name.replace("_", " "))
 
 
 def registered(name: str) -> Metric | None:
-    """The metric of a figure, if its measure has registered it.
+    """The metric of a key in `results.json`, or None if it is not registered.
 
-    `fid_768` is the FID of another layer and shown like `fid`; `teacher_l1` is the distance from student to
-    teacher and shown like `l1`.
+    `fid_768`, the FID of another layer, is shown like `fid`; `teacher_l1`, the distance between student and
+    teacher, like `l1`.
     """
     if name in METRICS:
         return METRICS[name]

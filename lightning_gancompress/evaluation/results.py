@@ -1,4 +1,4 @@
-"""The results of a test: what `results.json` holds, typed and versioned. No torch, no Lightning."""
+"""The results of a test, typed and versioned: the schema of `results.json`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
     "register",
 ]
 
-VERSION = 1  # of results.json; files without one are older and read the same
+VERSION = 1  # of results.json; files without a version are older and have the same schema
 T = TypeVar("T")
 Json = dict[str, Any]
 
@@ -49,9 +49,14 @@ class LatencyResult:
 
 @dataclass(frozen=True)
 class RuntimeFacts:
-    """Where the latencies of one runtime were measured; `failed` says why they were not.
+    """How the latencies of one runtime were measured.
 
-    `speedup` is how many times faster the student is than the teacher.
+    Attributes:
+        device: Name of the device.
+        threads: CPU threads.
+        version: Name and version of the runtime.
+        speedup: Latency of the teacher divided by that of the student, measured in turn.
+        failed: Why latencies could not be measured; None if they were.
     """
 
     device: str | None = None
@@ -61,17 +66,17 @@ class RuntimeFacts:
     failed: str | None = None
 
     def to_json(self) -> Json:
-        """What is known."""
+        """The fields that are not None."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class NetworkResults:
-    """What was measured of one generator.
+    """The figures of one generator.
 
     Attributes:
-        figures: All of them by name, latencies by their medians.
-        latencies: The spread of those that are latencies.
+        figures: Figures by name; of a latency the median.
+        latencies: Medians and percentiles of the latencies by name.
     """
 
     figures: dict[str, float] = field(default_factory=dict)
@@ -79,47 +84,47 @@ class NetworkResults:
 
     @classmethod
     def parse(cls, data: object, where: str) -> NetworkResults:
-        """Read what `to_json` wrote. Entries that are no number are left out, unless they should be one.
+        """Read the output of `to_json`. Entries that are neither numbers nor registered are left out.
 
         Raises:
             ValueError: A registered figure is no number.
         """
-        found: dict[str, float | LatencyResult] = {}
+        measured: dict[str, float | LatencyResult] = {}
         for key, value in items(data, where):
             if isinstance(value, Mapping) and registered(key):
-                found[key] = build(LatencyResult, value, f"{where}.{key}")
+                measured[key] = build(LatencyResult, value, f"{where}.{key}")
             elif registered(key) or is_number(value):
-                found[key] = typed(value, float, f"{where}.{key}")
-        return cls.of(found)
+                measured[key] = typed(value, float, f"{where}.{key}")
+        return cls.of(measured)
 
     @classmethod
-    def of(cls, found: Mapping[str, float | LatencyResult]) -> NetworkResults:
-        """Figures and latencies that a measure found."""
-        latencies = {key: value for key, value in found.items() if isinstance(value, LatencyResult)}
-        figures = {k: v.median_ms if isinstance(v, LatencyResult) else v for k, v in found.items()}
+    def of(cls, measured: Mapping[str, float | LatencyResult]) -> NetworkResults:
+        """Results of the figures and latencies of measures, by name."""
+        latencies = {key: value for key, value in measured.items() if isinstance(value, LatencyResult)}
+        figures = {k: v.median_ms if isinstance(v, LatencyResult) else v for k, v in measured.items()}
         return cls(figures, latencies)
 
     def to_json(self) -> Json:
-        """Figures by name, a latency with its spread."""
+        """Figures by name; of a latency its median and percentiles."""
         return {**self.figures, **{key: asdict(latency) for key, latency in self.latencies.items()}}
 
 
 @dataclass(frozen=True)
 class TestResults:
-    """What a test found out about the generators of one direction.
+    """The results of a test for the generators of one direction.
 
     Attributes:
-        phase: Of the module: `teacher`, `search` (the student is the whole network under masks), `finetune`.
-        images: How many were translated, each counted once.
+        phase: Phase of the module: `teacher`, `search` (the student is a masked whole network), `finetune`.
+        images: Number of translated images, each counted once.
         size: Height and width of an image, in pixels.
-        networks: What was measured of each generator; the trained one comes last.
+        networks: Figures by generator; the trained one comes last.
         comparison: Figures of the student against the teacher, such as its distance.
         latency: How latencies were measured, by runtime.
-        facts: How the other figures were measured, by measure: `{"fid": {"resize": "pytorch-fid", ...}}`.
-        version: Of the file.
+        facts: How other figures were measured, by metric: `{"fid": {"resize": "pytorch-fid", ...}}`.
+        version: Version of the file.
     """
 
-    __test__: ClassVar[bool] = False  # no test of pytest's
+    __test__: ClassVar[bool] = False  # for pytest, which collects classes named Test...
 
     phase: str
     images: int
@@ -143,13 +148,13 @@ class TestResults:
 
     @property
     def protocol(self) -> dict[str, str]:
-        """What must agree where figures of two tests are compared, flat: `fid.resize` and the like."""
-        inside = {"images": self.images, "size": list(self.size), **self.facts}
-        return {key: str(value) for key, value in leaves(inside)}
+        """Settings that must agree where figures of two tests are compared, by names like `fid.resize`."""
+        settings = {"images": self.images, "size": list(self.size), **self.facts}
+        return {key: str(value) for key, value in leaves(settings)}
 
     @classmethod
     def read(cls, path: Path) -> TestResults:
-        """Read a `results.json` of any version up to this one; metrics that it declares become known.
+        """Read a `results.json` of any version up to this one, and register the metrics that it declares.
 
         Raises:
             UserError: The file is missing, damaged, or of a later release.
@@ -164,10 +169,10 @@ class TestResults:
 
     @classmethod
     def parse(cls, data: object) -> TestResults:
-        """Check and take over the content of a file.
+        """Check the content of a file and build the results.
 
         Raises:
-            ValueError: Something is missing or of another type.
+            ValueError: An entry is missing or of another type.
         """
         rest = dict(items(data, "it"))
         version = typed(rest.pop("version", VERSION), int, "version")
@@ -196,7 +201,7 @@ class TestResults:
         )
 
     def to_json(self) -> Json:
-        """The content of the file: figures and facts where they have always been."""
+        """The content of the file; comparison and facts are entries of its top level."""
         data: Json = {
             "version": self.version,
             "phase": self.phase,
@@ -210,22 +215,22 @@ class TestResults:
         return data | self.comparison | self.facts | ({"metrics": declared} if declared else {})
 
     def to_bytes(self) -> bytes:
-        """The file."""
+        """The file as bytes."""
         return (json.dumps(self.to_json(), indent=2) + "\n").encode()
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         write_files({path: self.to_bytes()})
 
 
 def build(cls: type[T], data: object, where: str) -> T:
-    """An instance of a dataclass of plain values; entries that it does not know are left out.
+    """Build a dataclass of plain values from a mapping; unknown entries are left out.
 
     Raises:
         ValueError: A value is missing or of another type.
     """
-    hints, found = get_type_hints(cls), dict(items(data, where))
-    known = {f.name: found[f.name] for f in fields(cls) if f.name in found}  # type: ignore[arg-type]
+    hints, entries = get_type_hints(cls), dict(items(data, where))
+    known = {f.name: entries[f.name] for f in fields(cls) if f.name in entries}  # type: ignore[arg-type]
     for name, value in known.items():
         typed(value, hints[name], f"{where}.{name}")
     try:
@@ -235,14 +240,14 @@ def build(cls: type[T], data: object, where: str) -> T:
 
 
 def items(data: object, where: str) -> Iterator[tuple[str, Any]]:
-    """The entries of a mapping with names for keys."""
+    """The entries of a mapping from strings; raises ValueError if `data` is none."""
     if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
         raise ValueError(f"{where} is not a table of names and values")
     yield from data.items()
 
 
 def typed(value: Any, kind: Any, where: str) -> Any:
-    """The value, if it is of a type such as `int`, `float | None` or `Literal["lower", "higher"]`."""
+    """Return `value`; raise ValueError unless it has a type like `float | None` or `Literal["lower"]`."""
     if not fits(value, kind):
         raise ValueError(f"{where} is {value!r}, not {getattr(kind, '__name__', kind)}")
     return value
@@ -260,5 +265,5 @@ def fits(value: object, kind: Any) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether JSON has it as a number."""
+    """Whether a value is an int or a float, but no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

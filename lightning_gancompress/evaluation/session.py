@@ -1,4 +1,4 @@
-"""One validation or test: the images that pass, and what the measures make of them."""
+"""One validation or test: passes its images to the measures and collects their rows and figures."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from lightning_gancompress.evaluation.measure import Findings, Measure, Seen, Tr
 from lightning_gancompress.evaluation.translator import translator
 from lightning_gancompress.tasks.role import Role
 
-Key = tuple[int, str]  # a measure by its place, and what it calls a row
+Key = tuple[int, str]  # position of a measure, and its key of a row
 
 
 class Session:
-    """Shows the images of an epoch to measures, and asks them for figures when all are seen.
+    """Passes the images of an epoch to measures batch by batch, then computes their figures.
 
     Args:
-        trainer: Of the run.
+        trainer: Trainer of the run.
         module: A `Translator`.
-        measures: In the order of their figures.
+        measures: Measures in the order of their figures.
     """
 
     def __init__(self, trainer: Trainer, module: LightningModule, measures: Sequence[Measure]) -> None:
         self.trainer, self.module, self.measures = trainer, module, measures
         self.task = translator(module).task
-        place = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
-        self._images, self._reals = Ledger[Key](*place), Ledger[Key](*place)
+        process = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
+        self._images, self._reals = Ledger[Key](*process), Ledger[Key](*process)
         self._samples: dict[Role, Tensor] = {}
 
     @property
     def roles(self) -> list[Role]:
-        """Of the generators whose images were seen."""
+        """Compressed roles whose images have been added."""
         return [role for role in self.task.compressed if role in self._images.groups]
 
-    def see(self, outputs: Mapping[Role, Mapping[str, Tensor]], batch: Mapping[str, Any]) -> None:
-        """Show what the generators made of a batch.
+    def add(self, outputs: Mapping[Role, Mapping[str, Tensor]], batch: Mapping[str, Any]) -> None:
+        """Measure the translated images of a batch.
 
         Args:
-            outputs: Of the module's step: by role, then by `source`, `target` and generators' names.
-            batch: As the data module made it.
+            outputs: Output of the module's step: images by role, then by `source`, `target` and generator.
+            batch: The batch of the data module.
         """
         views = self.task.views(batch)
         for role, columns in outputs.items():
@@ -59,8 +59,8 @@ class Session:
             rows = [measure.rows(self.trainer, self.module, images) for measure in self.measures]
             self._images.add(role, images.index, len(images.source), numbered(rows))
 
-    def see_real(self, batch: Mapping[str, Any]) -> None:
-        """Show the real images of a batch."""
+    def add_real(self, batch: Mapping[str, Any]) -> None:
+        """Measure the real images of a batch."""
         index = self.task.target_index(batch)
         for role, images in self.task.targets(batch).items():
             if role in self.task.compressed:
@@ -68,31 +68,33 @@ class Session:
                 self._reals.add(role, index[role], len(images), numbered(rows))
 
     def findings(self, role: Role) -> tuple[Seen, Findings]:
-        """The images of a role, and what all measures found out about them; to be called on all ranks.
+        """The number and sample of a role's images, and the figures of all measures.
+
+        Must be called on all ranks. Removes the images of the role.
 
         Raises:
-            UserError: A measure's findings are of another type.
+            UserError: A measure returns no `Findings`.
         """
         count, rows = self._images.gather(role)
         real = self._reals.gather(role)[1] if role in self._reals.groups else {}
-        seen, found = Seen(role, count, self._samples.pop(role)), Findings()
+        seen, total = Seen(role, count, self._samples.pop(role)), Findings()
         for number, measure in enumerate(self.measures):
-            own = Seen(role, count, seen.sample, of(number, rows), of(number, real))
-            more = measure.findings(self.trainer, self.module, own)
-            if not isinstance(more, Findings):
+            own = Seen(role, count, seen.sample, rows_of(number, rows), rows_of(number, real))
+            findings = measure.findings(self.trainer, self.module, own)
+            if not isinstance(findings, Findings):
                 raise UserError(
-                    f"{type(measure).__name__}.findings returned {type(more).__name__}: it must return "
+                    f"{type(measure).__name__}.findings returned {type(findings).__name__}: it must return "
                     "lightning_gancompress.evaluation.measure.Findings."
                 )
-            found.add(more)
-        return seen, found
+            total.add(findings)
+        return seen, total
 
 
 def numbered(rows: Sequence[Mapping[str, Tensor]]) -> dict[Key, Tensor]:
-    """The rows of all measures together."""
+    """The rows of all measures in one mapping, keyed by position of the measure and key."""
     return {(number, key): values for number, own in enumerate(rows) for key, values in own.items()}
 
 
-def of(number: int, rows: Mapping[Key, Tensor]) -> dict[str, Tensor]:
-    """The rows of one measure."""
+def rows_of(number: int, rows: Mapping[Key, Tensor]) -> dict[str, Tensor]:
+    """The rows of the measure at position `number`."""
     return {key: values for (owner, key), values in rows.items() if owner == number}

@@ -1,4 +1,4 @@
-"""The table of a test: what generators cost and how good their images are, in Markdown."""
+"""The results of a test as a Markdown table with notes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ SENTENCES = {
     "generated against {n_real} real images of: {reals}.",
     MIOU: "mIoU: {network}, protocol {protocol}, {classes} classes; on the real photos it is {ceiling:.4f}.",
 }
-TOLD_ELSEWHERE = ("fid_reals", DENSITY)  # beside FID, and beside the density itself
+IN_OTHER_SENTENCES = ("fid_reals", DENSITY)  # part of FID's sentence and of the comparison
 
 
-def write_report(folder: Path, results: TestResults, suffix: str = "") -> None:
+def write_results_and_table(folder: Path, results: TestResults, suffix: str = "") -> None:
     """Write `results.json` and `table.md` into `folder`; `suffix` goes before the extensions."""
     files = {f"results{suffix}.json": results.to_bytes(), f"table{suffix}.md": table(results).encode()}
     write_files({folder / name: content for name, content in files.items()})
 
 
 def table(results: TestResults) -> str:
-    """The results as Markdown: one row per generator, then how they were measured."""
+    """The results as Markdown: a table with one row per generator, then notes."""
     columns = in_order(name for network in results.networks.values() for name in network.figures)
     lines = [
         ["", *(metric(name).heading for name in columns)],
@@ -45,16 +45,16 @@ def table(results: TestResults) -> str:
 
 
 def notes(results: TestResults) -> list[str]:
-    """What stands below the table: how its figures were measured, and the student beside the teacher."""
+    """Lines below the table: how figures were measured, and the comparison of student and teacher."""
     height, width = results.size
-    told = [f"{results.images} images; MACs at {height} x {width} pixels; L1 of pixels in [-1, 1]."]
+    lines = [f"{results.images} images; MACs at {height} x {width} pixels; L1 of pixels in [-1, 1]."]
     if results.phase == "search":
-        told.append("The search isn't over: the student is the whole network under masks.")
-    return told + protocol(results) + comparison(results)
+        lines.append("The search isn't over: the student is the whole network under masks.")
+    return lines + protocol(results) + comparison(results)
 
 
 def cell(network: NetworkResults, name: str) -> str:
-    """A figure, a latency with its percentiles, or nothing where it was not measured."""
+    """The text of a cell: a figure, a latency with its percentiles, or empty if not measured."""
     if name not in network.figures:
         return ""
     text = metric(name).format(network.figures[name])
@@ -65,16 +65,16 @@ def cell(network: NetworkResults, name: str) -> str:
 
 
 def protocol(results: TestResults) -> list[str]:
-    """How the figures were measured, a sentence for each measure."""
-    told = {name: facts for name, facts in results.facts.items() if name not in TOLD_ELSEWHERE}
+    """How the figures were measured, one sentence per metric and per runtime."""
+    facts = {name: values for name, values in results.facts.items() if name not in IN_OTHER_SENTENCES}
     latencies = (latency for network in results.networks.values() for latency in network.latencies.values())
     repetitions = next((latency.repetitions for latency in latencies), 0)
-    notes = [sentence(name, facts) for name, facts in told.items()]
-    return notes + [runtime(facts, repetitions) for facts in results.latency.values()]
+    sentences = [sentence(name, values) for name, values in facts.items()]
+    return sentences + [runtime(measured, repetitions) for measured in results.latency.values()]
 
 
 def sentence(name: str, facts: Any) -> str:
-    """What a measure says of itself: in its own words, or one fact after the other."""
+    """The facts of a metric as a sentence: from `SENTENCES`, else a list of names and values."""
     try:
         return SENTENCES[name].format(**facts)
     except (KeyError, TypeError, ValueError):  # a user's measure, or facts of another release
@@ -83,7 +83,7 @@ def sentence(name: str, facts: Any) -> str:
 
 
 def runtime(facts: RuntimeFacts, repetitions: int) -> str:
-    """Where latencies were measured, or why not."""
+    """Device, threads and speed-up of a runtime, or why latency was not measured, as a sentence."""
     if facts.failed is not None:
         return f"No latency: {facts.failed}"
     speedup = "" if facts.speedup is None else f", speed-up {facts.speedup:.2f}"
@@ -94,20 +94,20 @@ def runtime(facts: RuntimeFacts, repetitions: int) -> str:
 
 
 def comparison(results: TestResults) -> list[str]:
-    """The student beside the teacher."""
+    """Image errors and local density of the student against the teacher, as sentences."""
     figures = {name.removeprefix(TEACHER): value for name, value in results.comparison.items()}
-    near = {name: value for name, value in figures.items() if name not in OF_DENSITY}
-    beside = {name: value for name, value in figures.items() if name in OF_DENSITY}
-    notes = [f"Student to teacher: {listed(near)}."] if near else []
-    if beside:
+    errors = {name: value for name, value in figures.items() if name not in OF_DENSITY}
+    densities = {name: value for name, value in figures.items() if name in OF_DENSITY}
+    notes = [f"Student to teacher: {listed(errors)}."] if errors else []
+    if densities:
         facts = results.facts.get(DENSITY, {})
         notes.append(
             f"Student beside teacher, {facts.get('k')} neighbours in features of {facts.get('encoder')}: "
-            f"{listed(beside).lower()}."
+            f"{listed(densities).lower()}."
         )
     return notes
 
 
 def listed(figures: Mapping[str, float]) -> str:
-    """Figures with their labels."""
+    """Labels and figures as text, in the order of tables."""
     return ", ".join(f"{metric(n).label} {metric(n).format(figures[n])}" for n in in_order(figures))

@@ -1,4 +1,4 @@
-"""What `Evaluation` and its measures need of a module and of its data."""
+"""Access of `Evaluation` and its measures to the module and its data."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ from lightning_gancompress.training.phase import Phase, PhaseName
 
 @runtime_checkable
 class Translator(Protocol):
-    """A module whose validation and test steps return images: role -> `source`, `target`, generators' names.
+    """A module that can be evaluated.
+
+    Its validation and test steps return images `(B, C, H, W)` in [-1, 1] by role, then by `source`, `target`
+    and name of the generator.
 
     Attributes:
-        task: Reads its batches.
-        phase: That it is in.
+        task: Task of its batches.
+        phase: Current phase.
     """
 
     task: Task
     phase: Phase
 
     def generators(self, role: Role) -> Mapping[str, nn.Module]:
-        """The generators of a role by name, the trained one last."""
+        """Generators of a role by name; the trained one comes last."""
 
 
 def translator(module: LightningModule) -> Translator:
-    """The module as a `Translator`.
+    """Check that a module is a `Translator` and return it.
 
     Raises:
         UserError: It is none.
@@ -48,15 +51,15 @@ def translator(module: LightningModule) -> Translator:
 
 
 def phase_of(module: LightningModule) -> PhaseName:
-    """Name of the phase that the module is in."""
+    """Name of the module's current phase."""
     return translator(module).phase.name
 
 
 def training_batches(trainer: Trainer) -> Iterator[Mapping[str, Any]]:
-    """All training images in order, as evaluation sees them.
+    """Batches of all training images in order, without augmentation.
 
     Raises:
-        UserError: The data module has no loader for that.
+        UserError: The data module has no such loader.
     """
     data = data_of(trainer)
     if isinstance(data, PlainData):
@@ -65,7 +68,7 @@ def training_batches(trainer: Trainer) -> Iterator[Mapping[str, Any]]:
 
 
 def images_of_whole_test(trainer: Trainer) -> list[int] | None:
-    """Number of images of each loader of a test; None where some are left out or nobody knows."""
+    """Number of images of each test loader; None if a test skips some, or the number is not known."""
     loaders = trainer.test_dataloaders
     loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
     if not all(isinstance(loader, DataLoader) and isinstance(loader.dataset, Sized) for loader in loaders):
@@ -75,5 +78,5 @@ def images_of_whole_test(trainer: Trainer) -> list[int] | None:
 
 
 def cache_folder(trainer: Trainer, chosen: str | None) -> Path:
-    """Where things are kept for other tests: the folder that was chosen, or one in the run's."""
+    """The cache folder: the `chosen` one, else `<default_root_dir>/cache`."""
     return Path(chosen or Path(trainer.default_root_dir) / "cache")

@@ -1,4 +1,4 @@
-"""Distillation: what ties the small generator to its teacher while it is fine-tuned."""
+"""Distillation losses between the small generator and its teacher in fine-tuning."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ VGG_LAYERS = (3, 8, 15, 22)  # relu1_2, relu2_2, relu3_3 and relu4_3 of VGG-16 (
 
 
 class Distillation(nn.Module):
-    """Terms that the fine-tuning adds, each with its weight; 0 leaves it out.
+    """Distillation losses of the fine-tuning; each argument up to `tv` is the weight of one, 0 for none.
 
-    Shipped recipes are `finetune_*.yaml`. The 1x1 convolutions of `features` and `channels` are learned along
-    with the generator and stay out of the small model.
+    Shipped settings are `finetune_*.yaml`. The 1x1 convolutions of `features` and `channels` are trained with
+    the generator and are not part of the small model.
 
     Args:
         output: L1 distance between the images of student and teacher.
@@ -34,16 +34,16 @@ class Distillation(nn.Module):
         features: Mean squared distance of feature maps inside the generators, the student's brought to the
             teacher's width by a learned 1x1 convolution (GAN Compression, Li et al. 2020).
         channels: The same after averaging each map over its positions (channel distillation of OMGD).
-        critic: L1 distance of feature maps inside the teacher's discriminator, which looks at both images;
-            after discriminator-cooperated distillation (Hu et al. 2023), which shows it the generators' maps.
+        critic: L1 distance of feature maps inside the teacher's discriminator between both images; after
+            discriminator-cooperated distillation (Hu et al. 2023), which feeds it the generators' maps.
         perceptual: L1 distance of VGG-16's relu2_2 (OMGD).
         style: L1 distance of Gram matrices of four layers of VGG-16 (OMGD).
         tv: Total variation of the student's image, summed over pixels and channels (OMGD).
-        task: Weight of the task's own losses beside these; 0 trains without discriminator, as OMGD does.
-        layers: Names of the generators' layers whose maps are compared; None takes `count` convolutions at
-            even distances.
-        count: How many.
-        backbone: File of torchvision's VGG-16, for `perceptual` and `style`.
+        task: Weight of the task's own losses; 0 trains without discriminator, as OMGD does.
+        layers: Names of the generators' layers whose maps are compared; None takes `count` convolutions,
+            evenly spaced.
+        count: Number of layers where `layers` is None.
+        backbone: File with the weights of torchvision's VGG-16, for `perceptual` and `style`.
     """
 
     def __init__(
@@ -83,22 +83,22 @@ class Distillation(nn.Module):
         self.adapters = nn.ModuleList()
         self._pairs: list[tuple[Role, str]] = []  # role and layer of each adapter
         self._seen: dict[tuple[str, Role, str], Tensor] = {}
-        # in a tuple, so that it enters no checkpoint
+        # in a tuple, so that it is no submodule and not saved in checkpoints
         self._vgg: tuple[nn.Sequential, ...] = ()
         if backbone is not None and (perceptual or style):
             self._vgg = (load_vgg(backbone),)
 
     def check(self, task: Task, teacher: Networks, student: Networks, sources: Images) -> None:
-        """Whether all that the terms look through is there, to be known before a search.
+        """Check before a search that every loss can be computed on these networks.
 
         Args:
-            task: Knows the roles.
-            teacher: Networks to be learned from.
-            student: Networks that learn.
-            sources: What each wanted generator reads, blank.
+            task: Names the roles.
+            teacher: The teacher's networks by role.
+            student: The student's networks by role.
+            sources: Blank source (1, C, H, W) of each compressed generator.
 
         Raises:
-            UserError: A term wants a discriminator or a layer that isn't there, or images in colour.
+            UserError: A loss needs a discriminator or a layer that is missing, or images of 1 or 3 channels.
         """
         if self.weights["critic"] and not any(role.discriminator in teacher for role in task.compressed):
             raise UserError(
@@ -112,7 +112,7 @@ class Distillation(nn.Module):
                 _require_colours(teacher[role], sources[role])
 
     def prepare(self, task: Task, teacher: Networks, student: Networks, sources: Images) -> None:
-        """Make the 1x1 convolutions, once the student has its widths."""
+        """Create the 1x1 convolutions for the student's numbers of channels; arguments as `check`."""
         self.check(task, teacher, student, sources)
         self.adapters, self._pairs = nn.ModuleList(), []
         if not (self.weights["features"] or self.weights["channels"]):
@@ -124,8 +124,8 @@ class Distillation(nn.Module):
                 self.adapters.append(nn.Conv2d(out_channels(small), out_channels(whole), 1))
 
     def _chosen(self, teacher: nn.Module, student: nn.Module, source: Tensor) -> list[str]:
-        here = dict(student.named_modules())
-        both = [name for name in called_convolutions(teacher, source) if name in here]
+        names = dict(student.named_modules())
+        both = [name for name in called_convolutions(teacher, source) if name in names]
         if self.layers is None:
             inner = both[:-1]  # the last one writes the image
             count = min(self.count, len(inner))
@@ -140,12 +140,12 @@ class Distillation(nn.Module):
 
     @contextmanager
     def watching(self, teacher: Networks, student: Networks) -> Iterator[None]:
-        """Note what the chosen layers write in their first forward pass within the block."""
+        """Context that keeps the outputs of the compared layers in their first forward pass."""
         handles = []
-        for part, networks in (("teacher", teacher), ("student", student)):
+        for owner, networks in (("teacher", teacher), ("student", student)):
             for role, layer in self._pairs:
-                key = (part, role, layer)
-                handles.append(networks[role].get_submodule(layer).register_forward_hook(self._noting(key)))
+                hook = self._keeping((owner, role, layer))
+                handles.append(networks[role].get_submodule(layer).register_forward_hook(hook))
         try:
             yield
         finally:
@@ -153,31 +153,38 @@ class Distillation(nn.Module):
             for handle in handles:
                 handle.remove()
 
-    def _noting(self, key: tuple[str, Role, str]) -> Any:
-        def note(_: nn.Module, args: Any, output: Tensor) -> None:
-            self._seen.setdefault(key, output)  # later calls are of cycle and identity
+    def _keeping(self, key: tuple[str, Role, str]) -> Any:
+        def keep(_: nn.Module, args: Any, output: Tensor) -> None:
+            self._seen.setdefault(key, output)  # later calls are those of the cycle and identity losses
 
-        return note
+        return keep
 
     def forward(self, task: Task, teacher: nn.ModuleDict, batch: Mapping[str, Any], images: Images) -> Losses:
-        """The weighted sum of the terms and their values, for the student's images of a batch."""
+        """Weighted sum of the losses, and the unweighted values `distill_<name>` to log.
+
+        Args:
+            task: Names the roles and runs the networks.
+            teacher: The teacher's networks by role.
+            batch: The batch that was translated.
+            images: The student's images (B, C, H, W) by generator.
+        """
         with torch.no_grad():
             references = task.generate(teacher, batch, task.compressed)
         pairs = [(images[role], references[role]) for role in references]
-        found: dict[str, list[Tensor]] = {name: [] for name, weight in self.weights.items() if weight}
+
         terms = {
             "output": lambda: [F.l1_loss(a.float(), b.float()) for a, b in pairs],
             "ssim": lambda: [1 - similarity(a, b) for a, b in pairs],
             "features": lambda: [F.mse_loss(a, b) for a, b in self._maps()],
             "channels": lambda: [F.mse_loss(a.mean((2, 3)), b.mean((2, 3))) for a, b in self._maps()],
             "critic": lambda: critic_distances(task, teacher, batch, images, references),
-            "perceptual": lambda: [F.l1_loss(*self._looks(a, b, only=1)[0]) for a, b in pairs],
-            "style": lambda: [F.l1_loss(gram(x), gram(y)) for a, b in pairs for x, y in self._looks(a, b)],
+            "perceptual": lambda: [F.l1_loss(*self._vgg_maps(a, b)[1]) for a, b in pairs],
+            "style": lambda: [F.l1_loss(gram(x), gram(y)) for a, b in pairs for x, y in self._vgg_maps(a, b)],
             "tv": lambda: [total_variation(a) for a, _ in pairs],
         }
-        # OMGD sums over layers; where there are several generators the terms are averaged over them
-        found = {name: terms[name]() for name in found}
-        values = {name: torch.stack(parts).sum() / len(pairs) for name, parts in found.items()}
+        # summed over layers, as OMGD does, and averaged over generators
+        used = {name: terms[name]() for name, weight in self.weights.items() if weight}
+        values = {name: torch.stack(term).sum() / len(pairs) for name, term in used.items()}
         loss = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
         return loss, {f"distill_{name}": value for name, value in values.items()}
 
@@ -186,17 +193,16 @@ class Distillation(nn.Module):
             mapped = adapter(self._seen["student", role, layer])
             yield mapped.float(), self._seen["teacher", role, layer].float()
 
-    def _looks(self, a: Tensor, b: Tensor, only: int | None = None) -> list[tuple[Tensor, Tensor]]:
+    def _vgg_maps(self, student: Tensor, teacher: Tensor) -> list[tuple[Tensor, Tensor]]:
         vgg = self._vgg[0]
-        vgg.to(a.device)
+        vgg.to(student.device)
         with torch.no_grad():
-            theirs = vgg_features(vgg, b)
-        both = list(zip(vgg_features(vgg, a), theirs, strict=True))
-        return both if only is None else [both[only]]
+            references = vgg_features(vgg, teacher)
+        return list(zip(vgg_features(vgg, student), references, strict=True))
 
 
 def called_convolutions(network: nn.Module, source: Tensor) -> list[str]:
-    """Names of the convolutions that `network` calls, in the order of the calls, not of registration."""
+    """Names of the convolutions that `network` calls for `source`, in the order of the calls."""
     found: dict[str, None] = {}
     handles = [
         layer.register_forward_hook(lambda *_, name=name: found.setdefault(name))
@@ -221,7 +227,7 @@ def _require_colours(generator: nn.Module, source: Tensor) -> None:
 
 
 def out_channels(layer: nn.Module) -> int:
-    """Channels that a convolution writes."""
+    """Output channels of a convolution."""
     assert isinstance(layer, CONVOLUTIONS)
     return layer.out_channels
 
@@ -234,7 +240,7 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Sum of absolute differences of neighbouring pixels, (B, C, H, W) -> scalar, averaged over images."""
+    """Sum of absolute differences of neighbouring pixels of (B, C, H, W), averaged over the B images."""
     rows, columns = (images.float().diff(dim=dim).abs().flatten(1).sum(1) for dim in (2, 3))
     return (rows + columns).mean()
 
@@ -248,18 +254,22 @@ def gram(features: Tensor) -> Tensor:
 def critic_distances(
     task: Task, teacher: nn.ModuleDict, batch: Mapping[str, Any], images: Images, references: Images
 ) -> list[Tensor]:
-    """Mean L1 distance of the maps that both sets of images raise in the teacher's discriminators."""
-    ours = convolution_maps(task, teacher, batch, {role: images[role] for role in references})
+    """L1 distance of feature maps in the teacher's discriminators, student's `images` against `references`.
+
+    Returns:
+        One scalar: the mean over maps times the number of generators, over which the caller averages.
+    """
+    maps = convolution_maps(task, teacher, batch, {role: images[role] for role in references})
     with torch.no_grad():
-        theirs = convolution_maps(task, teacher, batch, references)
-    distances = [F.l1_loss(a.float(), b.float()) for a, b in zip(ours, theirs, strict=True)]
+        targets = convolution_maps(task, teacher, batch, references)
+    distances = [F.l1_loss(a.float(), b.float()) for a, b in zip(maps, targets, strict=True)]
     return [torch.stack(distances).sum() * len(references) / len(distances)]
 
 
 def convolution_maps(
     task: Task, networks: nn.ModuleDict, batch: Mapping[str, Any], images: Images
 ) -> list[Tensor]:
-    """What every convolution of the discriminators writes, in the order of the calls."""
+    """Outputs of all convolutions of the discriminators on `images`, in the order of the calls."""
     maps: list[Tensor] = []
     discriminators = [networks[role] for role in task.discriminators if role in networks]
     handles = [
@@ -277,7 +287,7 @@ def convolution_maps(
 
 
 def load_vgg(path: str) -> nn.Sequential:
-    """The convolutions of VGG-16 up to relu4_3, frozen, with torchvision's weights from a file.
+    """The layers of VGG-16 up to relu4_3, frozen, with torchvision's weights from a file.
 
     Raises:
         UserError: The file is missing or of another network.
@@ -286,24 +296,24 @@ def load_vgg(path: str) -> nn.Sequential:
 
     network = vgg16(weights=None, init_weights=False).features[: VGG_LAYERS[-1] + 1]
     state = read_state_dict(Path(path))
-    wanted = {f"features.{name}" for name in network.state_dict()}
-    if wanted - state.keys():
+    names = {f"features.{name}" for name in network.state_dict()}
+    if names - state.keys():
         raise UserError(
-            f"distillation.backbone: {path} isn't torchvision's VGG-16, which has {min(wanted)} and so on: "
+            f"distillation.backbone: {path} isn't torchvision's VGG-16, which has {min(names)} and so on: "
             "give vgg16-397923af.pth."
         )
-    network.load_state_dict({name.removeprefix("features."): state[name] for name in wanted})
+    network.load_state_dict({name.removeprefix("features."): state[name] for name in names})
     frozen: nn.Sequential = network.eval().requires_grad_(False)
     return frozen
 
 
 def vgg_features(vgg: Iterable[nn.Module], images: Tensor) -> list[Tensor]:
-    """Maps of `VGG_LAYERS` for images (B, 1 or 3, H, W) in [-1, 1]."""
+    """Feature maps (B, C, H, W) of `VGG_LAYERS` for images (B, 1 or 3, H, W) in [-1, 1]."""
     mean, std = images.new_tensor([0.485, 0.456, 0.406]), images.new_tensor([0.229, 0.224, 0.225])
     x = ((images + 1) / 2 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
     maps = []
     for position, layer in enumerate(vgg):
-        x = layer(x.clone() if isinstance(layer, nn.ReLU) else x)  # torchvision's works in place
+        x = layer(x.clone() if isinstance(layer, nn.ReLU) else x)  # torchvision's ReLU works in place
         if position in VGG_LAYERS:
             maps.append(x)
     return maps

@@ -1,4 +1,4 @@
-"""The fine-tuning: small networks train with the task's losses, and learn from the teacher."""
+"""The fine-tuning phase: the student trains with the task's losses and distillation losses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lightning_gancompress.training.teacher_student import TeacherStudent
 
 
 class FinetunePhase(Phase):
-    """Trains the student's networks, whatever their widths are.
+    """Trains the student's small networks.
 
     Args:
-        networks: Teacher and student; the latter's ask for gradients from now on.
+        networks: Teacher and student; the constructor makes the student's weights require gradients.
         schedule: Learning rates.
-        pools: Earlier images that the discriminators may see instead.
-        distillation: What ties the student to the teacher beside the task's losses.
-        began: The epoch of the run in which the fine-tuning begins.
+        pools: Earlier images that the discriminators are shown in place of new ones.
+        distillation: Losses against the teacher, besides the task's losses.
+        began: Epoch of the run in which the fine-tuning begins.
     """
 
     name: PhaseName = "finetune"
@@ -45,14 +45,14 @@ class FinetunePhase(Phase):
             distillation.prepare(networks.task, networks.teacher, networks.student, networks.sources())
 
     def trained(self) -> dict[str, nn.Module]:
-        """Generators and discriminators, the generators with what the distillation learns."""
-        found = trained_sides(self.networks.task, self.networks.student)
-        if self.distillation is not None and GENERATOR in found:
-            found[GENERATOR] = nn.ModuleList([found[GENERATOR], self.distillation.adapters])
-        return found
+        """Generators with the 1x1 convolutions of the distillation, and discriminators."""
+        sides = trained_sides(self.networks.task, self.networks.student)
+        if self.distillation is not None and GENERATOR in sides:
+            sides[GENERATOR] = nn.ModuleList([sides[GENERATOR], self.distillation.adapters])
+        return sides
 
     def optimizer(self, name: str) -> Optimizer:
-        """Adam."""
+        """Adam, as the schedule sets it."""
         return self.schedule.adam(self.trained()[name])
 
     def lr_factor(self, epoch: int) -> float:
@@ -60,19 +60,19 @@ class FinetunePhase(Phase):
         return self.schedule.factor(epoch - self.began)
 
     def averaged(self) -> list[nn.Module]:
-        """All of the student but what is frozen."""
+        """The student's networks except frozen ones."""
         frozen = self.networks.frozen
         return [network for role, network in self.networks.student.items() if role not in frozen]
 
     def set_modes(self) -> None:
-        """Only the student trains, without what is frozen."""
+        """Put the student into training mode, and the teacher and frozen networks into eval mode."""
         self.networks.teacher.eval()
         self.networks.student.train()
         for role in self.networks.frozen:
             self.networks.student[role].eval()
 
     def step(self, batch: dict[str, Any], at: Position, optimizers: Optimizers) -> Logs:
-        """A GAN update, with the terms of the distillation."""
+        """One GAN update with the distillation losses."""
         networks, distillation = self.networks, self.distillation
         batch = networks.with_targets(batch)
         student, task = networks.student, networks.task

@@ -1,4 +1,4 @@
-"""LightningModules: teacher training and compression."""
+"""LightningModules of teacher training and compression."""
 
 from lightning_gancompress.modules.base import GANModule
 from lightning_gancompress.modules.compression import CompressionModule

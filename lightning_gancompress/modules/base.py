@@ -1,4 +1,4 @@
-"""What every GAN module shares: named optimizers, learning rates, guards, checkpoints, and image steps."""
+"""The base LightningModule: phases, named optimizers, learning rates, checkpoints, evaluation steps."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ POOLS_KEY = "image_pools"
 
 
 class GANModule(LightningModule):
-    """Owns networks and runs one phase at a time, by manual optimization.
+    """Owns the networks and runs one phase at a time, by manual optimization.
 
-    The phase says what trains and what a step does; the module hands it the optimizers, logs what it returns,
-    and keeps the run: lengths are epochs, and counters are batches, since `trainer.global_step` advances once
-    per optimizer.
+    The phase defines the trained networks and the training step; the module passes it the optimizers, logs
+    the scalars that it returns, and saves checkpoints. Lengths are counted in epochs and batches, since
+    `trainer.global_step` advances once per optimizer.
 
     Args:
         task: Networks and losses; None is Pix2Pix.
 
     Attributes:
-        phase: That it is in; missing before the first.
-        inputs: What the networks read.
+        phase: Current phase; not set before the first one begins.
+        inputs: Blank inputs of the networks.
     """
 
     phase: Phase
@@ -53,60 +53,61 @@ class GANModule(LightningModule):
         self.task = task or Pix2Pix()
         self.pools = ImagePools(self.task.pool_size)
         self._optimizer_names: list[str] = []
-        self._rates: list[list[float]] = []  # by optimizer and parameter group
-        self._parts: list[str] = []  # of the phase, registered here
+        self._base_lrs: list[list[float]] = []  # by optimizer and parameter group
+        self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
         self.seed = 0
 
     def remember_arguments(self) -> None:
-        """Keep the parsed config as hyper-parameters; in plain Python they would be pickled modules."""
+        """Save the parsed config as `hparams`; outside the command line they would be pickled modules."""
         if made_from_config():
             self.save_hyperparameters()
 
     def describe(self, argument: str, network: nn.Module) -> NetworkSpec:
-        """The recipe of a network that was passed to the constructor under the name `argument`."""
+        """The spec of a network that was passed to the constructor as `argument`."""
         return NetworkSpec.of(network, self.hparams.get(argument))
 
-    # -- what subclasses say ---------------------------------------------------------------------------
+    # -- implemented by subclasses ---------------------------------------------------------------------
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
-        """Generators to compare in one of the task's roles, by name; the one in training comes last."""
+        """Generators of a role to evaluate, by name (such as `teacher`); the trained one comes last."""
         raise NotImplementedError
 
     @property
     def total_epochs(self) -> int:
-        """Length of the whole run."""
+        """Epochs of the whole run."""
         raise NotImplementedError
 
     def header(self) -> Header:
-        """What a checkpoint says of itself."""
+        """The header of a checkpoint of the current state."""
         raise NotImplementedError
 
     # -- the phase -------------------------------------------------------------------------------------
 
     def enter(self, phase: Phase) -> None:
-        """Begin a phase; its parts take the place of those of the phase before."""
-        for name in self._parts:
+        """Begin a phase: register its modules in place of those of the phase before."""
+        for name in self._phase_modules:
             delattr(self, name)
-        for name, part in phase.parts().items():
-            setattr(self, name, part.to(self.device))
-        self._parts = list(phase.parts())
+        modules = phase.saved_modules()
+        for name, module in modules.items():
+            setattr(self, name, module.to(self.device))
+        self._phase_modules = list(modules)
         self.phase = phase
         phase.set_modes()
 
     @property
     def begun(self) -> bool:
-        """Whether it has entered a phase."""
+        """Whether the first phase has begun."""
         return "phase" in vars(self)
 
     def position(self, batch_idx: int) -> Position:
-        """Where the run is at a batch; the seed depends on nothing else but the seed of the run."""
+        """Position of a batch in the run; its seed is a function of the run's seed, epoch and batch."""
         seed = ((self.seed * 1_000_003 + self.current_epoch) * 10_000_019 + batch_idx * 1_009) % 2**62
         batches: Any = self.trainer.num_training_batches
         return Position(self.current_epoch, batch_idx, batches, seed)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """A step of the phase."""
+        """Run one step of the phase and log its scalars."""
         logs = self.phase.step(batch, self.position(batch_idx), self)
         self.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)
         self.average_statistics()
@@ -117,20 +118,23 @@ class GANModule(LightningModule):
         """One optimizer per entry of the phase's `trained`, in its order."""
         self._optimizer_names = list(self.phase.trained())
         optimizers = [self.phase.optimizer(name) for name in self._optimizer_names]
-        # as they are made: a checkpoint brings its own, and the user's settings must win
-        self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        # read before a checkpoint is loaded: the user's learning rates override those in it
+        self._base_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         return optimizers
 
     def optimizer(self, name: str) -> LightningOptimizer:
-        """The optimizer of that name."""
+        """The optimizer `name`, as Lightning wraps it."""
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        chosen = optimizers[self._optimizer_names.index(name)]
-        assert isinstance(chosen, LightningOptimizer)
-        return chosen
+        optimizer = optimizers[self._optimizer_names.index(name)]
+        assert isinstance(optimizer, LightningOptimizer)
+        return optimizer
 
     def step(self, name: str, loss: Tensor) -> None:
-        """Backward and step of an optimizer in one go: under fp16 the scale may change between two steps."""
+        """Run the backward pass of `loss` and step the optimizer `name` at once.
+
+        Under fp16 the gradient scale may change between two steps.
+        """
         self.require_finite(loss)
         optimizer = self.optimizer(name)
         optimizer.zero_grad()
@@ -139,69 +143,69 @@ class GANModule(LightningModule):
 
     @contextmanager
     def toggled(self, name: str) -> Iterator[None]:
-        """Meanwhile only the parameters of the optimizer `name` ask for gradients."""
+        """Context in which only the parameters of the optimizer `name` require gradients."""
         with self.toggled_optimizer(self.optimizer(name)):
             yield
 
     # -- hooks -----------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Set the length of the run, unless the user asked for a shorter one."""
+        """Set `trainer.max_epochs` to the length of the run, unless the user has set a lower one."""
         self._finite = None
         trainer: Any = self.trainer
         if stage == "fit":
-            asked = trainer.max_epochs
-            limited = asked is not None and 0 <= asked < self.total_epochs
-            set_max_epochs(trainer, asked if limited else self.total_epochs)
-            # search and fine-tune read the data differently
+            max_epochs = trainer.max_epochs
+            limited = max_epochs is not None and 0 <= max_epochs < self.total_epochs
+            set_max_epochs(trainer, max_epochs if limited else self.total_epochs)
+            # search and fine-tuning have different batches
             trainer.reload_dataloaders_every_n_epochs = 1
 
     def set_seed(self) -> None:
-        """Take the seed of the run: of `seed_everything`, else of `torch.manual_seed`."""
+        """Set the seed of the run to that of `seed_everything`, else that of `torch.manual_seed`."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
         self.seed = self.trainer.strategy.broadcast(seed)
 
     def on_fit_start(self) -> None:
-        """Put every network into the mode of its phase."""
+        """Put the networks into training or eval mode, as the phase has them."""
         self.phase.set_modes()
 
     def on_train_start(self) -> None:
-        """Set the learning rates also within an epoch: a resumed run may have been given others."""
+        """Set the learning rates: a run that is resumed within an epoch may have been given others."""
         self._set_learning_rates()
 
     def on_train_epoch_start(self) -> None:
-        """Set the learning rates."""
+        """Set and log the learning rates."""
         self.log("train/lr", self._set_learning_rates(), sync_dist=True)
 
     def _set_learning_rates(self) -> float:
-        """A pure function of the optimizers' settings and the epoch, so there is no state to resume."""
+        """Set the learning rates as a function of the epoch, without state; return the first one."""
         factor = self.phase.lr_factor(self.current_epoch)
-        for optimizer, rates in zip(self.trainer.optimizers, self._rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
-        return self._rates[0][0] * factor
+        for optimizer, base_lrs in zip(self.trainer.optimizers, self._base_lrs, strict=True):
+            for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = base_lr * factor
+        return self._base_lrs[0][0] * factor
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout by the position in the run: a resumed run draws what the uninterrupted one did."""
+        """Seed dropout by the position in the run, so that a resumed run equals an uninterrupted one."""
         torch.manual_seed(self.position(batch_idx).seed + self.global_rank)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Look now and then whether all losses were finite."""
+        """Stop after every 50 batches if a loss was not finite."""
         if batch_idx % 50 == 49:
             self._stop_unless_finite()
 
     def on_train_epoch_end(self) -> None:
-        """Look whether all losses were finite, before a checkpoint is written."""
+        """Stop if a loss was not finite, before a checkpoint is written."""
         self._stop_unless_finite()
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Describe the networks, so that they can be rebuilt without Lightning and without a config."""
+        """Write the header, which suffices to rebuild the networks, and the image pools of all ranks."""
         self._stop_unless_finite()
         checkpoint[KEY] = self.header().to_dict()
         if self.pools.images:
-            # of all ranks, (world, n, C, H, W): each goes on with its own
+            # (ranks, n, C, H, W): a resumed rank takes its own
             checkpoint[POOLS_KEY] = {
                 str(role): cast(Tensor, self.all_gather(images)).view(-1, *images.shape).cpu()
                 for role, images in self.pools.images.items()
@@ -209,20 +213,28 @@ class GANModule(LightningModule):
 
     @staticmethod
     def versions() -> dict[str, str]:
-        """Of the packages that write a checkpoint."""
-        found = {name: version(name) for name in ("torch", "lightning")}
-        return {"lightning_gancompress": __version__, **found}
+        """Versions of the packages that write a checkpoint, by name."""
+        others = {name: version(name) for name in ("torch", "lightning")}
+        return {"lightning_gancompress": __version__, **others}
 
     @staticmethod
     def header_of(checkpoint: dict[str, Any], kind: str, path: Any, remedy: str) -> Header:
-        """The header of a checkpoint, which must be of this kind of module."""
-        found = checkpoint.get(KEY, {}).get("kind", "some other project")
-        if found != kind:
-            raise UserError(f"ckpt_path: this is a checkpoint of {found}, not of {kind}; {remedy}.")
+        """The header of a checkpoint that must be of `kind`.
+
+        Raises:
+            UserError: It is of another kind of module or of another project; `remedy` ends the sentence.
+        """
+        written = checkpoint.get(KEY, {}).get("kind", "some other project")
+        if written != kind:
+            raise UserError(f"ckpt_path: this is a checkpoint of {written}, not of {kind}; {remedy}.")
         return Header.of(checkpoint, path)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse tensors of another architecture before any is loaded."""
+        """Load the image pools, and check the tensors before Lightning loads them.
+
+        Raises:
+            UserError: The tensors are those of another architecture.
+        """
         for role, images in checkpoint.get(POOLS_KEY, {}).items():
             self.pools.images[Role(role)] = images[self.global_rank % len(images)]
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
@@ -233,13 +245,13 @@ class GANModule(LightningModule):
             )
 
     def preprocessing(self, role: Role) -> dict[str, Any]:
-        """What the data does to images, with the channels and the size that a generator's sources had."""
-        return self.inputs.record(data_of(self.trainer).preprocessing, role)
+        """The data's preprocessing with the channels, and the image size, of a generator's sources."""
+        return self.inputs.complete(data_of(self.trainer).preprocessing, role)
 
     # -- images ----------------------------------------------------------------------------------------
 
     def translations(self, batch: Mapping[str, Any]) -> dict[Role, dict[str, Tensor]]:
-        """Images of a batch per compressed generator's role, in column order: source, target, generators'."""
+        """Images (B, C, H, W) per compressed role: `source`, `target` if any, then one per generator."""
         columns = {}
         for role, view in self.task.views(batch).items():
             if role in self.task.compressed:
@@ -248,11 +260,11 @@ class GANModule(LightningModule):
         return columns
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """The `translations`, for the callbacks that measure and draw."""
+        """The `translations` of a batch, for the callbacks that measure and draw."""
         return self.translations(batch)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """The `translations`, for the callbacks that measure and draw."""
+        """The `translations` of a batch, for the callbacks that measure and draw."""
         return self.translations(batch)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -260,10 +272,10 @@ class GANModule(LightningModule):
         return {"image": self(batch["source"]), "path": batch["path"]}
 
     def forward(self, source: Tensor) -> Tensor:
-        """Translate with the compressed generator: the student's, if there is one.
+        """Translate images (B, C, H, W) in [-1, 1] with the compressed generator, else the trained one.
 
         Raises:
-            UserError: Two are compressed.
+            UserError: Two generators are compressed.
         """
         if len(self.task.compressed) > 1:
             raise UserError(
@@ -277,13 +289,13 @@ class GANModule(LightningModule):
     # -- guards ----------------------------------------------------------------------------------------
 
     def require_finite(self, loss: Tensor) -> None:
-        """Remember a NaN or infinite loss without waiting for the device."""
+        """Record on the device whether the loss is finite, without synchronising; checked later."""
         finite = loss.detach().isfinite()
         self._finite = finite if self._finite is None else self._finite & finite
 
     def _stop_unless_finite(self) -> None:
         finite = self._finite is None or bool(self._finite)
-        # together: a rank that stops alone leaves the others waiting for it
+        # decided by all ranks: if one stopped alone, the others would hang
         if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
             raise UserError(
                 f"The loss became NaN or infinite in epoch {self.current_epoch}; training stopped and the "
@@ -292,9 +304,9 @@ class GANModule(LightningModule):
             )
 
     def average_statistics(self) -> None:
-        """Average running statistics over ranks: manual optimization does not broadcast buffers.
+        """Average batch norm statistics over the ranks, since manual optimization does not broadcast buffers.
 
-        To be called within a step: a checkpoint may be written before the module's next hook.
+        Called within the step, since a checkpoint may be written before the module's next hook.
         """
         if self.trainer.world_size == 1:
             return

@@ -1,4 +1,4 @@
-"""Networks that can't do what the task asks of them are refused before the search."""
+"""Trial runs that find unsuitable networks before the search."""
 
 from __future__ import annotations
 
@@ -17,66 +17,66 @@ from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.lightning_internals import synchronises_batch_norms
-from lightning_gancompress.modules.teacher_loader import Made
+from lightning_gancompress.modules.teacher_loader import NetworkAndSpec
 from lightning_gancompress.networks import dry_run, require_image_alone
 from lightning_gancompress.tasks import Images, Role, Task
 from lightning_gancompress.training.teacher_student import TeacherStudent
 
 
 def check_before_search(
-    pair: TeacherStudent,
-    make_missing: Callable[[], Mapping[Role, Made | None]],
+    networks: TeacherStudent,
+    make_missing: Callable[[], Mapping[Role, NetworkAndSpec | None]],
     distillation: Distillation | None,
     trainer: Trainer,
     searches: bool,
 ) -> None:
-    """Refuse at once what would fail later in the run: what can't be made, translated, trained or distilled.
+    """Try whether all networks can be made, translate, be trained and be distilled, before any training.
 
     Args:
-        pair: Teacher and student.
+        networks: Teacher and student.
         make_missing: Makes the networks that have no weights.
-        distillation: Of the fine-tuning.
-        trainer: Knows the data and the devices.
-        searches: Whether the policy trains in the search as well.
+        distillation: Distillation losses of the fine-tuning.
+        trainer: Holds the data module and the devices.
+        searches: Whether the policy trains in a search, with batches of `search_batch_size`.
 
     Raises:
-        UserError: Naming what to change.
+        UserError: A network can't; the message names the option to change.
     """
     data = data_of(trainer)
-    pair.inputs.recorded |= data.preprocessing
+    networks.inputs.recorded |= data.preprocessing
     batch = data.first_batch()
     if batch is not None:
-        pair.inputs.see(batch)
-        check_networks(pair.task, pair.teacher, batch)
+        networks.inputs.observe(batch)
+        check_networks(networks.task, networks.teacher, batch)
     missing = make_missing()
-    for role, made in missing.items():
-        fate = "trained afresh in the fine-tuning" if made else "left out, with the losses that need it"
-        rank_zero_info(f"{role}: no weights were found; {fate}.")
+    for role, new in missing.items():
+        outcome = "trained afresh in the fine-tuning" if new else "left out, with the losses that need it"
+        rank_zero_info(f"{role}: no weights were found; {outcome}.")
     if batch is not None:
-        trained = {role: network for role, network in pair.student.items() if role not in pair.frozen}
-        trained |= {role: made[0] for role, made in missing.items() if made is not None}
+        trained = {role: net for role, net in networks.student.items() if role not in networks.frozen}
+        trained |= {role: new[0] for role, new in missing.items() if new is not None}
         sizes = {"batch_size": data.batch_size}
         if searches:
             sizes["search_batch_size"] = data.search_batch_size
         name = min(sizes, key=sizes.__getitem__)
         devices = trainer.world_size if synchronises_batch_norms(trainer) else 1
-        check_training(pair.task, nn.ModuleDict(trained), batch, name, sizes[name] * devices)
+        check_training(networks.task, nn.ModuleDict(trained), batch, name, sizes[name] * devices)
     if distillation is not None:
-        distillation.check(pair.task, pair.teacher, pair.student, pair.sources())
+        distillation.check(networks.task, networks.teacher, networks.student, networks.sources())
 
 
 def check_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -> None:
-    """Let the wanted generators translate a batch in eval mode, and the discriminators read what they make.
+    """Run the compressed generators on a batch in eval mode, and the discriminators on their images.
 
-    Here and in training, on shapes alone where that can be; the networks stay as they are.
+    This and `check_training` compute shapes alone where possible, and leave the networks unchanged.
 
     Args:
-        task: Says who reads what.
-        networks: By role.
-        batch: The first of the data.
+        task: Splits a batch into the inputs of its networks.
+        networks: Generators and discriminators by role.
+        batch: First batch of the data.
 
     Raises:
-        UserError: A network can't read what it is given, or makes something else than the task needs.
+        UserError: A network fails on its input, or its output is not what the task needs.
     """
     for role, view in task.views(batch).items():
         if role in task.compressed:
@@ -88,17 +88,17 @@ def check_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -
 def check_training(
     task: Task, networks: nn.ModuleDict, batch: dict[str, Any], option: str, batch_size: int
 ) -> None:
-    """Let all networks that will be trained do the same in training mode, with as many images as a step has.
+    """Run all networks that will be trained in training mode, with as many images as a step has.
 
     Args:
-        task: Says who reads what.
-        networks: By role.
-        batch: The first of the data; its first sample is repeated.
-        option: What the data module calls the number of images.
-        batch_size: That number.
+        task: Splits a batch into the inputs of its networks.
+        networks: Generators and discriminators by role.
+        batch: First batch of the data; its first sample is repeated.
+        option: Name of the data module's option that sets the batch size.
+        batch_size: Images per step, over all devices where batch norms are synchronised.
 
     Raises:
-        UserError: A network can't, or makes something else than in eval mode.
+        UserError: A network fails, or its output has another shape than in eval mode.
     """
     batch = {key: _repeated(value, batch_size) for key, value in batch.items()}
     with _single_values_refused(networks, option):
@@ -117,7 +117,7 @@ def _repeated(value: Any, count: int) -> Any:
 
 
 def _translate(generator: nn.Module, source: Tensor, training: bool = False) -> Tensor:
-    """A blank image of the shape that the generator makes."""
+    """A blank image of the shape that the generator returns for `source`."""
     name, shape, how = type(generator).__name__, _shape(source), _how(training)
     require_image_alone(generator)
     try:
@@ -131,9 +131,9 @@ def _translate(generator: nn.Module, source: Tensor, training: bool = False) -> 
             f"{name} fails{how} on a source of the data, {shape} ({first_line(error)}): {remedy}."
         ) from error
     if not isinstance(image, Tensor) or image.ndim != 4 or len(image) != len(source):
-        made = _shape(image) if isinstance(image, Tensor) else f"a {type(image).__name__}"
+        output = _shape(image) if isinstance(image, Tensor) else f"a {type(image).__name__}"
         raise UserError(
-            f"{name} returns {made}{how} for a source {shape}, not an image (channels, height, width) for "
+            f"{name} returns {output}{how} for a source {shape}, not an image (channels, height, width) for "
             "each: wrap it in a module that returns the image alone."
         )
     return source.new_zeros(image.shape)
@@ -189,7 +189,7 @@ def _discriminate(
 
 @contextmanager
 def _single_values_refused(networks: nn.ModuleDict, option: str) -> Iterator[None]:
-    """Meanwhile no batch norm in training mode may have a single value per channel."""
+    """Context in which a batch norm in training mode raises if it gets a single value per channel."""
 
     def check(role: str, name: str, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
         if layer.training and args[0].numel() == args[0].shape[1]:
@@ -199,7 +199,7 @@ def _single_values_refused(networks: nn.ModuleDict, option: str) -> Iterator[Non
                 f"can't be trained, since it sees each channel at {pixels} pixel alone: set it to 2 or more."
             )
 
-    layers = [
+    handles = [
         layer.register_forward_pre_hook(partial(check, role, name))
         for role, network in networks.items()
         for name, layer in network.named_modules()
@@ -208,14 +208,14 @@ def _single_values_refused(networks: nn.ModuleDict, option: str) -> Iterator[Non
     try:
         yield
     finally:
-        for handle in layers:
+        for handle in handles:
             handle.remove()
 
 
 def _set_mode(network: nn.Module, training: bool) -> Any:
     network.train(training)
     for layer in network.modules():
-        if isinstance(layer, nn.SyncBatchNorm):  # which trains on several GPUs only
+        if isinstance(layer, nn.SyncBatchNorm):  # its training mode needs several GPUs
             layer.eval()
     return network
 

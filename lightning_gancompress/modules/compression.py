@@ -26,11 +26,11 @@ from lightning_gancompress.training.teacher_student import Partner, TeacherStude
 
 
 class CompressionModule(GANModule):
-    """Wraps the teacher GAN and the student GAN that is cut out of it.
+    """Compresses a teacher GAN to a student GAN of fewer channels: a search, then a fine-tuning.
 
-    In the search phase the student is the teacher's copy under masks, and a policy (a callback) learns or
-    computes which channels stay. At the border the kept channels become small dense
-    networks, which then train with the task's own losses.
+    In the search phase the student is a masked copy of the teacher, and a policy (a callback) learns or
+    computes which channels to keep. At the border, the end of the last search epoch, the kept channels
+    become small dense networks, which then train with the task's own losses.
 
     Args:
         teacher: Generator file: a checkpoint of teacher training, or an upstream `latest_net_G.pth` (for
@@ -40,29 +40,29 @@ class CompressionModule(GANModule):
             or nothing when the network comes with its weights.
         discriminator: A network of your own; its state dict is given as `teacher.discriminator`.
         own_weights: Whether `generator` and `discriminator` come with their weights, without a file.
-        batch_norm: How the generators' batch norms read their statistics: `running` as in eval mode, `image`
-            as upstream's test does (its train mode at batch size 1).
+        batch_norm: Statistics of the generators' batch norms: `running` as in eval mode, `image` as in
+            upstream's test (train mode at batch size 1).
         task: Networks and losses; None is Pix2Pix.
-        missing: What becomes of networks without weights: `train` makes them afresh for the fine-tuning,
-            `leave_out` goes without them and without the losses that need them.
-        partner: What becomes of CycleGAN's other generator, where only one direction is compressed: `trained`
-            along with the small one, `frozen`, or `left_out` with the cycle.
+        missing: Networks without weights: `train` makes new ones for the fine-tuning, `leave_out` does
+            without them and without the losses that need them.
+        partner: CycleGAN's other generator, where only one direction is compressed: `trained` along with the
+            small one, `frozen`, or `left_out` together with the cycle loss.
         budget: MACs of the small generators together: a fraction of the teacher's or a number such as `2.4G`.
         discriminator_budget: Likewise for the discriminators; 1.0 keeps them whole.
         macs: How MACs are counted: `exact`, or `literature` (transposed convolutions at output resolution).
-        min_channels: Channels that stay in every group.
+        min_channels: Least number of channels in every group.
         channel_multiple: Widths of the small networks are multiples of this (8 suits many devices).
-        student_weights: Whether the small networks start with the weights of the channels that stay
+        student_weights: Whether the small networks start with the weights of the kept channels
             (`inherited`), or from scratch (`fresh`).
-        ignored_layers: Layers that stay whole, or modules that hold them, by name or pattern (`encoder.*`);
-            those of discriminators with the network's name before it (`discriminator.model.0`).
+        ignored_layers: Layers that are not pruned, or modules that hold them, by name or pattern
+            (`encoder.*`); those of discriminators with the role before it (`discriminator.model.0`).
         epochs: Fine-tuning epochs at the full learning rate.
         decay_epochs: Further epochs in which it falls linearly towards zero.
         lr: Adam's learning rate in fine-tuning.
-        beta1: Adam's first momentum.
+        beta1: Adam's decay rate of the first moment.
         distill_weight: Weight of the L1 distance to the teacher's images in fine-tuning, beside the task's
             losses; short for a `distillation` of its `output` alone.
-        distillation: Further terms of the fine-tuning that compare student and teacher.
+        distillation: Further losses of the fine-tuning between student and teacher.
     """
 
     def __init__(
@@ -96,40 +96,40 @@ class CompressionModule(GANModule):
         layers = ignored_layers or []
         self.pruning = Pruning(budgets, macs, min_channels, channel_multiple, student_weights, layers)
         self.distillation = one_distillation(distill_weight, distillation)
-        given = {Side.GENERATOR: generator, Side.DISCRIMINATOR: discriminator}
-        made = {s: (net, self.describe(s.value, net)) for s, net in given.items() if net is not None}
-        loader = TeacherLoader(self.task, teacher, made, own_weights, batch_norm, partner, missing)
-        self.pair = TeacherStudent(self.task, partner)
-        self.teacher, self.student, self.inputs = self.pair.teacher, self.pair.student, self.pair.inputs
+        arguments = {Side.GENERATOR: generator, Side.DISCRIMINATOR: discriminator}
+        own = {s: (net, self.describe(s.value, net)) for s, net in arguments.items() if net is not None}
+        loader = TeacherLoader(self.task, teacher, own, own_weights, batch_norm, partner, missing)
+        self.networks = networks = TeacherStudent(self.task, partner)
+        self.teacher, self.student, self.inputs = networks.teacher, networks.student, networks.inputs
         self.phases = CompressionPhases(
-            self.pair, loader, self.pruning, schedule, self.distillation, self.pools
+            networks, loader, self.pruning, schedule, self.distillation, self.pools
         )
         self.policy: PruningPolicy | None = None
-        self._decided: Search | None = None  # once the border is crossed
+        self._finished_search: Search | None = None
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
-        """Teacher and student."""
+        """The generators `teacher` and `student` of a role."""
         return {"teacher": self.teacher[role], "student": self.student[role]}
 
     # -- phases ----------------------------------------------------------------------------------------
 
     @property
     def border(self) -> int:
-        """The epoch in which the fine-tuning begins."""
-        if self._decided is not None:
-            return self._decided.epochs
+        """Epoch of the run in which the fine-tuning begins."""
+        if self._finished_search is not None:
+            return self._finished_search.epochs
         return self.policy.search_epochs if self.policy else 0
 
     @property
     def total_epochs(self) -> int:
-        """Search and fine-tuning."""
+        """Epochs of search and fine-tuning."""
         return self.border + self.phases.schedule.length
 
     def setup(self, stage: str) -> None:
-        """Build the networks, unless `on_load_checkpoint` will, before the strategy wraps the module.
+        """Build the networks before the strategy wraps the module, unless a checkpoint will be loaded.
 
         Raises:
-            UserError: There is no policy to fit with, or nothing that was trained to look at.
+            UserError: `fit` has no policy, or another stage has neither a fitted nor a loaded compression.
         """
         if stage == "fit":
             self.set_seed()
@@ -149,7 +149,7 @@ class CompressionModule(GANModule):
         super().setup(stage)
 
     def _begin_search(self) -> None:
-        """Masks and agents; a policy that needs no search cuts at once."""
+        """Enter the search phase; a policy without a search crosses the border at once."""
         assert self.policy is not None
         search = self.phases.search(self.policy, self.trainer)
         self.enter(search)
@@ -157,7 +157,7 @@ class CompressionModule(GANModule):
             self._cross_border(search)
 
     def on_train_epoch_end(self) -> None:
-        """Cross the border after the last epoch of the search: its checkpoint holds the small networks."""
+        """Cross the border after the last epoch of the search, before its checkpoint is written."""
         super().on_train_epoch_end()
         if isinstance(self.phase, SearchPhase) and self.current_epoch + 1 >= self.border:
             self._cross_border(self.phase)
@@ -168,39 +168,43 @@ class CompressionModule(GANModule):
         broadcast = self.trainer.strategy.broadcast
         masks = {side: broadcast(mask) for side, mask in self.policy.choose(search).items()}
         self.phases.cut(search, masks, self.seed, self.device)
-        self._begin_finetune(self._asked())
+        self._begin_finetune(self._configured_search())
 
-    def _begin_finetune(self, decided: Search | None) -> None:
-        self._decided = decided
+    def _begin_finetune(self, finished: Search | None) -> None:
+        self._finished_search = finished
         self.enter(self.phases.finetune(self.border, self.device))
         data_of(trainer_of(self)).end_search()
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
-    def _asked(self) -> Search | None:
-        """What this run asks of the search; None where there is no policy to ask."""
+    def _configured_search(self) -> Search | None:
+        """The search as this run's options define it; None without a policy."""
         if self.policy is None:
             return None
-        asked = dict(self.pruning.budgets), self.pruning.convention
-        return Search(type(self.policy).__name__, self.border, *asked)
+        budgets, convention = dict(self.pruning.budgets), self.pruning.convention
+        return Search(type(self.policy).__name__, self.border, budgets, convention)
 
     def header(self) -> Header:
-        """What a checkpoint says of itself."""
+        """The header of a checkpoint of the current state."""
         return Header(
             kind="compression",
             phase=self.phase.name,
-            networks=self.pair.specs,
+            networks=self.networks.specs,
             preprocessing=self.preprocessing(self.task.compressed[0]),
             compressed=self.task.compressed,
-            partner=self.pair.partner,
+            partner=self.networks.partner,
             sides=self.phase.roles() if isinstance(self.phase, SearchPhase) else {},
-            ignored_layers=ignored_layers(self.pair, self.pruning.ignored_layers),
-            search=self._decided or self._asked(),
+            ignored_layers=ignored_layers(self.networks, self.pruning.ignored_layers),
+            search=self._finished_search or self._configured_search(),
             versions=self.versions(),
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Become what the checkpoint describes, before its weights load: its teacher, phase and widths."""
+        """Build the networks and enter the phase of the checkpoint, before Lightning loads its weights.
+
+        Raises:
+            UserError: The checkpoint is of another kind or task, or contradicts the options of this run.
+        """
         trainer, state = trainer_of(self), checkpoint["state_dict"]
         fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         path = Path(str(trainer.ckpt_path if trainer is not None else "the checkpoint"))
@@ -210,15 +214,15 @@ class CompressionModule(GANModule):
         self.phases.restore("teacher", header, checkpoint, path)
         header.require_compressed(self.task.compressed, path, exactly=fitting)
         if fitting:
-            header.require_same_run(self.pair.partner, self._asked(), path)
+            header.require_same_run(self.networks.partner, self._configured_search(), path)
         if header.phase == "finetune":
             self.phases.restore("student", header, checkpoint, path)
-            self._begin_finetune(header.search or self._asked())
+            self._begin_finetune(header.search or self._configured_search())
         elif fitting:
             self._begin_search()
         else:
-            self.enter(self.phases.look_at([s for s in Side if f"sides.{s}.masks.mask" in state]))
-        if not fitting:  # who only looks at the networks needs no more
+            self.enter(self.phases.masked([s for s in Side if f"sides.{s}.masks.mask" in state]))
+        if not fitting:  # evaluation uses neither agents nor the distillation's convolutions
             unused = ("agents.",) if self.distillation is not None else ("agents.", "distillation.")
             for key in [key for key in state if key.startswith(unused)]:
                 del state[key]
@@ -226,10 +230,10 @@ class CompressionModule(GANModule):
 
 
 def one_distillation(weight: float, distillation: Distillation | None) -> Distillation | None:
-    """The distillation that `distill_weight` or `distillation` asks for.
+    """The distillation of the options `distill_weight` and `distillation`; None if neither is given.
 
     Raises:
-        UserError: Both do.
+        UserError: Both are given.
     """
     if weight and distillation is not None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The phases of a compression: made from files, from each other, and from checkpoints."""
+"""Construction of the phases of a compression, from files, from the phase before, or from checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.finetune.phase import FinetunePhase
 from lightning_gancompress.modules.check_networks import check_before_search
-from lightning_gancompress.modules.teacher_loader import Made, TeacherLoader
+from lightning_gancompress.modules.teacher_loader import NetworkAndSpec, TeacherLoader
 from lightning_gancompress.search.phase import Pruning, SearchPhase
 from lightning_gancompress.search.policy import PruningPolicy
 from lightning_gancompress.tasks import Role, Side
@@ -27,91 +27,96 @@ from lightning_gancompress.training.teacher_student import TeacherStudent
 
 
 class CompressionPhases:
-    """Makes the search, and the fine-tuning out of it.
+    """Constructs the search phase and the fine-tuning phase, and the networks that they need.
 
     Args:
-        pair: Teacher and student, still without networks.
-        loader: Where their networks come from.
-        pruning: What is asked of the small networks.
-        schedule: Of the fine-tuning.
-        distillation: Of the fine-tuning.
-        pools: Earlier images of the fine-tuning.
+        networks: Teacher and student; empty until `build` or `restore`.
+        loader: Loads or makes their networks.
+        pruning: Options of the pruning.
+        schedule: Learning rates of the fine-tuning.
+        distillation: Distillation losses of the fine-tuning.
+        pools: Earlier images that the discriminators are shown in place of new ones.
     """
 
     def __init__(
         self,
-        pair: TeacherStudent,
+        networks: TeacherStudent,
         loader: TeacherLoader,
         pruning: Pruning,
         schedule: Schedule,
         distillation: Distillation | None,
         pools: ImagePools,
     ) -> None:
-        self.pair, self.loader, self.pruning = pair, loader, pruning
+        self.networks, self.loader, self.pruning = networks, loader, pruning
         self.schedule, self.distillation, self.pools = schedule, distillation, pools
 
     def build(self) -> None:
-        """Load the teacher from its files and make the student from it, unless they are here.
+        """Load the teacher from its files and copy it to the student, unless this is done already.
 
         Raises:
-            UserError: A network can't be loaded, or the fine-tuning would have nothing to learn from.
+            UserError: A network can't be loaded, or no loss of the fine-tuning compares images with sources.
         """
-        if len(self.pair.teacher):
+        if len(self.networks.teacher):
             return
         for role, (network, spec) in self.loader.load().items():
-            self.pair.adopt_teacher(role, network, spec)
-        if self.distillation is None and not self.loader.cycles(self.pair.teacher):
+            self.networks.adopt_teacher(role, network, spec)
+        if self.distillation is None and not self.loader.cycles(self.networks.teacher):
             raise UserError(
                 "model.distill_weight: 0 leaves nothing that ties a translation to its source, since the "
                 "other generator, and with it the cycle, is left out: set it to 10, say."
             )
 
-    def _make_missing(self) -> dict[Role, Made | None]:
-        """Networks that the fine-tuning wants and the teacher has not."""
-        teacher, specs = self.pair.teacher, self.pair.specs
-        here = {Role(role): (network, specs[f"teacher.{role}"]) for role, network in teacher.items()}
-        return self.loader.make_missing(here, self.pair.inputs)
+    def _make_missing(self) -> dict[Role, NetworkAndSpec | None]:
+        """New networks that the fine-tuning needs and the teacher lacks; None for those left out."""
+        teacher, specs = self.networks.teacher, self.networks.specs
+        loaded = {Role(role): (network, specs[f"teacher.{role}"]) for role, network in teacher.items()}
+        return self.loader.make_missing(loaded, self.networks.inputs)
 
     def search(self, policy: PruningPolicy, trainer: Trainer) -> SearchPhase:
-        """Put the student under masks, once all that the run will ask of the networks has been tried."""
+        """The search phase of `policy`, after all networks have been tried on a batch of the data.
+
+        Raises:
+            UserError: A network can't do what the search or the fine-tuning needs.
+        """
         searches = policy.search_epochs > 0
-        check_before_search(self.pair, self._make_missing, self.distillation, trainer, searches)
-        search = SearchPhase(self.pair, self.pruning, policy, self.schedule.beta1)
+        check_before_search(self.networks, self._make_missing, self.distillation, trainer, searches)
+        search = SearchPhase(self.networks, self.pruning, policy, self.schedule.beta1)
         for _, pruned in search.pruned():
             rank_zero_info(pruned.summary())
         search.begin()
         return search
 
-    def look_at(self, masked: list[Side]) -> SearchPhase:
-        """The search of a checkpoint, to look at its masks: without a policy, and at any budget."""
-        return SearchPhase(self.pair, self.pruning, None, budgets=dict.fromkeys(masked, 1.0))
+    def masked(self, sides: list[Side]) -> SearchPhase:
+        """A search phase to evaluate a checkpoint's masks of `sides`: without a policy, at any budget."""
+        return SearchPhase(self.networks, self.pruning, None, budgets=dict.fromkeys(sides, 1.0))
 
     def cut(self, search: SearchPhase, masks: Mapping[Side, Tensor], seed: int, device: torch.device) -> None:
-        """Replace the masked networks by small dense ones, and make those that nobody has.
+        """Replace the masked networks by small dense ones, and add new networks where weights are missing.
 
         Args:
-            search: It ends.
-            masks: The final ones, `(total,)` of zeros and ones per side.
-            seed: Of the weights of `fresh` networks.
-            device: Where networks go that are made afresh.
+            search: The finished search phase.
+            masks: Final masks, `(total,)` of zeros and ones per side.
+            seed: Seed of the weights of `fresh` networks.
+            device: Device of new networks.
         """
-        for words in search.cut(masks, seed):
-            rank_zero_info(words)
-        for role, made in self._make_missing().items():
-            if made is not None:
-                self.pair.adopt_student(role, made[0].to(device), made[1])
+        for summary in search.cut(masks, seed):
+            rank_zero_info(summary)
+        for role, new in self._make_missing().items():
+            if new is not None:
+                network, spec = new
+                self.networks.adopt_student(role, network.to(device), spec)
 
     def finetune(self, began: int, device: torch.device) -> FinetunePhase:
-        """Train what the student has now, from the epoch `began`."""
-        phase = FinetunePhase(self.pair, self.schedule, self.pools, self.distillation, began)
+        """The fine-tuning phase of the student's current networks, from the epoch `began`."""
+        phase = FinetunePhase(self.networks, self.schedule, self.pools, self.distillation, began)
         if self.distillation is not None:
             self.distillation.to(device)
         return phase
 
-    def restore(self, part: str, header: Header, checkpoint: dict[str, Any], path: Path) -> None:
-        """Take over the networks of the "teacher" or the "student" from a checkpoint."""
-        adopt = self.pair.adopt_teacher if part == "teacher" else self.pair.adopt_student
+    def restore(self, owner: str, header: Header, checkpoint: dict[str, Any], path: Path) -> None:
+        """Build the networks of an `owner`, "teacher" or "student", from a checkpoint."""
+        adopt = self.networks.adopt_teacher if owner == "teacher" else self.networks.adopt_student
         for prefix in header.networks:
-            owner, role = split_prefix(prefix)
-            if owner == part:
+            prefix_owner, role = split_prefix(prefix)
+            if prefix_owner == owner:
                 adopt(role, *self.loader.read(checkpoint, path, prefix))

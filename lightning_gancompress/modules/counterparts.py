@@ -1,4 +1,4 @@
-"""Recipes of the networks for the way back, after the pattern of those for the way there."""
+"""Specs of the networks of the opposite direction, derived from those of one direction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightning_gancompress.networks import NetworkSpec
 
 
 def swapped(generator: NetworkSpec) -> NetworkSpec:
-    """The recipe of a generator for the way back: it reads what this one writes."""
+    """The spec of the opposite generator: input and output channels are exchanged."""
     args = generator.init_args or {}
     ends = {"in_channels": args.get("out_channels"), "out_channels": args.get("in_channels")}
     return dataclasses.replace(
@@ -17,7 +17,7 @@ def swapped(generator: NetworkSpec) -> NetworkSpec:
 
 
 def discriminating(discriminator: NetworkSpec, generator: NetworkSpec) -> NetworkSpec:
-    """The recipe of a discriminator for the way back: it reads images like the sources of `generator`."""
+    """The spec of the opposite discriminator: its input channels are those of `generator`."""
     args, channels = discriminator.init_args or {}, (generator.init_args or {}).get("in_channels")
     known = {"in_channels": channels} if channels and "in_channels" in args else {}
     return dataclasses.replace(discriminator, init_args=args | known, widths=None)

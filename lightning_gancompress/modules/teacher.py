@@ -1,4 +1,4 @@
-"""The module that trains teachers from scratch."""
+"""The LightningModule of teacher training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class TeacherModule(GANModule):
     """Trains generators and discriminators from scratch, as upstream does.
 
     Args:
-        generator: For example UnetGenerator or ResnetGenerator. CycleGAN makes the one of the other direction
-            after its pattern.
-        discriminator: For Pix2Pix it reads source and image side by side, so its input channels are the sum
-            of both; for CycleGAN it reads an image, and the second one is made after its pattern.
+        generator: For example UnetGenerator or ResnetGenerator. For CycleGAN a second one of the same class
+            and arguments is made for the other direction.
+        discriminator: For Pix2Pix it reads source and image concatenated along channels; for CycleGAN it
+            reads an image alone, and a second one of the same class and arguments is made.
         task: Networks and losses; None is Pix2Pix.
         lr: Adam's learning rate.
-        beta1: Adam's first momentum.
+        beta1: Adam's decay rate of the first moment.
         epochs: Epochs at the full learning rate (upstream: 100).
         decay_epochs: Further epochs in which it falls linearly towards zero (upstream: 100).
     """
@@ -47,9 +47,9 @@ class TeacherModule(GANModule):
         self.networks = nn.ModuleDict()
         self.specs: dict[str, NetworkSpec] = {}
         self.inputs = Inputs(self.task)
-        pattern, other = self.describe("generator", generator), self.describe("discriminator", discriminator)
-        self._adopt(self.task.generators, generator, pattern, swapped(pattern))
-        self._adopt(self.task.discriminators, discriminator, other, discriminating(other, pattern))
+        own, other = self.describe("generator", generator), self.describe("discriminator", discriminator)
+        self._adopt(self.task.generators, generator, own, swapped(own))
+        self._adopt(self.task.discriminators, discriminator, other, discriminating(other, own))
         self.phase = TeacherPhase(self.task, self.networks, self.schedule, self.pools)
 
     def _adopt(self, roles: tuple[Role, ...], network: nn.Module, *specs: NetworkSpec) -> None:
@@ -59,21 +59,21 @@ class TeacherModule(GANModule):
 
     @property
     def total_epochs(self) -> int:
-        """Both parts of the schedule."""
+        """Epochs at the full learning rate plus epochs of decay."""
         return self.schedule.length
 
     def setup(self, stage: str) -> None:
-        """Take the seed of the run."""
+        """Set the seed and the length of the run."""
         if stage == "fit":
             self.set_seed()
         super().setup(stage)
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
-        """The generator in training."""
+        """The trained generator, named `generator`."""
         return {"generator": self.networks[role]}
 
     def header(self) -> Header:
-        """What a checkpoint says of itself."""
+        """The header of a checkpoint of the current state."""
         return Header(
             kind="teacher",
             phase=self.phase.name,
@@ -84,7 +84,11 @@ class TeacherModule(GANModule):
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of something else."""
+        """Check that the checkpoint is of a teacher training with these networks.
+
+        Raises:
+            UserError: It is not.
+        """
         self.header_of(
             checkpoint,
             "teacher",

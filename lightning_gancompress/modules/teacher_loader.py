@@ -1,4 +1,4 @@
-"""Where the networks of a compression come from: files, objects of the user's, or nowhere."""
+"""Loading of a compression's networks from files and from the user's objects, and making of missing ones."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.teacher_student import Partner
 
 Missing = Literal["train", "leave_out"]
-Made = tuple[nn.Module, NetworkSpec]
+NetworkAndSpec = tuple[nn.Module, NetworkSpec]
 
 
-def as_it_is(network: nn.Module, spec: NetworkSpec) -> NetworkSpec:
-    """The recipe of an object of the user's, who may have changed what its constructor made."""
+def actual_spec(network: nn.Module, spec: NetworkSpec) -> NetworkSpec:
+    """The spec of a user's object, without `init_args` if the object was changed after construction."""
     spec = dataclasses.replace(spec, widths=channel_widths(network))
     try:
         built = spec.build(network.state_dict())
@@ -47,21 +47,21 @@ class TeacherLoader:
     """Loads the networks that have weights, and makes those that have none.
 
     Args:
-        task: Knows the roles.
-        files: One file, beside which or in which the others lie, or a file per role; None without files.
-        made: Networks of the user's, by side. Those with weights play the first compressed generator and its
-            discriminator; the others are patterns for all of their side, whose weights are in the files.
-        own_weights: Whether they have their weights.
-        batch_norm: How the generators' batch norms read their statistics.
-        partner: What becomes of the generator that is not compressed.
-        missing: What becomes of networks without weights.
+        task: Names the roles.
+        files: One file, which holds the other networks or has them beside it, or a file per role; or None.
+        own: The user's networks, by side. Those with weights are the first compressed generator and its
+            discriminator; those without give class and arguments for all networks of their side.
+        own_weights: Whether `own` come with their weights.
+        batch_norm: Statistics of the generators' batch norms.
+        partner: Whether a generator that is not compressed is `trained`, `frozen` or `left_out`.
+        missing: Whether networks without weights are made (`train`) or left out (`leave_out`).
     """
 
     def __init__(
         self,
         task: Task,
         files: str | Mapping[str, str] | None,
-        made: Mapping[Side, Made],
+        own: Mapping[Side, NetworkAndSpec],
         own_weights: bool,
         batch_norm: BatchNorm,
         partner: Partner,
@@ -70,8 +70,8 @@ class TeacherLoader:
         self.task, self.files, self.batch_norm = task, files, batch_norm
         first = task.compressed[0]
         roles = {Side.GENERATOR: first, Side.DISCRIMINATOR: first.discriminator}
-        self.objects = {roles[side]: network for side, network in made.items()} if own_weights else {}
-        self.classes = {} if own_weights else dict(made)
+        self.objects = {roles[side]: network for side, network in own.items()} if own_weights else {}
+        self.classes = {} if own_weights else dict(own)
         self.partner, self.missing = partner, missing
         if isinstance(files, Mapping):
             known = (*task.generators, *task.discriminators)
@@ -80,38 +80,38 @@ class TeacherLoader:
                     raise UserError(f"model.teacher: there is no {role!r} in this task: {', '.join(known)}.")
 
     def cycles(self, teacher: nn.ModuleDict) -> bool:
-        """Whether a task of several generators has them all in the fine-tuning, or there is one only."""
-        asked = set(self.task.generators) & set(self.roles())
-        both = len(asked) > 1 and (asked <= set(teacher) or self.missing == "train")
+        """Whether the fine-tuning has both generators of a cycle; True for a task of one generator."""
+        configured = set(self.task.generators) & set(self.roles())
+        both = len(configured) > 1 and (configured <= set(teacher) or self.missing == "train")
         return both or len(self.task.generators) == 1
 
     def roles(self) -> list[Role]:
-        """Networks that the configuration asks for; the generators come first."""
+        """Roles of all networks that the configuration needs; the generators come first."""
         partners = [role for role in self.task.generators if role not in self.task.compressed]
         generators = [*self.task.compressed, *(partners if self.partner != "left_out" else [])]
         trained = [*self.task.compressed, *(partners if self.partner == "trained" else [])]
         return generators + [role.discriminator for role in trained]
 
-    def load(self) -> dict[Role, Made]:
+    def load(self) -> dict[Role, NetworkAndSpec]:
         """The networks that have weights, by role.
 
         Raises:
-            UserError: A wanted generator has none, or a file can't be used.
+            UserError: A compressed generator has no weights, or a file can't be used.
         """
-        found = {}
+        networks = {}
         for role in self.roles():
             try:
-                made = self._load(role, self._file(role))
+                loaded = self._load(role, self._file(role))
             except UserError as error:
                 raise UserError(f"model.teacher: {error}") from error
-            if made is not None:
-                found[role] = made
+            if loaded is not None:
+                networks[role] = loaded
             elif role in self.task.compressed:
                 raise UserError(
-                    f"model.teacher: nothing says where the {role} is; give its file, or files by role: "
-                    f"model.teacher.{role}."
+                    f"model.teacher: no weights are given for the {role}: give its file, or files by role "
+                    f"(model.teacher.{role})."
                 )
-        return found
+        return networks
 
     def _file(self, role: Role) -> Path | None:
         if self.files is None:
@@ -127,34 +127,34 @@ class TeacherLoader:
         return beside if beside.is_file() and (beside != path or role == self.task.compressed[0]) else None
 
     def _holds(self, path: Path, role: Role) -> bool:
-        """Whether a checkpoint, which has everything in itself, has this network.
+        """Whether a checkpoint holds this network.
 
         Raises:
-            UserError: It is wanted, and the checkpoint is of another task.
+            UserError: It does not hold a compressed generator, since it is of another task.
         """
         content = read_torch(path)
         if not is_training_checkpoint(content):
-            return role == self.task.compressed[0]  # to be refused where it is read
+            return role == self.task.compressed[0]  # the error is raised where it is read
         held = sorted({split_prefix(prefix)[1] for prefix in Header.of(content, path).networks})
         if role in self.task.compressed and role not in held:
             raise UserError(
-                f"{path} holds {', '.join(held)}, and {type(self.task).__name__} wants a {role}: set "
+                f"{path} holds {', '.join(held)}, and {type(self.task).__name__} needs a {role}: set "
                 "model.task to the task that it was made with."
             )
         return role in held
 
-    def _load(self, role: Role, path: Path | None) -> Made | None:
+    def _load(self, role: Role, path: Path | None) -> NetworkAndSpec | None:
         batch_norm = self.batch_norm if role.side is Side.GENERATOR else None
         own = self.objects.get(role) or self.classes.get(role.side)
         ours = path is not None and path.suffix == ".ckpt" and is_training_checkpoint(read_torch(path))
         if own is None or ours:
             return load_network(path, role, batch_norm) if path else None
-        # without a file a generator's class may have brought its weights; a discriminator's would be a guess
+        # without a file only the first compressed generator may have loaded its weights in its constructor
         if path is None and role not in self.objects and role != self.task.compressed[0]:
             return None
         network, spec = copy_network(own[0]), own[1]
         if role in self.objects:
-            spec = as_it_is(network, spec)
+            spec = actual_spec(network, spec)
         if batch_norm == "image":
             use_image_statistics(network)
             spec = spec.reading("image")
@@ -162,31 +162,33 @@ class TeacherLoader:
             load_tensors(network, tensors_for(own[0], path, role))
         return network, spec
 
-    def read(self, checkpoint: dict[str, Any], path: Path, prefix: str) -> Made:
-        """A network as a checkpoint of the compression describes it."""
+    def read(self, checkpoint: dict[str, Any], path: Path, prefix: str) -> NetworkAndSpec:
+        """The network `prefix` of a compression's checkpoint."""
         own = self.objects.get(split_prefix(prefix)[1])
         return network_from_checkpoint(checkpoint, path, prefix, architecture=own and own[0])
 
-    def make_missing(self, here: Mapping[Role, Made], inputs: Inputs) -> dict[Role, Made | None]:
-        """Fresh networks for the roles that have no weights, or None to go without them.
+    def make_missing(
+        self, loaded: Mapping[Role, NetworkAndSpec], inputs: Inputs
+    ) -> dict[Role, NetworkAndSpec | None]:
+        """New networks for the roles that have no weights; None for roles that are left out.
 
         Args:
-            here: Networks that have weights.
-            inputs: What the task's networks read.
+            loaded: Networks that have weights.
+            inputs: Blank inputs of the task's networks.
 
         Raises:
-            UserError: One is needed and can't be made.
+            UserError: A network is needed and can't be made.
         """
-        found: dict[Role, Made | None] = {}
-        known = dict(here)
+        missing: dict[Role, NetworkAndSpec | None] = {}
+        known = dict(loaded)
         for role in self.roles():
-            if role not in here:
-                found[role] = None
+            if role not in loaded:
+                missing[role] = None
                 if self.missing == "train":
-                    found[role] = known[role] = self._make(role, known, inputs)
-        return found
+                    missing[role] = known[role] = self._make(role, known, inputs)
+        return missing
 
-    def _make(self, role: Role, networks: Mapping[Role, Made], inputs: Inputs) -> Made:
+    def _make(self, role: Role, networks: Mapping[Role, NetworkAndSpec], inputs: Inputs) -> NetworkAndSpec:
         if role in self.task.generators:
             if self.partner == "frozen":
                 raise UserError(
@@ -207,7 +209,9 @@ class TeacherLoader:
             spec = NetworkSpec.of(self._patch_discriminator(role, networks, inputs))
         return spec.build(), spec
 
-    def _patch_discriminator(self, role: Role, networks: Mapping[Role, Made], inputs: Inputs) -> nn.Module:
+    def _patch_discriminator(
+        self, role: Role, networks: Mapping[Role, NetworkAndSpec], inputs: Inputs
+    ) -> nn.Module:
         generator = role.generator
         channels = inputs.discriminated(generator, networks[generator][0]).shape[1]
         norm: Literal["batch", "instance"] = "batch" if isinstance(self.task, Pix2Pix) else "instance"

@@ -1,1 +1,1 @@
-"""What people read of results: tables, the page of a run, comparisons of runs."""
+"""Reports for people: image grids, the HTML page of a run, comparisons of runs."""

@@ -1,4 +1,4 @@
-"""Grids of pictures: laid out in one PNG, which says itself where each of them lies."""
+"""Grids of pictures in one PNG file, which also holds the box of each picture."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Box = tuple[int, int, int, int]
 
 
 def lay_out(columns: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
-    """One picture with a named column for each entry; sizes may differ, cells are as large as the largest.
+    """Draw a grid with one named column per entry; sizes may differ, cells fit the largest picture.
 
-    The layout is in `info` of the result, from where `png` takes it into the file.
+    The boxes of the pictures are in `info` of the result, which `png` writes into the file.
     """
     font = ImageFont.load_default()
     pictures = [picture for column in columns.values() for picture in column]
@@ -43,7 +43,7 @@ def lay_out(columns: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
 
 
 def png(picture: Image.Image) -> bytes:
-    """The content of a PNG file, with the layout of a grid."""
+    """Encode a picture as PNG, with the boxes of a grid."""
     text, file = PngInfo(), io.BytesIO()
     if LAYOUT in picture.info:
         text.add_text(LAYOUT, picture.info[LAYOUT])
@@ -52,9 +52,9 @@ def png(picture: Image.Image) -> bytes:
 
 
 def cut(path: Path) -> list[Row]:
-    """The pictures of a grid, row by row, by the names of their columns.
+    """Read the pictures of a grid file: a list of rows, each with pictures by column.
 
-    Grids of earlier releases have no layout; of these the whole is the only picture, named "".
+    Grids of earlier releases have no boxes; the whole grid is returned as one picture named "".
     """
     with Image.open(path) as file:
         grid, layout = file.convert("RGB"), file.info.get(LAYOUT)

@@ -1,4 +1,4 @@
-"""The search for the channels that stay: its phase, and the policies that decide."""
+"""The search for the channels to keep: the search phase and the pruning policies."""
 
 from lightning_gancompress.search.baselines import BatchNormScale, L1Magnitude, RandomChannels, UniformWidth
 from lightning_gancompress.search.collaborative import CollaborativePruning

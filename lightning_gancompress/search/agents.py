@@ -1,4 +1,4 @@
-"""The recurrent policy that decides, layer by layer, which channels stay."""
+"""Recurrent networks that output a logit per channel, and the sampling of masks from logits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 _INPUT, _HIDDEN = 64, 128
-_OFFSET = 3.0  # every agent starts from the full network
+_OFFSET = 3.0  # new agents, whose logits are near 0, keep nearly all channels
 _MEDIAN = -math.log(math.log(2))  # of Gumbel noise
 
 
 class PeerEncoder(nn.Module):
-    """What the other agent kept, as one vector: the feedback between the two agents.
+    """Encodes the other side's mask as one vector: the feedback between the two agents.
 
     Args:
-        sizes: Channels per group of the other network.
+        sizes: Channels per group of the other side.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -37,14 +37,14 @@ class PeerEncoder(nn.Module):
 
 
 class PruningAgent(nn.Module):
-    """Logits for every droppable channel of one network, given what the peer kept of the other.
+    """Computes a logit for every droppable channel of one side, given the mask of the other side.
 
     Fixed orthogonal inputs, one per group, go through a bidirectional GRU, LayerNorm, ReLU and one
     weight-normed linear layer per group (the recurrent policy of the paper's authors).
 
     Args:
-        sizes: Channels per group of its own network.
-        peer_sizes: Channels per group of the other network; None cuts the feedback.
+        sizes: Channels per group of the agent's own side.
+        peer_sizes: Channels per group of the other side; None for no feedback.
     """
 
     inputs: Tensor
@@ -58,7 +58,7 @@ class PruningAgent(nn.Module):
         self.heads = nn.ModuleList(weight_norm(nn.Linear(2 * _HIDDEN, size, bias=False)) for size in sizes)
 
     def forward(self, peer_mask: Tensor | None = None) -> Tensor:
-        """Logits `(total,)`; `peer_mask` is the other network's flat mask (no gradient flows into it)."""
+        """Logits `(total,)`, given the other side's mask `(peer_total,)`, which gets no gradient."""
         start = None
         if self.peer is not None and peer_mask is not None:
             # a copy: the buffer is overwritten before the backward pass
@@ -68,29 +68,32 @@ class PruningAgent(nn.Module):
 
 
 def gumbel(size: int, seed: Sequence[int]) -> Tensor:
-    """Standard Gumbel noise `(size,)` on the CPU, from a seed: every rank draws the same."""
+    """Standard Gumbel noise `(size,)` on the CPU; the same on every rank, since only `seed` decides it."""
     mixed = 0
-    for part in seed:
-        mixed = (mixed * 1_000_003 + part + 1) % (2**63)
+    for number in seed:
+        mixed = (mixed * 1_000_003 + number + 1) % (2**63)
     uniform = torch.rand(size, generator=torch.Generator().manual_seed(mixed)).clamp(1e-6, 1 - 1e-6)
     return -(-uniform.log()).log()
 
 
 def relax(logits: Tensor, noise: Tensor | None, temperature: float) -> Tensor:
-    """Soft mask `sigmoid((logits + noise + 3) / temperature)`.
+    """Soft mask `sigmoid((logits + noise + 3) / temperature)`, `(total,)` in (0, 1).
 
-    Without noise its median stands in, so that the channels above 0.5 are those drawn more often than not. At
-    zero, the authors' choice, the mask would be smaller than those drawn, on which the budget is held.
+    Without noise the median of Gumbel noise is added, so that the channels above 0.5 are those that a drawn
+    mask keeps with a probability above 1/2. With zero, as the authors have it, fewer channels would be above
+    0.5 than in the drawn masks, on which the budget penalty acts.
     """
-    # without waiting for the step before
-    shift = _MEDIAN if noise is None else noise.to(logits, non_blocking=True)
+    shift = _MEDIAN if noise is None else noise.to(logits, non_blocking=True)  # waits for no earlier kernel
     return ((logits + shift + _OFFSET) / temperature).sigmoid()
 
 
 def binarize(soft: Tensor, sizes: Sequence[int], min_channels: int) -> Tensor:
-    """Round a soft mask at 0.5, forward only (straight-through), never below `min_channels` a group."""
+    """Round a soft mask `(total,)` at 0.5 with a straight-through gradient.
+
+    In every group of `sizes` at least the `min_channels` highest values become 1.
+    """
     hard = (soft.detach() > 0.5).to(soft)
-    parts = torch.split(hard, list(sizes)), torch.split(soft.detach(), list(sizes))
-    for part, values in zip(*parts, strict=True):
-        part[values.topk(min(min_channels, len(part))).indices] = 1.0
+    groups = torch.split(hard, list(sizes)), torch.split(soft.detach(), list(sizes))
+    for mask, values in zip(*groups, strict=True):
+        mask[values.topk(min(min_channels, len(mask))).indices] = 1.0
     return hard + (soft - soft.detach())  # in this order the value is exactly 0 or 1

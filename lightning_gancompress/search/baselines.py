@@ -1,4 +1,4 @@
-"""The policies that rank channels without a search."""
+"""Pruning policies that score channels without a search."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm,
 
 
 def magnitudes(search: SearchPhase, side: Side) -> Tensor:
-    """Mean absolute weight `(total,)` of all filters that write or read each channel."""
+    """Mean absolute weight `(total,)` of all filters that write or read each channel; 0 without filters."""
     found = [(positions, weights.abs().mean(1)) for positions, weights in weights_by_channel(search, side)]
     return mean_per_channel(search, side, found).nan_to_num()
 
 
 def weights_by_channel(search: SearchPhase, side: Side) -> Iterator[tuple[Tensor, Tensor]]:
     """Positions `(C,)` of the channels that filters write or read, with the weights `(C, N)` of each."""
-    for tensor, axes in weights_of(search.networks.group(side), search.sides[side.value].groups):
+    for tensor, axes in weights_of(search.networks.group(side), search.sides[side].groups):
         weight = tensor.detach().float().cpu()
         for axis, positions in axes.items():
             yield positions, weight.transpose(0, axis).flatten(1)
 
 
 def norm_scales(search: SearchPhase, side: Side) -> Tensor:
-    """Mean absolute scale `(total,)` of the norms of each channel, NaN for a channel without."""
-    found = [
+    """Mean absolute scale `(total,)` of the norm layers after each channel; NaN for a channel without."""
+    scales = [
         (channels.outputs, layer.weight.detach().abs().float().cpu())
         for layer, channels in layers_of(search, side)
         if isinstance(layer, NORMS) and layer.weight is not None
     ]
-    return mean_per_channel(search, side, found)
+    return mean_per_channel(search, side, scales)
 
 
 def layers_of(search: SearchPhase, side: Side) -> Iterator[tuple[nn.Module, LayerChannels]]:
-    """The layers of a side that have channels to drop, and which."""
+    """Layers of a side, each with the positions of its channels in the flat mask."""
     network = search.networks.group(side)
-    for name, channels in search.sides[side.value].groups.layers.items():
+    for name, channels in search.sides[side].groups.layers.items():
         yield network.get_submodule(name), channels
 
 
-def mean_per_channel(search: SearchPhase, side: Side, found: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Mean `(total,)` of what was found for each channel, NaN for nothing, from pairs of index and values."""
-    total = torch.zeros(search.sides[side.value].groups.total + 1)
+def mean_per_channel(search: SearchPhase, side: Side, values_at: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Mean `(total,)` per channel over (positions, values) pairs; NaN for a channel without values."""
+    total = torch.zeros(search.sides[side].groups.total + 1)
     count = torch.zeros_like(total)
-    for index, values in found:
+    for index, values in values_at:
         if len(values) == len(index):
             total.index_add_(0, index, values)
             count.index_add_(0, index, torch.ones(len(index)))
@@ -60,45 +60,45 @@ def mean_per_channel(search: SearchPhase, side: Side, found: Iterable[tuple[Tens
 
 
 def relative_magnitudes(search: SearchPhase, side: Side) -> Tensor:
-    """Magnitudes over the mean of their group."""
-    parts = search.sides[side.value].groups.split(magnitudes(search, side))
-    return torch.cat([part / part.mean().clamp_min(1e-12) for part in parts])
+    """Magnitudes `(total,)`, each divided by the mean of its group."""
+    groups = search.sides[side].groups.split(magnitudes(search, side))
+    return torch.cat([group / group.mean().clamp_min(1e-12) for group in groups])
 
 
 class UniformWidth(PruningPolicy):
     """Every group keeps the same fraction of its channels, the largest weights first."""
 
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
-        """The channel's rank within its group, as a fraction."""
-        parts = search.sides[side.value].groups.split(magnitudes(search, side))
-        ranks = [part.argsort(descending=True).argsort() for part in parts]
+        """Rank `(total,)` of each channel within its group, in (0, 1): near 1 for the largest weights."""
+        groups = search.sides[side].groups.split(magnitudes(search, side))
+        ranks = [group.argsort(descending=True).argsort() for group in groups]
         return torch.cat([1 - (rank + 0.5) / len(rank) for rank in ranks])
 
 
 class L1Magnitude(PruningPolicy):
-    """Channels with small weights go first, wherever they are (Li et al. 2017).
+    """Drops the channels with the smallest weights over all groups together (Li et al. 2017).
 
-    Magnitudes are divided by their group's mean: layers differ in scale for reasons that say nothing about
-    their channels.
+    Magnitudes are divided by the mean of their group, since the scale of a layer's weights is not a measure
+    of its importance.
     """
 
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
-        """Mean absolute weight, relative to the group."""
+        """Mean absolute weight `(total,)`, relative to the group."""
         return relative_magnitudes(search, side)
 
 
 class BatchNormScale(PruningPolicy):
-    """Channels whose norm scales them down go first, wherever they are (network slimming, Liu et al. 2017).
+    """Drops the channels with the smallest norm scales over all groups (network slimming, Liu et al. 2017).
 
-    Groups without a norm that scales, such as a network's first, go by their relative weights around the mean
-    scale of all others.
+    Channels without an affine norm, such as those of a network's first group, are scored by their relative
+    weights times the mean scale of the others.
     """
 
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
-        """Mean absolute scale of the norms.
+        """Mean absolute scale `(total,)` of the norm layers.
 
         Raises:
-            UserError: No norm of the side scales its channels.
+            UserError: No norm layer of the side is affine.
         """
         scales = norm_scales(search, side)
         if scales.isnan().all():
@@ -111,16 +111,16 @@ class BatchNormScale(PruningPolicy):
 
 
 class RandomChannels(PruningPolicy):
-    """Random channels: the floor that every policy must beat.
+    """Scores channels at random: the lower bound for other policies.
 
     Args:
-        seed: Of the scores.
+        seed: Seed of the scores.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
-        """Uniform noise."""
+        """Uniform noise `(total,)` in [0, 1)."""
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.rand(search.sides[side.value].groups.total, generator=generator)
+        return torch.rand(search.sides[side].groups.total, generator=generator)

@@ -1,4 +1,4 @@
-"""The method: two pruning agents, one per side of the GAN, that learn from local density with feedback."""
+"""Collaborative pruning: one agent per side of the GAN, trained on local density, with mutual feedback."""
 
 from __future__ import annotations
 
@@ -42,34 +42,33 @@ GENERATOR, DISCRIMINATOR = Side.GENERATOR, Side.DISCRIMINATOR
 class CollaborativePruning(SearchPolicy):
     """Searches the channels of generator and discriminator with two agents (arXiv 2312.14776).
 
-    Before a batch each agent draws its mask, knowing what its peer kept last; the batch holds a few
-    neighbourhoods of the teacher's samples; the losses compare student and teacher within them; after the
-    batch the masks are written for the next.
+    In every step each agent draws a mask, given the last mask of the other agent. The batch holds a few
+    neighbourhoods: images whose teacher images are close in a feature space. The losses compare the density
+    of student and teacher images within them.
 
     Args:
-        search_epochs: Length of the search; in an epoch as many images are seen as the data set has.
+        search_epochs: Epochs of the search; an epoch has as many images as the data set.
         lr: AdamW's learning rate of both agents.
         budget_weight: Weight of the budget penalty.
         budget_ramp: Fraction of the search over which the budget falls from the whole network to its value;
-            0 asks for it from the first step.
-        feedback: Whether each agent sees what its peer kept.
-        temperature: Of the relaxed masks.
-        neighbours: Nearest others that make up a neighbourhood.
+            0 applies the budget from the first step.
+        feedback: Whether each agent gets the other agent's last mask.
+        temperature: Temperature of the relaxed masks.
+        neighbours: Nearest neighbours per neighbourhood, besides the image itself.
         members: Images drawn from a neighbourhood for a step; a batch holds `data.search_batch_size` images.
         adversarial_weight: Weight of the adversarial density objective.
-        search_weights: Whether the weights stay the teacher's during the search (`frozen`), or follow the
-            masks by the same losses (`trained`).
+        search_weights: Whether the weights stay the teacher's during the search (`frozen`), or are trained
+            by the same losses (`trained`).
         weights_lr: Adam's learning rate of the weights where they are trained.
-        comparison: What the critic compares an image with: its neighbourhood, the whole batch, or nothing.
-        kernel_weight: Weight of the kernel density objective; None is 1 where no discriminator can judge,
-            else 0.
+        comparison: What a logit is compared with: its neighbourhood, the whole batch, or nothing.
+        kernel_weight: Weight of the kernel density objective; None is 0 with a discriminator and 1 without.
         teacher_weight: Weight of the L1 distance to the teacher's images.
         task_weight: Weight of the task's own losses against the real targets.
         encoder: Feature space of the neighbourhoods; None is the teacher's discriminator, or without one
             its generator.
-        cache_dir: Where neighbour tables are kept for reruns; None is `<default_root_dir>/cache`.
-        teacher_cache_gb: Host memory per process for the teacher's images, in GB; what does not fit is
-            computed each time.
+        cache_dir: Folder of neighbour tables for later runs; None is `<default_root_dir>/cache`.
+        teacher_cache_gb: Host memory per process for the teacher's images, in GB (1e9 bytes); images beyond
+            it are computed in every step.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class CollaborativePruning(SearchPolicy):
     # -- agents ----------------------------------------------------------------------------------------
 
     def agents(self, search: SearchPhase) -> Mapping[Side, nn.Module]:
-        """An agent per side, wired to its peer.
+        """One agent per pruned side; with feedback its input is the other side's mask.
 
         Raises:
             UserError: No side is pruned, or no objective acts on the generator.
@@ -147,9 +146,9 @@ class CollaborativePruning(SearchPolicy):
         }
 
     def optimizer(self, search: SearchPhase, side: Side) -> Optimizer:
-        """AdamW, as the paper's authors use for their agents; the weights, if they are trained, by Adam."""
-        groups: list[dict[str, Any]] = [{"params": list(search.agents[side.value].parameters())}]
-        if self._trains_weights:  # in one optimizer: under fp16 two would not share a scale
+        """AdamW for the agent, as the paper's authors have it, and for trained weights as plain Adam."""
+        groups: list[dict[str, Any]] = [{"params": list(search.agents[side].parameters())}]
+        if self._trains_weights:  # in one optimizer: under fp16 the scale may change between two steps
             weights = list(search.networks.group(side).parameters())
             adam = {"lr": self.weights_lr, "betas": (search.beta1, 0.999), "weight_decay": 0.0}
             groups.append({"params": weights, **adam})
@@ -165,7 +164,7 @@ class CollaborativePruning(SearchPolicy):
         return self.kernel_weight
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log also whether there was feedback."""
+        """Also log whether there was feedback, as 0 or 1."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.searching(pl_module) is not None:
             pl_module.log("search/feedback", float(self.feedback), sync_dist=True)
@@ -173,7 +172,11 @@ class CollaborativePruning(SearchPolicy):
     # -- neighbourhoods --------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the neighbourhoods, once per teacher and data set."""
+        """Compute the neighbourhoods, or load them from the cache, and have the data sampled by them.
+
+        Raises:
+            UserError: The data module is not a GANDataModule.
+        """
         search = self.searching(pl_module)
         if search is None:
             return
@@ -204,7 +207,8 @@ class CollaborativePruning(SearchPolicy):
             for role, features in self._features(trainer, networks, data, missing).items():
                 tables[role] = table = nearest_neighbours(features, self.neighbours)
                 save_table(folder, keys[role], table)
-        # every rank has looked itself, which takes no longer; but one may have found another machine's file
+        # every rank computes its table in the same time as one would; on several machines one may instead
+        # have loaded a file, so all take that of rank 0
         return {
             role: trainer.strategy.broadcast(table) for role, table in tables.items() if table is not None
         }
@@ -213,22 +217,22 @@ class CollaborativePruning(SearchPolicy):
     def _features(
         self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule, roles: list[Role]
     ) -> dict[Role, Tensor]:
-        """Features `(N, F)` of the teacher's images of the training split, in its order."""
-        found: dict[Role, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
+        """Features `(N, F)` of the teacher's images of the training split, in its order, by generator."""
+        batches: dict[Role, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
         for cpu_batch in data.plain_train_loader():
             batch = trainer.strategy.batch_to_device(cpu_batch, trainer.strategy.root_device)
-            with trainer.precision_plugin.forward_context():  # as in the steps, which use these images again
+            with trainer.precision_plugin.forward_context():  # as in the steps, which reuse these images
                 images = self._images.of(networks, batch)
             for role, view in networks.task.views(batch).items():
-                if role in found:
+                if role in batches:
                     features = self._encoders[role](view["source"], images[role])
-                    found[role].append((view["index"].cpu(), features))
-        return {role: gather_features(batches) for role, batches in found.items()}
+                    batches[role].append((view["index"].cpu(), features))
+        return {role: gather_features(pairs) for role, pairs in batches.items()}
 
     # -- a step ----------------------------------------------------------------------------------------
 
     def draw(self, search: SearchPhase, at: Position) -> dict[Side, Tensor]:
-        """Each agent draws its mask, given the last mask of its peer."""
+        """Draw a mask `(total,)` per side from its agent, given the last mask of the other side."""
         drawn = {}
         for number, (side, pruned) in enumerate(search.pruned()):
             noise = gumbel(pruned.groups.total, (at.seed, number))
@@ -239,34 +243,34 @@ class CollaborativePruning(SearchPolicy):
     def losses(
         self, search: SearchPhase, batch: dict[str, Any], at: Position
     ) -> Iterator[tuple[Side, Tensor, Logs]]:
-        """The discriminator's loss, then the generator's, each with the penalty of its budget."""
+        """Yield the discriminator's loss, then the generator's, each with the penalty of its budget."""
         networks = search.networks
         progress = at.epochs / (self.search_epochs * self.budget_ramp) if self.budget_ramp else 1.0
         if self.task_weight:
             batch = networks.with_targets(batch)
         teacher_images = self._images.of(networks, batch)
         student_images = networks.task.generate(networks.student, batch, networks.task.compressed)
-        if DISCRIMINATOR.value in search.sides:
+        if DISCRIMINATOR in search.sides:
             detached = {role: image.detach() for role, image in student_images.items()}
-            critic = self._critic_loss(networks, batch, teacher_images, detached)
+            loss = self._discriminator_loss(networks, batch, teacher_images, detached)
             penalty = self._penalty(search, DISCRIMINATOR, progress)
-            logs = {"discriminator_density": critic, "discriminator_budget": penalty}
-            yield DISCRIMINATOR, critic + self.budget_weight * penalty, logs
-        if GENERATOR.value in search.sides:
-            with search.still(DISCRIMINATOR, trained=self._trains_weights):
+            logs = {"discriminator_density": loss, "discriminator_budget": penalty}
+            yield DISCRIMINATOR, loss + self.budget_weight * penalty, logs
+        if GENERATOR in search.sides:
+            with search.frozen_weights(DISCRIMINATOR, trained=self._trains_weights):
                 loss, logs = self._generator_loss(search, batch, teacher_images, student_images)
                 penalty = self._penalty(search, GENERATOR, progress)
                 yield GENERATOR, loss + self.budget_weight * penalty, logs | {"generator_budget": penalty}
 
     @staticmethod
     def _penalty(search: SearchPhase, side: Side, progress: float) -> Tensor:
-        pruned = search.sides[side.value]
+        pruned = search.sides[side]
         return pruned.penalty(pruned.masks.live, progress)
 
-    def _critic_loss(
+    def _discriminator_loss(
         self, networks: TeacherStudent, batch: dict[str, Any], teacher_images: Images, images: Images
     ) -> Tensor:
-        """How badly the discriminators tell the teacher's images from the student's."""
+        """Loss of the student's discriminators with the teacher's images as real, the student's as fake."""
         real = networks.task.discriminate(networks.student, batch, teacher_images)
         fake = networks.task.discriminate(networks.student, batch, images)
         return self._density(real, fake)
@@ -285,7 +289,7 @@ class CollaborativePruning(SearchPolicy):
             with torch.no_grad():
                 real = task.discriminate(student, batch, teacher_images)
             terms["generator_density"] = self.adversarial_weight, self._density(fake, real)
-            if DISCRIMINATOR.value not in search.sides:  # it learns nothing, but who leads is of interest
+            if DISCRIMINATOR not in search.sides:  # not trained: logged only
                 terms["discriminator_density"] = 0.0, self._density(real, fake).detach()
         if kernel_weight := self._kernel_weight(search):
             terms["generator_kernel"] = kernel_weight, self._kernel(search, batch, teacher_images, images)
@@ -299,27 +303,27 @@ class CollaborativePruning(SearchPolicy):
     def _kernel(
         self, search: SearchPhase, batch: dict[str, Any], teacher_images: Images, images: Images
     ) -> Tensor:
-        """Kernel density objective in the space of the encoders."""
+        """Kernel density objective between encoded images of teacher and student, mean over generators."""
         distances = []
         for role, view in search.networks.task.views(batch).items():
             if role in images:
-                ours = self._encoders[role](view["source"], images[role])
+                student = self._encoders[role](view["source"], images[role])
                 with torch.no_grad():
-                    theirs = self._encoders[role](view["source"], teacher_images[role])
-                distances.append(kernel_density(theirs, ours, self.members))
+                    teacher = self._encoders[role](view["source"], teacher_images[role])
+                distances.append(kernel_density(teacher, student, self.members))
         return torch.stack(distances).mean()
 
-    # -- what the agents mean --------------------------------------------------------------------------
+    # -- masks and scores ------------------------------------------------------------------------------
 
     @staticmethod
     def _logits(search: SearchPhase, side: Side) -> Tensor:
-        peer = search.sides[side.peer.value].masks.mask if side.peer.value in search.sides else None
-        logits: Tensor = search.agents[side.value](peer)
+        peer = search.sides[side.peer].masks.mask if side.peer in search.sides else None
+        logits: Tensor = search.agents[side](peer)
         return logits
 
     @torch.no_grad()
     def decide(self, search: SearchPhase) -> dict[Side, Tensor]:
-        """The channels that are drawn more often than not."""
+        """Masks `(total,)` of the channels that are drawn with a probability above 1/2."""
         decided = {}
         for side, pruned in search.pruned():
             soft = relax(self._logits(search, side), None, self.temperature)
@@ -328,14 +332,14 @@ class CollaborativePruning(SearchPolicy):
 
     @torch.no_grad()
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
-        """The agent's logits, without noise."""
+        """The agent's logits `(total,)`, without noise."""
         return self._logits(search, side)
 
     def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
-        """Shift the logits until the budget is met; warn when they have to be shifted far."""
+        """Masks of the highest scores within the budgets; warn where the agents did not reach them."""
         for side, mask in self.decide(search).items():
-            _warn_unless_converged(search.sides[side.value], mask)
-        self._images = TeacherImages(0)  # fine-tuning has no use for them
+            _warn_unless_converged(search.sides[side], mask)
+        self._images = TeacherImages(0)  # frees the memory: fine-tuning does not use it
         return super().choose(search)
 
 
@@ -352,7 +356,7 @@ def _warn_unless_converged(pruned: PrunedSide, mask: Tensor) -> None:
 
 
 def default_encoder(networks: TeacherStudent, role: Role) -> Encoder:
-    """The teacher's discriminator for a generator's images, or without one the generator itself."""
+    """Features of the teacher's discriminator for a generator's images, or without one of the generator."""
     if role.discriminator not in networks.teacher:
         return GeneratorEncoder(networks.teacher[role])
 

@@ -1,4 +1,4 @@
-"""The search: the student is the whole teacher under masks, and a policy decides which channels stay."""
+"""The search phase: the student is a masked copy of the teacher, and a policy chooses its channels."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ WHOLE = (1, "1", "1.0")  # budgets that leave a side as it is
 
 @dataclass(frozen=True)
 class Pruning:
-    """What is asked of the small networks.
+    """Options of the pruning.
 
     Attributes:
         budgets: MACs per side: a fraction of the teacher's or a number such as `2.4G`.
         convention: How MACs are counted.
-        min_channels: Channels that stay in every group.
-        channel_multiple: Widths are multiples of this.
-        student_weights: Whether the small networks start with the weights of the channels that stay
+        min_channels: Least number of channels in every group.
+        channel_multiple: Numbers of channels are rounded to multiples of this.
+        student_weights: Whether the small networks start with the weights of the kept channels
             (`inherited`), or from scratch (`fresh`).
-        ignored_layers: Layers that stay whole, by name or pattern.
+        ignored_layers: Layers that are not pruned, by name or pattern.
     """
 
     budgets: Mapping[Side, float | str]
@@ -43,7 +43,7 @@ class Pruning:
 
 
 class Sides(nn.ModuleDict):
-    """What is being pruned, by side."""
+    """An `nn.ModuleDict` of pruned sides, with types; keys are values of `Side`."""
 
     if TYPE_CHECKING:
 
@@ -52,38 +52,38 @@ class Sides(nn.ModuleDict):
 
 
 class Policy(Protocol):
-    """What the search asks of the callback that chooses channels."""
+    """The methods that the search phase calls on a pruning policy."""
 
     search_epochs: int
 
     def agents(self, search: SearchPhase) -> Mapping[Side, nn.Module]:
-        """What learns to choose, by side."""
+        """Modules to train, by side."""
 
     def optimizer(self, search: SearchPhase, side: Side) -> Optimizer:
-        """The optimizer of an agent."""
+        """A new optimizer for a side's agent."""
 
     def losses(
         self, search: SearchPhase, batch: dict[str, Any], at: Position
     ) -> Iterator[tuple[Side, Tensor, Logs]]:
-        """The loss of one side after the other; each is stepped before the next is computed."""
+        """Side, loss and scalars to log, one side after the other; each is stepped before the next."""
 
     def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
-        """The final mask per side, within the budgets."""
+        """The final mask `(total,)` per side, within the budgets."""
 
 
 class SearchPhase(Phase):
-    """Masks on the student, budgets, and the agents that learn which channels stay.
+    """Masks and budgets of the student, and the policy's agents, which learn which channels to keep.
 
     Args:
-        networks: Teacher and student; the latter's get gates.
+        networks: Teacher and student; mask hooks are installed on the student.
         pruning: Budgets and limits.
-        policy: Decides; None for a look at the masks that a checkpoint holds.
-        beta1: Adam's first momentum, for policies that train the networks' weights.
-        budgets: In place of those of `pruning`.
+        policy: Decides which channels to keep; None where a checkpoint's masks are only evaluated.
+        beta1: Adam's decay rate of the first moment, for policies that train the networks' weights.
+        budgets: Budgets that replace those of `pruning`.
 
     Attributes:
-        sides: Groups, masks, cost and budget of each side that is pruned.
-        agents: By side.
+        sides: Channel groups, masks, cost and budget of each pruned side.
+        agents: Trained modules of the policy, by side.
     """
 
     name: PhaseName = "search"
@@ -116,15 +116,15 @@ class SearchPhase(Phase):
                 )
 
     def pruned(self) -> list[tuple[Side, PrunedSide]]:
-        """The sides that are pruned."""
+        """The pruned sides, in the order in which agents draw."""
         return [(Side(name), pruned) for name, pruned in self.sides.items()]
 
     def roles(self) -> dict[Side, list[Role]]:
-        """The networks under one mask, by side."""
+        """Roles of the networks that share one mask, by side."""
         return {side: list(map(Role, self.networks.group(side))) for side, _ in self.pruned()}
 
     def begin(self) -> None:
-        """Make the agents."""
+        """Create the policy's agents."""
         assert self.policy is not None
         for side, agent in self.policy.agents(self).items():
             self.agents[side.value] = agent
@@ -132,60 +132,66 @@ class SearchPhase(Phase):
     # -- training --------------------------------------------------------------------------------------
 
     def trained(self) -> dict[str, nn.Module]:
-        """The agents; a policy may train the networks' weights by the same optimizers."""
+        """The agents; a policy's optimizers may train weights of the networks as well."""
         return dict(self.agents.items())
 
     def optimizer(self, name: str) -> Optimizer:
-        """The policy's."""
+        """The optimizer that the policy creates for a side."""
         assert self.policy is not None
         return self.policy.optimizer(self, Side(name))
 
     def averaged(self) -> list[nn.Module]:
-        """All of the student but what is frozen: its batch norms follow the masks."""
+        """The student's networks except frozen ones: their batch norm statistics depend on the masks."""
         frozen = self.networks.frozen
         return [network for role, network in self.networks.student.items() if role not in frozen]
 
     def set_modes(self) -> None:
-        """Nothing trains but the student's batch norms."""
+        """Put all networks into eval mode, except the student's batch norms."""
         self.networks.teacher.eval()
         self.networks.student.eval()
-        # Dropped channels shift what a norm sees. With the teacher's statistics the search would judge a
-        # broken network: on facades the L1 to the teacher at the cut was 0.285, and 0.242 with those of
-        # the batch (U-Net ngf 32, a tenth of the MACs, 400 steps, statistics estimated anew for both).
+        # Dropped channels change the inputs of the norms, so the teacher's statistics no longer fit. On
+        # facades the L1 distance to the teacher after the search was 0.285 with the teacher's statistics and
+        # 0.242 with those of the batch (U-Net ngf 32, a tenth of the MACs, 400 steps, statistics estimated
+        # anew for both).
         for layer in self.networks.student.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.train()
 
     def step(self, batch: dict[str, Any], at: Position, optimizers: Optimizers) -> Logs:
-        """One step of each side, in the policy's order; each loss reaches its own side only."""
+        """Step each side once, in the policy's order; each loss changes its own side only."""
         assert self.policy is not None
         logs: Logs = {}
         for side, loss, terms in self.policy.losses(self, batch, at):
             optimizers.step(side.value, loss)
-            self.sides[side.value].masks.freeze()
+            self.sides[side].masks.freeze()
             logs |= terms
         return logs
 
     # -- masks -----------------------------------------------------------------------------------------
 
-    def show(self, masks: Mapping[Side, Tensor]) -> None:
-        """Put masks `(total,)` on the student; they keep their graph."""
+    def set_masks(self, masks: Mapping[Side, Tensor]) -> None:
+        """Apply masks `(total,)` to the student; gradients flow through them."""
         for side, mask in masks.items():
-            self.sides[side.value].masks.set(mask)
+            self.sides[side].masks.set(mask)
 
-    def shown(self) -> dict[Side, Tensor]:
-        """The masks that are on the student, `(total,)` of zeros and ones, without their graph."""
+    def masks(self) -> dict[Side, Tensor]:
+        """Copies of the student's masks, `(total,)` of zeros and ones, without gradients."""
         return {side: pruned.masks.mask.clone() for side, pruned in self.pruned()}
 
-    def freeze(self) -> None:
-        """Cut the masks on the student from their graph."""
+    def detach_masks(self) -> None:
+        """Detach the student's masks from the graph of the agents."""
         for pruned in self.sides.values():
             assert isinstance(pruned, PrunedSide)
             pruned.masks.freeze()
 
     @contextmanager
-    def still(self, side: Side, trained: bool) -> Iterator[None]:
-        """Meanwhile the student's weights of a side ask for no gradients; `trained` says if they do after."""
+    def frozen_weights(self, side: Side, trained: bool) -> Iterator[None]:
+        """Context in which the student's weights of a side require no gradients.
+
+        Args:
+            side: Side to freeze.
+            trained: Whether its weights require gradients afterwards.
+        """
         group = self.networks.group(side).requires_grad_(False)
         try:
             yield
@@ -195,28 +201,28 @@ class SearchPhase(Phase):
     # -- the border ------------------------------------------------------------------------------------
 
     def cut(self, masks: Mapping[Side, Tensor], seed: int) -> list[str]:
-        """Replace the student's masked networks by the small dense ones that the masks leave.
+        """Replace the student's masked networks by small dense ones with the kept channels alone.
 
         Args:
-            masks: Final ones, `(total,)` of zeros and ones.
-            seed: Of the weights of `fresh` networks.
+            masks: Final masks, `(total,)` of zeros and ones.
+            seed: Seed of the weights of `fresh` networks.
 
         Returns:
-            What each side costs now, in words.
+            One line of text per side with the MACs of its small networks.
         """
-        told = []
+        summaries = []
         for side, mask in masks.items():
-            pruned, group = self.sides[side.value], self.networks.group(side)
+            pruned, group = self.sides[side], self.networks.group(side)
             small = pruned.slim(group, mask)
-            told.append(self._counted(pruned, small))
+            summaries.append(self._checked_macs(pruned, small))
             for role, network in small.items():
                 if self.pruning.student_weights == "fresh":
                     renew(network, seed=seed)
                 self.networks.adopt_small(Role(role), network)
-        return told
+        return summaries
 
-    def _counted(self, pruned: PrunedSide, small: NetworkGroup) -> str:
-        """Count the small networks themselves, independently of the masks, and hold them to the budget."""
+    def _checked_macs(self, pruned: PrunedSide, small: NetworkGroup) -> str:
+        """Count the MACs of the small networks, not of the masks, and require them to be in the budget."""
         convention = self.pruning.convention
         macs = count_macs(small, self.networks.samples(small), convention)
         if macs > pruned.budget:
@@ -226,16 +232,16 @@ class SearchPhase(Phase):
             f"budget {pruned.budget / 1e9:.4g}"
         )
 
-    def parts(self) -> dict[str, nn.Module]:
+    def saved_modules(self) -> dict[str, nn.Module]:
         """Masks and agents."""
         return {"sides": self.sides, "agents": self.agents}
 
 
 def ignored_layers(networks: TeacherStudent, patterns: list[str]) -> dict[Side, list[str]]:
-    """The layers of each side that stay whole; a name without its network's is of the generators.
+    """Layers of each side that are not pruned; a pattern without a network's name is of the generators.
 
     Raises:
-        UserError: There is no such layer on either side.
+        UserError: A pattern matches no layer of either side.
     """
     generators, discriminators = networks.group(Side.GENERATOR), networks.group(Side.DISCRIMINATOR)
     prefix = Side.DISCRIMINATOR.value

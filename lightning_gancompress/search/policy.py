@@ -1,4 +1,4 @@
-"""What all pruning policies share: callbacks that decide which channels stay."""
+"""Base classes of pruning policies: callbacks that decide which channels to keep."""
 
 from __future__ import annotations
 
@@ -18,31 +18,35 @@ from lightning_gancompress.training.phase import Logs, Phased, Position
 
 @runtime_checkable
 class Prunable(Protocol):
-    """A module that takes a policy."""
+    """A LightningModule that is compressed with a policy."""
 
     policy: PruningPolicy | None
 
 
 @runtime_checkable
 class Positioned(Protocol):
-    """A module that knows where its run is."""
+    """A LightningModule that knows its position in the run."""
 
     def position(self, batch_idx: int) -> Position:
-        """Where the run is at a batch."""
+        """Position of a batch in the run."""
 
 
 class PruningPolicy(Callback, ABC):
-    """Decides which channels stay; everything else is shared.
+    """Scores channels; those with the highest scores are kept, as many as the budget allows.
 
-    A policy only answers `scores`: a number per channel, the higher the longer it stays. Budgets, rounding,
-    slimming and fine-tuning are the same for all, so that a comparison differs in one line of YAML. Where
-    several policies are listed, the last one decides: `callbacks+:` in a second YAML replaces the first's.
+    A policy implements `scores` only. Budgets, rounding, slimming and fine-tuning are the same for all, so
+    that compared runs differ in one line of YAML. Of several policies in `trainer.callbacks` the last one is
+    used, so that `callbacks+:` in a second YAML overrides the policy of the first.
     """
 
     search_epochs = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Become the module's policy."""
+        """Register as the module's policy.
+
+        Raises:
+            UserError: The module is no CompressionModule.
+        """
         if stage != "fit":
             return
         if not isinstance(pl_module, Prunable):
@@ -54,96 +58,99 @@ class PruningPolicy(Callback, ABC):
 
     @abstractmethod
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
-        """Score `(total,)` of every channel of a side that can be dropped; higher stays."""
+        """Scores `(total,)` of the channels of a side that can be dropped; the lowest are dropped first."""
 
     def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
         """The final mask `(total,)` of zeros and ones per side, within the budgets."""
         return {side: pruned.fit(self.scores(search, side)) for side, pruned in search.pruned()}
 
     def agents(self, search: SearchPhase) -> Mapping[Side, nn.Module]:
-        """No agents: there is nothing to learn."""
+        """Modules to train, by side: none, since this policy does not search."""
         return {}
 
     def optimizer(self, search: SearchPhase, side: Side) -> Optimizer:
-        """No optimizer, for there are no agents."""
+        """Never called, since there are no agents."""
         raise NotImplementedError(f"{type(self).__name__} has no agents")
 
     def losses(
         self, search: SearchPhase, batch: dict[str, Any], at: Position
     ) -> Iterator[tuple[Side, Tensor, Logs]]:
-        """No losses, for there is no search."""
+        """Never called, since there is no search."""
         raise NotImplementedError(f"{type(self).__name__} does not search")
 
 
 class SearchPolicy(PruningPolicy):
-    """Learns which channels stay, while the student trains under masks.
+    """Learns which channels to keep, while masks are applied to the student.
 
-    A policy says who learns (`agents`, `optimizer`), draws the masks of a step (`draw`), computes the losses
-    of a step (`losses`), says which channels it means to keep (`decide`), and scores them at the end
-    (`scores`). The hooks here put the masks on the student and log what they cost.
+    A policy provides the modules that learn (`agents`, `optimizer`), the masks of a step (`draw`), the losses
+    of a step (`losses`), the mask it would choose now (`decide`), and the final scores (`scores`). The hooks
+    here apply the masks to the student and log their cost.
     """
 
     search_epochs = 1
 
     @abstractmethod
     def agents(self, search: SearchPhase) -> Mapping[Side, nn.Module]:
-        """What learns, by side; checkpoints keep it."""
+        """Modules to train, by side; checkpoints hold them."""
 
     @abstractmethod
     def optimizer(self, search: SearchPhase, side: Side) -> Optimizer:
-        """A new optimizer of a side's agent."""
+        """A new optimizer for a side's agent."""
 
     @abstractmethod
     def draw(self, search: SearchPhase, at: Position) -> dict[Side, Tensor]:
-        """Masks `(total,)` of zeros and ones for one step, with the graph of the agents."""
+        """Masks `(total,)` of zeros and ones for one step; gradients flow through them to the agents."""
 
     @abstractmethod
     def decide(self, search: SearchPhase) -> dict[Side, Tensor]:
-        """Masks `(total,)` of the channels that would stay now, for validation and logs."""
+        """Masks `(total,)` that the policy would choose now, for validation and logs."""
 
     @abstractmethod
     def losses(
         self, search: SearchPhase, batch: dict[str, Any], at: Position
     ) -> Iterator[tuple[Side, Tensor, Logs]]:
-        """The loss of one side after the other, and what to log; each is stepped before the next is asked."""
+        """Yield side, loss and scalars to log, one side after the other.
+
+        Each loss is stepped before the generator is resumed for the next one.
+        """
 
     # -- hooks, in the order of a step -----------------------------------------------------------------
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Draw the masks of this step."""
+        """Draw the masks of this step and apply them."""
         search = self.searching(pl_module)
         if search is not None:
             assert isinstance(pl_module, Positioned)
-            search.show(self.draw(search, pl_module.position(batch_idx)))
+            search.set_masks(self.draw(search, pl_module.position(batch_idx)))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the masks, without their graph, and log what they cost."""
+        """Detach the masks and log their MACs, relative to the whole networks."""
         search = self.searching(pl_module)
         if search is None:
             return
-        search.freeze()
+        search.detach_masks()
         for side, pruned in search.pruned():
             pl_module.log(f"cost/{side}_macs", pruned.cost(pruned.masks.mask).float() / pruned.cost.full)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what the policy means to keep."""
+        """Apply the masks that the policy would choose now."""
         search = self.searching(pl_module)
         if search is not None:
-            self._drawn = search.shown()
-            search.show(self.decide(search))
+            self._drawn = search.masks()
+            search.set_masks(self.decide(search))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give back the masks of the last step, which the next draw depends on."""
+        """Restore the masks of the last step, on which the next draw depends."""
         search = self.searching(pl_module)
         if search is not None:
-            search.show(self._drawn)
+            search.set_masks(self._drawn)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the policy means to keep: MACs, and the channels per group."""
+        """Log the MACs and the channels per group of the masks that the policy would choose now."""
         search = self.searching(pl_module)
         if search is None:
             return
@@ -155,7 +162,7 @@ class SearchPolicy(PruningPolicy):
         pl_module.log_dict(logs, sync_dist=True)
 
     def searching(self, pl_module: LightningModule) -> SearchPhase | None:
-        """The search, while it runs and this policy decides: another may have been listed later."""
+        """The search phase, or None outside of it and where a later policy has replaced this one."""
         if not isinstance(pl_module, Phased) or not isinstance(pl_module.phase, SearchPhase):
             return None
         return pl_module.phase if pl_module.phase.policy is self else None

@@ -1,4 +1,4 @@
-"""The teacher's images in host memory: a frozen network need not translate the same image twice."""
+"""A cache of the teacher's images in host memory: the frozen teacher translates each image once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lightning_gancompress.training.teacher_student import TeacherStudent
 
 
 class TeacherImages:
-    """Keeps the teacher's images by generator and source, in half precision, up to a limit.
+    """Caches the teacher's images by generator and source path, in half precision, up to a memory limit.
 
-    Half precision moves a value in [-1, 1] by at most 5e-4, an eighth of an 8-bit step.
+    Half precision changes a value in [-1, 1] by at most 5e-4, an eighth of an 8-bit step.
 
     Args:
-        limit_gb: Memory to use at most, in GB (1e9 bytes); 0 keeps nothing.
+        limit_gb: Memory to use at most, in GB (1e9 bytes); 0 caches nothing.
     """
 
-    # by path, not by index: that lies on the device, and reading it would wait for the step before
+    # keys hold the path, not the index: the index is on the device, and reading it would synchronise
 
     def __init__(self, limit_gb: float) -> None:
         self._left = int(limit_gb * 1e9)
@@ -29,7 +29,7 @@ class TeacherImages:
 
     @torch.no_grad()
     def of(self, networks: TeacherStudent, batch: dict[str, Any]) -> Images:
-        """Images `(B, C, H, W)` of the teacher's compressed generators whose sources are in the batch."""
+        """The teacher's images `(B, C, H, W)` per compressed generator whose sources are in the batch."""
         images = {}
         for role, view in networks.task.views(batch).items():
             if role not in networks.task.compressed:
@@ -43,7 +43,7 @@ class TeacherImages:
         return images
 
     def get(self, role: Role, paths: Sequence[str]) -> Tensor | None:
-        """Images `(B, C, H, W)` in half precision on the CPU, or None unless all of them are here."""
+        """Images `(B, C, H, W)` in half precision on the CPU, or None unless all of them are cached."""
         keys = [(role, path) for path in paths]
         if any(key not in self._images for key in keys):
             return None
@@ -54,7 +54,7 @@ class TeacherImages:
         return images
 
     def put(self, role: Role, paths: Sequence[str], images: Tensor) -> None:
-        """Keep images `(B, C, H, W)` in half precision as long as there is room."""
+        """Cache images `(B, C, H, W)`, given in half precision, as far as the limit allows."""
         size = images[0].numel() * images.element_size()
         fresh = [n for n, path in enumerate(paths) if (role, path) not in self._images][: self._left // size]
         if fresh:

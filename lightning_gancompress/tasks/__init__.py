@@ -1,4 +1,4 @@
-"""Tasks: the networks and losses of Pix2Pix and CycleGAN. No Lightning here."""
+"""Tasks: the networks and losses of Pix2Pix and CycleGAN. Imports no Lightning."""
 
 from lightning_gancompress.tasks.cyclegan import CycleGAN
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss

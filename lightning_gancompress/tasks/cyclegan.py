@@ -19,17 +19,18 @@ DOMAINS = dict(zip(GENERATORS, (("A", "B"), ("B", "A")), strict=True))  # source
 
 
 class CycleGAN(Task):
-    """Two generators that undo each other, and a discriminator for the images of each.
+    """Two generators, A to B and B to A, each with a discriminator of its images.
 
     `generator_AtoB` and `discriminator_AtoB` are G_A and D_A of pytorch-CycleGAN-and-pix2pix.
 
     Args:
         direction: The translations that are compressed, measured and saved.
         gan_mode: Adversarial loss; upstream's default for CycleGAN is `lsgan`.
-        lambda_cycle: Weight of the L1 distance between an image and its way there and back (upstream: 10).
-        lambda_identity: Weight, relative to `lambda_cycle`, of the L1 distance by which a generator changes
-            an image that already is as it should be (upstream: 0.5).
-        pool_size: Earlier images that a discriminator may be shown instead of the newest (upstream: 50).
+        lambda_cycle: Weight of the L1 distance between an image and its cycle A to B to A, or B to A to B
+            (upstream: 10).
+        lambda_identity: Weight, relative to `lambda_cycle`, of the L1 distance between an image of the
+            target domain and its translation (upstream: 0.5).
+        pool_size: Size of the pool of earlier images that discriminators are trained on (upstream: 50).
     """
 
     generators = GENERATORS
@@ -50,10 +51,11 @@ class CycleGAN(Task):
         self.pool_size = pool_size
 
     def views(self, batch: Batch) -> dict[Role, Batch]:
-        """A batch of images A is the source of one generator, a batch of B of the other.
+        """Views of a batch: images of A are the source of `generator_AtoB`, images of B of the other.
 
         Raises:
-            UserError: The batch has neither, or its domains differ in channels and the losses forbid it.
+            UserError: The batch has neither A nor B, or the identity loss can't be computed since the
+                domains differ in channels.
         """
         views: dict[Role, Batch] = {}
         if "A" not in batch and "B" not in batch:
@@ -82,23 +84,23 @@ class CycleGAN(Task):
         }
 
     def preprocessing(self, generator: Role, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Channels and direction as this generator has them."""
-        found = {**data, "direction": generator.direction}
-        if found["direction"] == "BtoA" and {"in_channels", "out_channels"} <= data.keys():
-            found |= {"in_channels": data["out_channels"], "out_channels": data["in_channels"]}
-        return found
+        """Preprocessing of this generator's sources: direction BtoA exchanges input and output channels."""
+        own = {**data, "direction": generator.direction}
+        if own["direction"] == "BtoA" and {"in_channels", "out_channels"} <= data.keys():
+            own |= {"in_channels": data["out_channels"], "out_channels": data["in_channels"]}
+        return own
 
     def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
-        """Patch logits on the images alone."""
-        seen = {role.discriminator: image for role, image in images.items()}
-        return {role: networks[role](image) for role, image in seen.items() if role in networks}
+        """Patch logits (B, 1, h, w) on the images alone."""
+        inputs = {role.discriminator: image for role, image in images.items()}
+        return {role: networks[role](image) for role, image in inputs.items() if role in networks}
 
     def discriminated_channels(self, source: int, image: int) -> int:
-        """Only those of the image."""
+        """Channels of the image alone."""
         return image
 
     def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
-        """Sum over the discriminators of half the losses on real and on generated images."""
+        """Sum over the discriminators of the mean of their losses on real and on generated images."""
         real = self.discriminate(networks, batch, {role: self.targets(batch)[role] for role in images})
         fake = self.discriminate(networks, batch, images)
         logs = {}
@@ -108,12 +110,12 @@ class CycleGAN(Task):
         return 0.5 * torch.stack(list(logs.values())).sum(), logs
 
     def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
-        """Adversarial, cycle and identity losses, as far as the networks for them are here."""
-        moving = {role: image for role, image in images.items() if image.requires_grad}  # not a frozen one's
-        logits = self.discriminate(networks, batch, moving)
+        """Adversarial, cycle and identity losses, each where the networks that it needs are present."""
+        trained = {role: image for role, image in images.items() if image.requires_grad}  # not frozen ones
+        logits = self.discriminate(networks, batch, trained)
         logs = {
             f"{role}_gan": fool_loss(logits[role.discriminator], self.gan_mode)
-            for role in moving
+            for role in trained
             if role.discriminator in logits
         }
         loss = torch.stack(list(logs.values())).sum() if logs else torch.zeros(())
@@ -124,7 +126,7 @@ class CycleGAN(Task):
                 logs[f"{role}_cycle"] = F.l1_loss(networks[other](image), views[role]["source"])
                 loss = loss + self.lambda_cycle * logs[f"{role}_cycle"]
         if self.lambda_cycle and self.lambda_identity:
-            for role in moving:
+            for role in trained:
                 own = views[role]["target"]
                 logs[f"{role}_identity"] = F.l1_loss(networks[role](own), own)
                 loss = loss + self.lambda_cycle * self.lambda_identity * logs[f"{role}_identity"]

@@ -12,7 +12,7 @@ GanMode = Literal["vanilla", "lsgan", "hinge"]
 
 
 def gan_loss(logits: Tensor, real: bool, mode: GanMode) -> Tensor:
-    """How far `logits` are from being judged real (or fake); for `hinge`, the discriminator's side.
+    """Loss of `logits` (B, 1, h, w) against the label `real` or fake; for `hinge` the discriminator's loss.
 
     `vanilla` is the cross-entropy of Goodfellow et al. 2014 (pix2pix), `lsgan` the least squares of Mao et
     al. 2017 (CycleGAN).
@@ -25,5 +25,5 @@ def gan_loss(logits: Tensor, real: bool, mode: GanMode) -> Tensor:
 
 
 def fool_loss(logits: Tensor, mode: GanMode) -> Tensor:
-    """The generator's side: its images should be judged real."""
+    """The generator's adversarial loss, small where `logits` (B, 1, h, w) classify its images as real."""
     return -logits.mean() if mode == "hinge" else gan_loss(logits, True, mode)

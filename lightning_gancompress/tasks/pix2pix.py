@@ -14,7 +14,7 @@ GENERATOR, DISCRIMINATOR = Role.of(Side.GENERATOR), Role.of(Side.DISCRIMINATOR)
 
 
 class Pix2Pix(Task):
-    """A generator, a discriminator that sees the source beside the image, and pairs to learn from.
+    """One generator, trained on pairs, and one discriminator of source and image concatenated.
 
     Args:
         gan_mode: Adversarial loss; upstream's default for pix2pix is `vanilla`.
@@ -29,10 +29,10 @@ class Pix2Pix(Task):
         self.lambda_l1 = lambda_l1
 
     def views(self, batch: Batch) -> dict[Role, Batch]:
-        """The batch itself.
+        """The batch itself as the only view.
 
         Raises:
-            UserError: There is no `source` in it.
+            UserError: The batch has no `source`.
         """
         if "source" not in batch:
             raise UserError(
@@ -42,18 +42,18 @@ class Pix2Pix(Task):
         return {GENERATOR: batch}
 
     def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
-        """Patch logits on source and image side by side."""
+        """Patch logits (B, 1, h, w) on source and image, concatenated along channels."""
         if DISCRIMINATOR not in networks:
             return {}
         pair = torch.cat([batch["source"], images[GENERATOR]], dim=1)
         return {DISCRIMINATOR: networks[DISCRIMINATOR](pair)}
 
     def discriminated_channels(self, source: int, image: int) -> int:
-        """Those of both."""
+        """Channels of source and image together."""
         return source + image
 
     def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
-        """Mean of the losses on real and on generated pairs (upstream's factor 0.5)."""
+        """Mean of the losses on real and on generated pairs, as upstream's factor 0.5."""
         real = self.discriminate(networks, batch, self._required_targets(batch))[DISCRIMINATOR]
         fake = self.discriminate(networks, batch, images)[DISCRIMINATOR]
         on_real, on_fake = gan_loss(real, True, self.gan_mode), gan_loss(fake, False, self.gan_mode)

@@ -1,4 +1,4 @@
-"""Roles: which network of a task is meant."""
+"""Roles: the names of a task's networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning_gancompress.errors import UserError
 
 
 class Side(str, Enum):
-    """The two sides of a GAN: all generators that are compressed, and all their discriminators."""
+    """The two sides of a GAN: generators and discriminators. Each side is pruned as one."""
 
     GENERATOR = "generator"
     DISCRIMINATOR = "discriminator"
@@ -23,13 +23,13 @@ class Side(str, Enum):
 
 
 class Role(str):
-    """The role of a network in a task: its side and, where there are several of a side, a direction.
+    """The role of a network in a task: its side and, where a side has several networks, a direction.
 
-    A role is its name, such as `generator` or `discriminator_AtoB`, so it can be a key of an `nn.ModuleDict`.
-    Files hold that name as a plain string: `str(role)`.
+    A role is a string such as `generator` or `discriminator_AtoB`, and a valid key of an `nn.ModuleDict`.
+    Files hold it as a plain string: `str(role)`.
 
     Raises:
-        UserError: The name begins with no side.
+        UserError: The name does not begin with a side.
     """
 
     __slots__ = ()
@@ -50,41 +50,41 @@ class Role(str):
 
     @property
     def side(self) -> Side:
-        """Which side of the GAN it is on."""
+        """Side of the GAN."""
         return Side(self.partition("_")[0])
 
     @property
     def direction(self) -> str:
-        """`AtoB` of `generator_AtoB`; empty where there is one of a side only."""
+        """`AtoB` of `generator_AtoB`; empty for `generator`."""
         return self.partition("_")[2]
 
     @property
     def suffix(self) -> str:
-        """What tells its files from those of other directions: `_AtoB`, or nothing."""
+        """Suffix of its file names: `_AtoB`, or empty without a direction."""
         return f"_{self.direction}" if self.direction else ""
 
     @property
     def log_prefix(self) -> str:
-        """What stands before the names of its metrics: `AtoB/`, or nothing."""
+        """Prefix of the logged names of its metrics: `AtoB/`, or empty without a direction."""
         return f"{self.direction}/" if self.direction else ""
 
     @property
-    def words(self) -> str:
-        """Its direction in words: `A to B`, or nothing."""
+    def direction_text(self) -> str:
+        """The direction as text for people: `A to B`, or empty."""
         return " to ".join(self.direction.split("to")) if self.direction else ""
 
     @property
     def discriminator(self) -> Role:
-        """The discriminator of a generator's images."""
+        """Role of the discriminator of the same direction."""
         return Role.of(Side.DISCRIMINATOR, self.direction)
 
     @property
     def generator(self) -> Role:
-        """The generator whose images a discriminator sees."""
+        """Role of the generator of the same direction."""
         return Role.of(Side.GENERATOR, self.direction)
 
     @property
     def partner(self) -> Role | None:
-        """The network of the same side for the way back, or None where there is one direction only."""
+        """Role of the same side in the opposite direction, or None without a direction."""
         way = re.fullmatch(r"(\w+?)to(\w+)", self.direction)
         return Role.of(self.side, f"{way[2]}to{way[1]}") if way else None

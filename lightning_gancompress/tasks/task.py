@@ -1,4 +1,4 @@
-"""What a task tells the modules: its networks, how a batch reads for each of them, and its losses."""
+"""The base class of tasks: roles of networks, views of a batch, and losses."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ Losses = tuple[Tensor, dict[str, Tensor]]
 
 
 class Task(ABC):
-    """Losses over a mapping from role to network, so that teacher and student share them.
+    """Defines the networks and losses of a kind of GAN training.
 
-    Whatever is missing from the mapping is gone without: no discriminator, no adversarial term.
+    Networks are passed as a mapping from role to network, of the teacher or of the student. Losses whose
+    networks are missing from it are left out: without a discriminator there is no adversarial loss.
 
     Attributes:
         generators: Roles of all generators.
-        discriminators: Roles of all discriminators; each sees the generator of its direction.
-        compressed: The generators that are compressed, measured and saved.
+        discriminators: Roles of all discriminators; each reads the images of its direction's generator.
+        compressed: Roles of the generators that are compressed, measured and saved.
         generator_first: Whether the generators step before the discriminators.
-        pool_size: Earlier images that a discriminator may be shown instead of the newest; 0 for none.
-        gan_mode: Name of the adversarial loss, for the record; None where it has none.
+        pool_size: Size of the pool of earlier images that discriminators are trained on; 0 for none.
+        gan_mode: Name of the adversarial loss, recorded in small models; None without one.
     """
 
     generators: tuple[Role, ...]
@@ -41,7 +42,7 @@ class Task(ABC):
 
     @abstractmethod
     def views(self, batch: Batch) -> dict[Role, Batch]:
-        """What a batch holds for each generator whose sources are in it.
+        """The view of a batch for each generator whose sources it holds.
 
         Returns:
             Role -> `source` `(B, C, H, W)` in [-1, 1], `target` if there is one, `index` `(B,)`, `path`.
@@ -49,34 +50,34 @@ class Task(ABC):
 
     @abstractmethod
     def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
-        """Patch logits per discriminator that is here and whose generator's images are."""
+        """Patch logits by discriminator, for those in `networks` whose generator is in `images`."""
 
     @abstractmethod
     def discriminated_channels(self, source: int, image: int) -> int:
-        """Channels that a discriminator reads, given those of a generator's source and image."""
+        """Input channels of a discriminator, given the channels of its generator's source and image."""
 
     @abstractmethod
     def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
-        """Loss of all discriminators together on detached `images`, and what to log."""
+        """Total loss of all discriminators on detached `images`, and scalars to log."""
 
     @abstractmethod
     def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
-        """Loss of all generators together, and what to log."""
+        """Total loss of all generators, and scalars to log."""
 
     def targets(self, batch: Batch) -> Images:
-        """Real images in a batch, under the names of the generators that should make their like."""
+        """Real images `(B, C, H, W)` of each generator's target domain."""
         return {role: view["target"] for role, view in self.views(batch).items() if "target" in view}
 
     def target_index(self, batch: Batch) -> dict[Role, Tensor | None]:
-        """Positions `(B,)` of the `targets` in their split, None where the data doesn't say."""
+        """Positions `(B,)` of the `targets` in their split, None where the data does not number them."""
         return {role: view.get("index") for role, view in self.views(batch).items() if "target" in view}
 
     def preprocessing(self, generator: Role, data: Mapping[str, Any]) -> dict[str, Any]:
-        """What a generator's images go through first, given what the data module does to all."""
+        """Preprocessing record of a generator's sources, given that of the data module."""
         return dict(data)
 
     def generate(self, networks: Networks, batch: Batch, roles: Collection[Role] | None = None) -> Images:
-        """Translate the sources: `(B, C, H, W)` in [-1, 1] per generator, all that are here or `roles`."""
+        """Translate the sources to `(B, C, H, W)` in [-1, 1], by all generators in `networks` or `roles`."""
         return {
             role: networks[role](view["source"])
             for role, view in self.views(batch).items()

@@ -1,1 +1,1 @@
-"""What all phases of training share."""
+"""Phases of training: their base class, the GAN update, learning rates, image pools and network inputs."""

@@ -1,4 +1,4 @@
-"""One GAN update, which teacher training and fine-tuning share."""
+"""One update of generators and discriminators, shared by teacher training and fine-tuning."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def gan_update(
     extra: Callable[[Images], Losses] | None = None,
     weight: float = 1.0,
 ) -> Logs:
-    """One GAN update in upstream's order: forward, then discriminator and generator as the task has it.
+    """Generate images once, then step discriminators and generators on them, in the task's order.
 
     Args:
-        task: The losses.
-        networks: By role.
-        batch: Of the data module.
-        pools: Earlier images that the discriminators may see instead.
-        optimizers: Has one for `generator` and, where there are discriminators, one for `discriminator`.
-        extra: Called with the images, returns a further loss of the generator and its log.
-        weight: Of the task's loss of the generator; with 0 there is nothing for a discriminator to do.
+        task: Defines the losses and whether the generators step first.
+        networks: Generators and discriminators by role.
+        batch: A batch of the data module.
+        pools: Earlier images that the discriminators are shown in place of new ones.
+        optimizers: Steps `generator` and, where there are discriminators, `discriminator`.
+        extra: Maps the generated images to a further generator loss and its terms.
+        weight: Factor of the task's generator loss; with 0 the discriminators are not trained.
 
     Returns:
-        The losses and their terms.
+        The losses of both sides and their terms, to be logged.
     """
     images = task.generate(networks, batch)  # outside the toggles: inside, they would carry no graph
     logs: Logs = {}
 
     def discriminator_step() -> None:
-        seen = {role: image for role, image in images.items() if role.discriminator in networks}
-        if seen:
-            loss, terms = task.discriminator_loss(networks, batch, pools.query(seen))
+        fakes = {role: image for role, image in images.items() if role.discriminator in networks}
+        if fakes:
+            loss, terms = task.discriminator_loss(networks, batch, pools.query(fakes))
             optimizers.step(DISCRIMINATOR, loss)
             logs.update(terms | {DISCRIMINATOR: loss})
 
@@ -65,15 +65,15 @@ def gan_update(
 
 
 def trained_sides(task: Task, networks: nn.ModuleDict) -> dict[str, nn.Module]:
-    """Networks that train, gathered under `generator` and `discriminator`: each side has one optimizer."""
-    sides = {GENERATOR: task.generators, DISCRIMINATOR: task.discriminators}
-    found = {
+    """Trainable networks by side, `generator` and `discriminator`: each side has one optimizer."""
+    roles_by_side = {GENERATOR: task.generators, DISCRIMINATOR: task.discriminators}
+    sides = {
         side: nn.ModuleList(networks[r] for r in roles if r in networks and trains(networks[r]))
-        for side, roles in sides.items()
+        for side, roles in roles_by_side.items()
     }
-    return {side: members for side, members in found.items() if len(members)}
+    return {side: members for side, members in sides.items() if len(members)}
 
 
 def trains(network: nn.Module) -> bool:
-    """Whether any of its parameters asks for gradients."""
+    """Whether any parameter of `network` requires gradients."""
     return any(p.requires_grad for p in network.parameters())

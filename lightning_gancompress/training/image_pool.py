@@ -1,4 +1,4 @@
-"""Earlier images of a generator, so that its discriminator does not forget them (Shrivastava et al. 2017)."""
+"""Pools of earlier generated images to train discriminators on (Shrivastava et al. 2017)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lightning_gancompress.tasks import Images, Role
 class ImagePools:
     """One pool of images per generator, as upstream's `ImagePool`.
 
-    While a pool is filling, every image is kept and shown; then each image is, with even odds, shown, or
-    exchanged for a random one of the pool.
+    Until a pool is full, every new image is stored and returned. Then, with probability 1/2, a new image
+    replaces a random one of the pool, which is returned in its place.
 
     Args:
-        size: Images per pool; 0 shows every image as it is.
+        size: Images per pool; 0 returns every image unchanged.
     """
 
     def __init__(self, size: int) -> None:
@@ -23,7 +23,7 @@ class ImagePools:
         self.images: dict[Role, Tensor] = {}  # (n, C, H, W) in half precision: they go into checkpoints
 
     def query(self, images: Images) -> Images:
-        """What the discriminators see in place of `images` `(B, C, H, W)`, without a graph."""
+        """Images `(B, C, H, W)` to show the discriminators in place of `images`, detached."""
         images = {role: image.detach() for role, image in images.items()}
         if self.size == 0:
             return images
@@ -31,15 +31,15 @@ class ImagePools:
 
     def _exchange(self, role: Role, batch: Tensor) -> Tensor:
         pool = self.images.get(role, batch.new_empty(0, *batch.shape[1:], dtype=torch.half)).to(batch.device)
-        room = min(self.size - len(pool), len(batch))
-        if room > 0:
-            filled = pool.new_empty(len(pool) + room, *pool.shape[1:])  # cat refuses half under CPU autocast
-            filled[: len(pool)], filled[len(pool) :] = pool, batch[:room]
+        free = min(self.size - len(pool), len(batch))
+        if free > 0:
+            filled = pool.new_empty(len(pool) + free, *pool.shape[1:])  # cat refuses half under CPU autocast
+            filled[: len(pool)], filled[len(pool) :] = pool, batch[:free]
             pool = filled
-        shown = batch.clone()
-        for n in range(max(room, 0), len(batch)):
+        returned = batch.clone()
+        for n in range(max(free, 0), len(batch)):
             if torch.rand(()) < 0.5:
-                place = int(torch.randint(self.size, ()))
-                shown[n], pool[place] = pool[place].to(batch.dtype), batch[n]
+                slot = int(torch.randint(self.size, ()))
+                returned[n], pool[slot] = pool[slot].to(batch.dtype), batch[n]
         self.images[role] = pool
-        return shown
+        return returned

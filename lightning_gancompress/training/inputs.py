@@ -1,4 +1,4 @@
-"""What the networks of a task read: as the data shows it, else as it was recorded, else by trial."""
+"""Shapes that the networks of a task read: from a batch, else from recorded preprocessing, else by trial."""
 
 from __future__ import annotations
 
@@ -17,44 +17,49 @@ class Inputs:
     """Blank inputs of a task's networks.
 
     Args:
-        task: Says who reads what.
-        recorded: A data module's or a checkpoint's preprocessing.
+        task: Splits a batch into the sources of its generators.
+        recorded: Preprocessing of a data module or a checkpoint.
+
+    Attributes:
+        source_shapes: (C, H, W) of each generator's sources, once a batch has been observed.
     """
 
     def __init__(self, task: Task, recorded: Mapping[str, Any] | None = None) -> None:
         self.task, self.recorded = task, dict(recorded or {})
-        self.seen: dict[Role, tuple[int, ...]] = {}  # (C, H, W) of the sources, per generator
+        self.source_shapes: dict[Role, tuple[int, ...]] = {}
 
-    def see(self, batch: Batch) -> None:
-        """Go by a batch of the data from now on."""
-        self.seen = {role: tuple(view["source"].shape[1:]) for role, view in self.task.views(batch).items()}
+    def observe(self, batch: Batch) -> None:
+        """Take the shapes of a batch of the data in place of recorded ones."""
+        views = self.task.views(batch)
+        self.source_shapes = {role: tuple(view["source"].shape[1:]) for role, view in views.items()}
 
     def source(self, role: Role, generator: nn.Module) -> Tensor:
-        """What a generator reads, (1, C, H, W) of its type and on its device.
+        """Blank source of a generator, (1, C, H, W), in its dtype and on its device.
 
         Raises:
-            UserError: Nobody says how many channels that has, and the generator can't read any number.
+            UserError: The number of channels is not recorded, and no number that was tried works.
         """
-        if role not in self.seen:
+        if role not in self.source_shapes:
             recorded = self.task.preprocessing(role, self.recorded)
             return blank_image(generator, pixels(recorded), image_channels(recorded))
-        return next(generator.parameters(), torch.empty(0)).new_zeros(1, *self.seen[role])
+        return next(generator.parameters(), torch.empty(0)).new_zeros(1, *self.source_shapes[role])
 
     def discriminated(self, role: Role, generator: nn.Module) -> Tensor:
-        """What a generator's discriminator reads, likewise."""
+        """Blank input (1, C, H, W) of the discriminator of `generator`."""
         source = self.source(role, generator)
         image = dry_run(generator, lambda x: generator.eval()(x), source)
         channels = self.task.discriminated_channels(source.shape[1], image.shape[1])
         return source.new_zeros(1, channels, *image.shape[2:])
 
-    def record(self, preprocessing: Mapping[str, Any], role: Role) -> dict[str, Any]:
-        """A data module's preprocessing with what it lacks, such as an `image_size` that no crop made."""
+    def complete(self, preprocessing: Mapping[str, Any], role: Role) -> dict[str, Any]:
+        """Add the channels to a data module's preprocessing, and `image_size` where it is not the crop's."""
+        shapes = self.source_shapes
         names = zip(("in_channels", "out_channels"), self.task.generators, strict=False)
-        channels = {name: self.seen[role][0] for name, role in names if role in self.seen}
-        found = {**self.recorded, **channels, **preprocessing}
-        if role in self.seen:
-            found.pop("image_size", None)
-            size, crop_size = self.seen[role][1:], pixels(found)
+        channels = {name: shapes[role][0] for name, role in names if role in shapes}
+        completed = {**self.recorded, **channels, **preprocessing}
+        if role in shapes:
+            completed.pop("image_size", None)
+            size, crop_size = shapes[role][1:], pixels(completed)
             if size != (crop_size if isinstance(crop_size, tuple) else (crop_size, crop_size)):
-                found["image_size"] = list(size)
-        return found
+                completed["image_size"] = list(size)
+        return completed

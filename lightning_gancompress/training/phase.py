@@ -1,4 +1,4 @@
-"""A phase of training: what trains, by which optimizers, and what one step does. No Lightning."""
+"""The base class of training phases: trained networks, optimizers, one step. Imports no Lightning."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Logs = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run is, on which all its random numbers depend.
+    """The position of a step in a run; all random numbers of the step follow from it.
 
     Attributes:
-        epoch: From 0, of the whole run.
-        batch: From 0, within the epoch.
-        batches: Of an epoch.
-        seed: Of this step, the same on all ranks.
+        epoch: Epoch of the whole run, from 0.
+        batch: Batch of the epoch, from 0.
+        batches: Batches per epoch.
+        seed: Seed of this step, the same on all ranks.
     """
 
     epoch: int
@@ -32,7 +32,7 @@ class Position:
 
     @property
     def epochs(self) -> float:
-        """Epochs that are done, with the fraction of the present one."""
+        """Finished epochs plus the finished fraction of the current one."""
         return self.epoch + self.batch / self.batches
 
 
@@ -44,7 +44,7 @@ class Schedule:
         epochs: Epochs at the full learning rate.
         decay_epochs: Further epochs in which it falls.
         lr: Adam's learning rate.
-        beta1: Adam's first momentum.
+        beta1: Adam's decay rate of the first moment.
     """
 
     epochs: int
@@ -54,34 +54,34 @@ class Schedule:
 
     @property
     def length(self) -> int:
-        """Epochs of both parts."""
+        """Epochs at the full rate plus epochs of decay."""
         return self.epochs + self.decay_epochs
 
     def factor(self, epoch: int) -> float:
-        """1 for `epochs` epochs, then falling by 1/(decay_epochs + 1) each."""
+        """Learning rate in `epoch` relative to `lr`: 1, then falling by 1/(decay_epochs + 1) each epoch."""
         return 1.0 - max(0, epoch + 1 - self.epochs) / (self.decay_epochs + 1)
 
     def adam(self, network: nn.Module) -> Adam:
-        """Adam with upstream's momenta."""
+        """Adam over all parameters of `network`, with beta2 0.999 as upstream."""
         return Adam(network.parameters(), lr=self.lr, betas=(self.beta1, 0.999))
 
 
 class Optimizers(Protocol):
-    """How the networks of a phase are updated; the module hands it to every step."""
+    """Named optimizers, which the module passes to every step of its phase."""
 
     def step(self, name: str, loss: Tensor) -> None:
-        """Backward and step of the optimizer `name`."""
+        """Run the backward pass of `loss` and step the optimizer `name`."""
 
     def toggled(self, name: str) -> AbstractContextManager[None]:
-        """Meanwhile only the parameters of the optimizer `name` ask for gradients."""
+        """Context in which only the parameters of the optimizer `name` require gradients."""
 
 
 class Phase(ABC):
-    """A part of a run. It owns its networks' training; the module owns the networks and the run.
+    """A part of a run. It defines how networks train; the module owns the networks and the run.
 
     Attributes:
-        name: Recorded in checkpoints and results.
-        began: The epoch of the run in which it begins.
+        name: Name in checkpoints and results.
+        began: Epoch of the run in which the phase begins.
     """
 
     name: PhaseName
@@ -89,7 +89,7 @@ class Phase(ABC):
 
     @abstractmethod
     def trained(self) -> dict[str, nn.Module]:
-        """What is trained, by the name of its optimizer; the order is that of the optimizers."""
+        """Trained modules by the name of their optimizer, in the order of the optimizers."""
 
     @abstractmethod
     def optimizer(self, name: str) -> Optimizer:
@@ -100,7 +100,7 @@ class Phase(ABC):
         """Train on one batch.
 
         Returns:
-            Values to log, without `train/`.
+            Scalars to log; the module adds the prefix `train/`.
         """
 
     def lr_factor(self, epoch: int) -> float:
@@ -108,21 +108,21 @@ class Phase(ABC):
         return 1.0
 
     def averaged(self) -> list[nn.Module]:
-        """Networks whose running statistics are averaged over the ranks."""
+        """Networks whose batch norm statistics are averaged over the ranks."""
         return list(self.trained().values())
 
     def set_modes(self) -> None:
-        """Put every network into training or eval mode: those that it trains, unless it says otherwise."""
+        """Put the networks into training or eval mode; by default all trained ones into training mode."""
         for network in self.trained().values():
             network.train()
 
-    def parts(self) -> dict[str, nn.Module]:
-        """Modules of its own that checkpoints keep, by the names that they have in the LightningModule."""
+    def saved_modules(self) -> dict[str, nn.Module]:
+        """Modules of the phase to register on the LightningModule, by attribute name, and to save."""
         return {}
 
 
 @runtime_checkable
 class Phased(Protocol):
-    """A module whose training has phases."""
+    """A LightningModule that is in a phase."""
 
     phase: Phase

@@ -17,10 +17,10 @@ class TeacherPhase(Phase):
     """Trains the generators and discriminators of a task.
 
     Args:
-        task: The losses.
-        networks: By role.
+        task: Defines the losses.
+        networks: Generators and discriminators by role.
         schedule: Learning rates.
-        pools: Earlier images that the discriminators may see instead.
+        pools: Earlier images that the discriminators are shown in place of new ones.
     """
 
     name: PhaseName = "teacher"
@@ -29,15 +29,15 @@ class TeacherPhase(Phase):
         self.task, self.networks, self.schedule, self.pools = task, networks, schedule, pools
 
     def trained(self) -> dict[str, nn.Module]:
-        """Generators and discriminators."""
+        """All generators and all discriminators."""
         return trained_sides(self.task, self.networks)
 
     def optimizer(self, name: str) -> Optimizer:
-        """Adam."""
+        """Adam, as the schedule sets it."""
         return self.schedule.adam(self.trained()[name])
 
     def lr_factor(self, epoch: int) -> float:
-        """Constant, then linear to zero: upstream's `linear` policy."""
+        """Constant, then linear to zero: upstream's `lr_policy` `linear`."""
         return self.schedule.factor(epoch - self.began)
 
     def step(self, batch: dict[str, Any], at: Position, optimizers: Optimizers) -> Logs:

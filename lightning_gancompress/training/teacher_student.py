@@ -1,4 +1,4 @@
-"""The networks of a compression: the teacher's, and the student's that are cut out of them."""
+"""The networks of a compression: those of the teacher, and those of the student, made from them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Partner = Literal["trained", "frozen", "left_out"]
 
 
 class TeacherStudent:
-    """Teacher and student of a task, by role. The LightningModule owns their tensors.
+    """Networks of teacher and student by role; both are registered as submodules of the LightningModule.
 
     Args:
-        task: Knows the roles.
-        partner: What becomes of the generators that are not compressed.
+        task: Names the roles.
+        partner: Whether a generator that is not compressed is `trained`, `frozen` or `left_out`.
 
     Attributes:
         teacher: Whole networks, frozen and in eval mode.
-        student: Their copies under masks while the search runs, then small ones.
-        specs: What rebuilds each network, by `teacher.<role>` and `student.<role>`.
-        inputs: What the networks read.
+        student: Masked copies of them during the search, small dense networks after it.
+        specs: How to rebuild each network, by `teacher.<role>` and `student.<role>`.
+        inputs: Blank inputs of the networks.
     """
 
     def __init__(self, task: Task, partner: Partner) -> None:
@@ -37,34 +37,34 @@ class TeacherStudent:
         self.inputs = Inputs(task)
 
     def adopt_teacher(self, role: Role, network: nn.Module, spec: NetworkSpec) -> None:
-        """Take a network for the teacher's, and a copy of it for the student's."""
+        """Add a network to the teacher, frozen, and a copy of it to the student."""
         self.teacher[role] = network.eval().requires_grad_(False)
         self.specs[f"teacher.{role}"] = spec
         self.adopt_student(role, copy_network(network), spec)
 
     def adopt_student(self, role: Role, network: nn.Module, spec: NetworkSpec) -> None:
-        """Take a network for the student's."""
+        """Set a network of the student."""
         self.student[role], self.specs[f"student.{role}"] = network, spec
 
     def adopt_small(self, role: Role, network: nn.Module) -> None:
-        """Take a network that was cut out of the teacher's for the student's."""
+        """Set a network of the student that has fewer channels than the teacher's of this role."""
         spec = dataclasses.replace(self.specs[f"teacher.{role}"], widths=channel_widths(network))
         self.adopt_student(role, network, spec)
 
     def group(self, side: Side) -> NetworkGroup:
-        """The student's networks of a side that are compressed together."""
+        """The student's compressed networks of a side; they share one mask and one budget."""
         compressed = self.task.compressed
         roles = compressed if side is Side.GENERATOR else [role.discriminator for role in compressed]
         return NetworkGroup({role: self.student[role] for role in roles if role in self.teacher})
 
     @property
     def frozen(self) -> list[Role]:
-        """Generators of the student that stay as they are."""
+        """Generators of the student that are neither compressed nor trained."""
         others = [role for role in self.task.generators if role not in self.task.compressed]
         return [role for role in others if role in self.student and self.partner == "frozen"]
 
     def samples(self, group: NetworkGroup) -> list[Tensor]:
-        """Blank inputs of the networks of a group, like those of the data: MACs are counted for them."""
+        """Blank inputs (1, C, H, W) of the networks of a group, on which their MACs are counted."""
         return [self._sample(Role(role)) for role in group]
 
     def _sample(self, role: Role) -> Tensor:
@@ -73,12 +73,12 @@ class TeacherStudent:
         return self.inputs.source(role, self.teacher[role])
 
     def sources(self) -> Images:
-        """What each compressed generator reads, blank."""
+        """Blank source (1, C, H, W) of each compressed generator."""
         return {role: self.inputs.source(role, self.teacher[role]) for role in self.task.compressed}
 
     @torch.no_grad()
     def with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A batch of sources alone gets the teacher's images as targets."""
+        """Add the teacher's images as `target` to a batch that has a `source` only."""
         if "source" not in batch or "target" in batch:
             return batch
         return {**batch, "target": self.teacher[self.task.compressed[0]](batch["source"])}

@@ -200,7 +200,7 @@ def test_metric_networks_stay_out_of_checkpoints(tmp_path, tiny_inception):
     trainer.test(module, loader(), verbose=False)
     assert kept[0]["state_dict"].keys() == module.state_dict().keys()
     assert not any(kept[0].get("callbacks", {}).values())
-    (measure,) = (measure for measure in evaluation.own if isinstance(measure, SetDistances))
+    (measure,) = (measure for measure in evaluation.measures if isinstance(measure, SetDistances))
     assert measure._inception is None
 
 

@@ -65,7 +65,7 @@ def fit(
 
 def part(module: CompressionModule, name: str) -> Mapping[str, nn.Module]:
     """Sides or agents; there are none outside of a search."""
-    return module.phase.parts().get(name, {})
+    return module.phase.saved_modules().get(name, {})
 
 
 def searching(folder: Path, **arguments: Any) -> CollaborativePruning:
@@ -202,7 +202,7 @@ def test_a_whole_discriminator(policy: str, tmp_path: Path, facades: list[str], 
 
     module = fit(tmp_path, facades, unet, chosen, Terms(), discriminator_budget=1.0)
     assert ("train/discriminator_density" in logged) == (policy == "CollaborativePruning")
-    assert module.pair.specs["student.discriminator"] == module.pair.specs["teacher.discriminator"]
+    assert module.networks.specs["student.discriminator"] == module.networks.specs["teacher.discriminator"]
     assert counted_macs(module.student["discriminator"]) == counted_macs(module.teacher["discriminator"])
     assert counted_macs(module.student["generator"]) < counted_macs(module.teacher["generator"])
 
@@ -332,7 +332,7 @@ def test_load_from_checkpoint(tmp_path: Path, facades: list[str], unet: Path) ->
     loaded = CompressionModule.load_from_checkpoint(path, teacher="")
     assert loaded.phase.name == "finetune"
     assert equal(loaded.state_dict(), module.state_dict())
-    assert loaded.pair.specs == module.pair.specs
+    assert loaded.networks.specs == module.networks.specs
 
 
 def test_masks_move_with_the_module(tmp_path: Path, facades: list[str], unet: Path) -> None:
@@ -415,7 +415,7 @@ def test_every_option_of_the_search_changes_it(
 def test_options_of_the_budget_change_the_widths(tmp_path: Path, facades: list[str], unet: Path) -> None:
     def widths(**arguments: Any) -> list[int]:
         module = fit(tmp_path, facades, unet, UniformWidth(), epochs=1, **arguments)
-        found = module.pair.specs["student.generator"].widths
+        found = module.networks.specs["student.generator"].widths
         assert found is not None
         return [width[-1] for width in found.values()][:-1]  # the last layer writes the image
 

@@ -22,7 +22,7 @@ def test_a_role_knows_its_side_and_direction():
     ]
     assert [role.suffix for role in (ONE, THERE)] == ["", "_AtoB"]
     assert [role.log_prefix for role in (ONE, THERE)] == ["", "AtoB/"]
-    assert [role.words for role in (ONE, THERE)] == ["", "A to B"]
+    assert [role.direction_text for role in (ONE, THERE)] == ["", "A to B"]
 
 
 def test_a_role_knows_the_others():

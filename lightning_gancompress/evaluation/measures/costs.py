@@ -1,4 +1,4 @@
-"""What generators cost: MACs, parameters, bytes, memory, and time."""
+"""The costs of generators: MACs, parameters, file size, memory and latency."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Costs(Measure):
 
     Args:
         latency: Whether to time the generators.
-        runtimes: What runs them: torch as it is, after `torch.compile`, and ONNX Runtime, on the CPU.
-        device: Where torch runs them.
-        threads: Of the CPU.
-        repetitions: Timed calls of each, after three for warming up.
+        runtimes: Runtimes to time: torch, torch after `torch.compile`, ONNX Runtime on the CPU.
+        device: Device of torch's timings.
+        threads: CPU threads while timing.
+        repetitions: Timed calls per generator, after three warm-up calls.
     """
 
     def __init__(
@@ -64,28 +64,28 @@ class Costs(Measure):
         self.threads, self.repetitions = threads, repetitions
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Miss packages at once."""
+        """Check before the test that the packages of all runtimes are installed."""
         if self.latency:
             require_runtimes(self.runtimes)
 
     def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
-        """Costs of one image like the first of the test."""
-        found = Findings()
+        """Costs of translating one image of the shape of the first test image."""
+        findings = Findings()
         if not trainer.is_global_zero:
-            return found
+            return findings
         networks = translator(pl_module).generators(seen.role)
-        found.networks = {name: {**count_costs(network, seen.sample)} for name, network in networks.items()}
+        findings.networks = {name: {**count_costs(net, seen.sample)} for name, net in networks.items()}
         if phase_of(pl_module) == "search":
-            return found  # under masks a network is no faster and no smaller yet, and can't be copied
+            return findings  # a masked network is not smaller yet, and can't be copied
         copies = {name: inference_copy(network) for name, network in networks.items()}
         for name, network in copies.items():
-            found.networks[name][ACTIVATION_BYTES] = peak_activation_bytes(network, seen.sample)
+            findings.networks[name][ACTIVATION_BYTES] = peak_activation_bytes(network, seen.sample)
         for runtime in self.runtimes if self.latency else ():
-            found.add(self.time(copies, seen.sample, runtime))
-        return found
+            findings.add(self.time(copies, seen.sample, runtime))
+        return findings
 
     def time(self, networks: Mapping[str, nn.Module], sample: Tensor, runtime: Runtime) -> Findings:
-        """Latency of each network in one runtime; two networks are timed in turn."""
+        """Latency of each network in one runtime; the calls of two networks alternate."""
         device = "cpu" if runtime == "onnx" else self.device
         try:
             with tempfile.TemporaryDirectory() as folder, torch_threads(self.threads):
@@ -94,7 +94,7 @@ class Costs(Measure):
                     for name, net in networks.items()
                 ]
                 latencies, speedup = time_runs(runs, self.repetitions)
-        except Exception as error:  # a compiler or package that isn't here must not cost the results
+        except Exception as error:  # a missing compiler or package must not stop the test
             return Findings(latency={runtime: RuntimeFacts(failed=first_line(error))})
         figures = [LatencyResult(**asdict(latency)) for latency in latencies]
         facts = RuntimeFacts(device_name(device), self.threads, version(runtime), speedup)
@@ -118,17 +118,17 @@ def count_costs(network: nn.Module, sample: Tensor) -> dict[str, int]:
 
 
 def time_runs(runs: list[Run], repetitions: int) -> tuple[list[Latency], float | None]:
-    """Latency of each call, and how many times faster the second is, if there are two."""
+    """Latency of each call; of two calls also the speed-up of the second over the first."""
     if len(runs) != 2:
         return [measure_latency(run, repetitions=repetitions) for run in runs], None
-    pair = compare_latency(*runs, repetitions=repetitions)
-    return [pair.a, pair.b], pair.ratio
+    compared = compare_latency(*runs, repetitions=repetitions)
+    return [compared.a, compared.b], compared.ratio
 
 
 def make_run(
     network: nn.Module, sample: Tensor, runtime: Runtime, device: str, threads: int, path: Path
 ) -> Run:
-    """One call of a network in a runtime, to be timed."""
+    """A function that runs a network in a runtime once, to be timed."""
     if runtime == "onnx":
         export_onnx(network, path, sample.cpu())
         return onnx_run(path, sample.cpu(), threads)
@@ -143,7 +143,7 @@ def make_run(
         if sample.is_cuda:
             torch.cuda.synchronize(sample.device)
 
-    run()  # compiles, and fails here if it must
+    run()  # compiles
     return run
 
 
@@ -157,7 +157,7 @@ def require_runtimes(runtimes: Sequence[Runtime]) -> None:
 
 
 def version(runtime: Runtime) -> str:
-    """Name and release of what runs."""
+    """Name and version of a runtime."""
     if runtime == "onnx":
         import onnxruntime
 
@@ -166,7 +166,7 @@ def version(runtime: Runtime) -> str:
 
 
 def device_name(device: str) -> str:
-    """What the maker calls it."""
+    """Model name of the GPU or CPU."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")

@@ -1,4 +1,4 @@
-"""Local density: does the student put its images where the teacher puts them?"""
+"""The student's local density compared with the teacher's, in a feature space of images."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ NEIGHBOURS = 5  # as in the search and in Naeem et al. 2020
 
 
 class LocalDensity(Measure):
-    """The student's local density beside the teacher's, in the feature space of an encoder."""
+    """Compares the student's local density with the teacher's, in the feature space of an encoder."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the encoder where the images are."""
+        """Move the encoder to the device."""
         self.encoder.to(trainer.strategy.root_device)
 
     def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
-        """Features of every generator's images."""
+        """Features `(B, D)` of every generator's images."""
         with torch.no_grad():
             return {
                 name: self.encoder(images.source.float(), image.float())
@@ -35,16 +35,17 @@ class LocalDensity(Measure):
             }
 
     def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
-        """See `beside_teacher`."""
+        """The figures of `beside_teacher`."""
         return beside_teacher(seen.rows, type(self.encoder).__name__)
 
 
 def beside_teacher(features: Mapping[str, Tensor], encoder: str) -> Findings:
-    """How well the student keeps the teacher's local density, from features (N, D) of both, if N suffices.
+    """Compare the local density of the features (N, D) of `student` with those of `teacher`.
 
     Returns:
         `teacher_density`, `teacher_coverage`, `teacher_precision` and `teacher_recall` (1 is best), and
-        `teacher_ise` (0 is best), the mean integrated squared error within the neighbourhoods.
+        `teacher_ise` (0 is best), the mean integrated squared error within the neighbourhoods. Empty without
+        both, or for N up to `NEIGHBOURS`.
     """
     if not {"teacher", "student"} <= features.keys() or len(features["teacher"]) <= NEIGHBOURS:
         return Findings()
@@ -57,7 +58,7 @@ def beside_teacher(features: Mapping[str, Tensor], encoder: str) -> Findings:
 
 
 def manifold(reference: Tensor, samples: Tensor) -> dict[str, float]:
-    """Density, coverage, precision and recall of features (N, D) and (M, D), where there are enough."""
+    """Density, coverage, precision and recall of features (N, D) and (M, D); empty if too few."""
     if min(len(reference), len(samples)) <= NEIGHBOURS:
         return {}
     density, coverage = density_coverage(reference, samples, NEIGHBOURS)

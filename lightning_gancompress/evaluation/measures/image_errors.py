@@ -1,4 +1,4 @@
-"""Distances between pairs of images: generated and target, student's and teacher's."""
+"""Image errors: distances of generated images to their targets and of student's to teacher's images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ERRORS: dict[str, Error] = {L1: l1, PSNR: psnr, SSIM: ssim}
 
 
 class ImageErrors(Measure):
-    """Mean L1, PSNR, SSIM and LPIPS to the target, where there are pairs, and of student to teacher.
+    """Mean L1, PSNR, SSIM and LPIPS to the target, where there are pairs, and between student and teacher.
 
     Args:
-        lpips_weights: File of torchvision's AlexNet or VGG-16; None leaves LPIPS out.
+        lpips_weights: File of torchvision's AlexNet or VGG-16; None for no LPIPS.
     """
 
     def __init__(self, lpips_weights: str | None = None) -> None:
@@ -32,7 +32,7 @@ class ImageErrors(Measure):
             self._errors = ERRORS | {LPIPS: Lpips(self.lpips_weights, trainer.strategy.root_device)}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Free it."""
+        """Free the network of LPIPS."""
         self._errors = ERRORS
 
     def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
@@ -45,16 +45,16 @@ class ImageErrors(Measure):
 
     def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
         """Means over all images."""
-        found = Findings()
+        findings = Findings()
         for key, values in seen.rows.items():
             name, _, metric = key.rpartition("/")
-            part = found.networks.setdefault(name, {}) if name else found.comparison
-            part[metric] = float(values.double().mean())
-        return found
+            figures = findings.networks.setdefault(name, {}) if name else findings.comparison
+            figures[metric] = float(values.double().mean())
+        return findings
 
 
 class ValidationErrors(ImageErrors):
-    """Errors of the trained generator alone, and its L1 to the teacher: what training is watched by."""
+    """Errors of the trained generator alone, and its L1 to the teacher, for validation."""
 
     def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
         """One value per image and error."""
@@ -64,7 +64,7 @@ class ValidationErrors(ImageErrors):
 
 
 def teacher_errors(images: Translated, errors: dict[str, Error]) -> Rows:
-    """Errors of the student's images against the teacher's, where there are both."""
+    """Errors `(B,)` between the student's and the teacher's images; empty unless there are both."""
     if not {"teacher", "student"} <= images.generated.keys():
         return {}
     student, teacher = images.generated["student"], images.generated["teacher"]

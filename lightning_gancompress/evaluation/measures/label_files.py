@@ -1,4 +1,4 @@
-"""Label files of full resolution, found by the names of test images."""
+"""Label files of test images, in full resolution."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lightning_gancompress.errors import UserError
 
 
 class LabelFiles:
-    """The label file of each test image: see `SegmentationScore`.
+    """Finds and reads the label file of each test image; for their names see `SegmentationScore`.
 
     Args:
-        folder: Where they are, at any depth.
-        table: Text file that names them by image, None where their names tell.
+        folder: Folder of the label files, searched recursively.
+        table: Text file of image and label file per line; None if the names correspond.
     """
 
     def __init__(self, folder: Path, table: str | None = None) -> None:
@@ -40,7 +40,7 @@ class LabelFiles:
         """Path of the label file of an image.
 
         Raises:
-            UserError: There is none.
+            UserError: The folder has no such file.
         """
         scene = Path(image).stem.removesuffix("_leftImg8bit")
         endings = ("_trainIds", "_gtFine_trainIds", "_gtFine_labelTrainIds")
@@ -54,5 +54,5 @@ class LabelFiles:
         )
 
     def read(self, image: str) -> Tensor:
-        """Labels (h, w) of an image."""
+        """Labels (h, w) int64 of an image: the class of each pixel, 255 for none."""
         return torch.from_numpy(np.array(read_image(self.find(image)).convert("L"))).long()

@@ -1,4 +1,4 @@
-"""Mean IoU of generated photos: do they show what the label maps ask for?"""
+"""Mean IoU of generated photos under a segmentation network, against their label maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_gancompress.density import cache_key
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
 from lightning_gancompress.evaluation.measures.label_files import LabelFiles
-from lightning_gancompress.evaluation.measures.small_segmenter import Look, fresh, require_pairs, teach
+from lightning_gancompress.evaluation.measures.small_segmenter import Look, fresh, require_pairs, train
 from lightning_gancompress.evaluation.metrics import MIOU, PIXEL_ACCURACY
 from lightning_gancompress.evaluation.translator import cache_folder, translator
 from lightning_gancompress.files import replacing
@@ -36,38 +36,38 @@ from lightning_gancompress.tasks.role import Role
 
 Protocol = Literal["field", "quick"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-VERSION = 1  # of the training of small networks: raise it when trained networks change
+VERSION = 1  # of the training of small networks; to be raised when its result changes
 REAL = "real"
 
 
 class SegmentationScore(Measure):
-    """Measure at test how well a segmentation network finds the classes of the label map in the photo.
+    """Measures at test how well a segmentation network finds the classes of the label map in the photo.
 
-    For generators that read colour-coded label maps and whose data has pairs. Each one's `miou` and
-    `pixel_accuracy`, in [0, 1], stand beside the `ceiling`: the mIoU of the real photos. Figures compare
-    under one network, protocol and palette only.
+    For generators that read colour-coded label maps, and data with pairs. The results hold `miou` and
+    `pixel_accuracy` of each generator, in [0, 1], and as `ceiling` the mIoU of the real photos. Figures are
+    comparable only for the same network, protocol and palette.
 
-    `quick` decodes the labels from the source, at its own size. `field` is what papers on GAN compression
-    do (GAN Compression, Li et al. 2020, and those that follow it): log-probabilities of the image are
+    `quick` decodes the labels from the source, at its own size. `field` is the protocol of papers on GAN
+    compression (GAN Compression, Li et al. 2020, and later ones): log-probabilities of the image are
     resized to label files of full resolution. The label file of a test image `X.jpg` or `X_leftImg8bit.png`
     is the one in `labels` or below named `X_trainIds.png`, `X_gtFine_trainIds.png` or
-    `X_gtFine_labelTrainIds.png`; where images have numbers for names, `label_table` names their files.
+    `X_gtFine_labelTrainIds.png`; if the names of images do not correspond, `label_table` names their files.
 
     Args:
         network: Maps normalised images to scores per class; None trains a small U-Net on the training pairs.
         weights: State dict of `network`.
-        mean: Of the channels that `network` expects, of pixels in [0, 1]; ImageNet's by default.
-        std: Likewise.
-        input_size: Height and width, in pixels, to which images are resized for `network`; None leaves them.
-        protocol: Which labels, at which size.
-        palette: Colours of the classes in the label maps: those of Cityscapes, whose void colours don't
-            count, or a list of RGB values, 0..255.
+        mean: Channel means of `network`'s inputs, of pixels in [0, 1]; None is ImageNet's.
+        std: Channel standard deviations of the same.
+        input_size: Height and width, in pixels, to which images are resized for `network`; None keeps them.
+        protocol: Source and size of the labels.
+        palette: Colours of the classes in the label maps: `cityscapes`, whose void colours are ignored, or a
+            list of RGB values, 0..255.
         labels: Folder of the label files of `field`: greyscale, a pixel's value its class, 255 for none.
         label_table: Text file with an image and its label file per line, the first two words, such as
-            `12 gtFine/val/frankfurt/frankfurt_000000_000294_gtFine_trainIds.png`; folders are left out of
-            account. GAN Compression's `val_table.txt` is one.
-        epochs: Of training the small U-Net.
-        cache_dir: Where it is kept for other tests; None is `<default_root_dir>/cache`.
+            `12 gtFine/val/frankfurt/frankfurt_000000_000294_gtFine_trainIds.png`; folders are ignored. GAN
+            Compression's `val_table.txt` is one.
+        epochs: Training epochs of the small U-Net.
+        cache_dir: Folder where it is cached; None is `<default_root_dir>/cache`.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class SegmentationScore(Measure):
         self.look = Look(*colours_of(palette), mean or IMAGENET_MEAN, std or IMAGENET_STD, input_size)
         self.network, self.weights = network, weights
         self.protocol: Protocol = protocol
-        found = None if labels is None else LabelFiles(Path(labels), label_table)
-        self.labels = found if protocol == "field" else None
+        files = None if labels is None else LabelFiles(Path(labels), label_table)
+        self.labels = files if protocol == "field" else None
         self.epochs, self.cache_dir = epochs, cache_dir
-        # outside any module, so that the network never enters a checkpoint
+        # not a submodule of the LightningModule, so that checkpoints don't hold it
         self._segmenter: Segmenter | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load or train the network before a test; training needs gradients, which a test has not."""
+        """Load or train the network before the test, in which gradients are disabled."""
         if stage != "test":
             return
         network = self.network
@@ -118,18 +118,18 @@ class SegmentationScore(Measure):
         self._segmenter = Segmenter(network, len(look.colours), look.mean, look.std, look.input_size, device)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Free it."""
+        """Free the network."""
         self._segmenter = None
 
     def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
-        """Confusion matrix of each real and each generated photo against the labels."""
+        """Confusion matrices `(B, classes, classes)` of real and generated photos against the labels."""
         assert self._segmenter is not None
         photos = {REAL: require_pairs(images.source, images.target), **images.generated}
         labels = self._labels_of(images)
         return {name: self._segmenter.confusions(photo, labels) for name, photo in photos.items()}
 
     def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
-        """Scores over all images."""
+        """Mean IoU and pixel accuracy of the summed confusion matrices."""
         assert self._segmenter is not None
         totals = {name: matrices.sum(0) for name, matrices in seen.rows.items()}
         real = totals.pop(REAL)
@@ -154,7 +154,7 @@ class SegmentationScore(Measure):
         )
 
     def _labels_of(self, images: Translated) -> list[Tensor]:
-        """Labels (h, w) of each image."""
+        """Labels (h, w) int64 of each image."""
         if self.labels is None:
             return list(decode(images.source, self.look.colours, self.look.ignored))
         if images.path is None:
@@ -162,7 +162,7 @@ class SegmentationScore(Measure):
         return [self.labels.read(path) for path in images.path]
 
     def _own_network(self, trainer: Trainer, pl_module: LightningModule) -> nn.Module:
-        """A small network trained on the real pairs, or one of an earlier test; the same on all ranks."""
+        """A small network trained on the real pairs, or cached by an earlier test; the same on all ranks."""
         state: dict[str, Tensor] = {}
         if trainer.is_global_zero:
             state = self._trained(trainer, translator(pl_module).task.compressed[0])
@@ -183,20 +183,20 @@ class SegmentationScore(Measure):
         network = fresh(len(self.look.colours))
         try:
             load_weights(network, path)
-        except UserError:  # there is none yet, or what is left of one
+        except UserError:  # not cached yet, or damaged
             pairs = data.datasets("train", augment=True)[role]
             rank_zero_info(f"mIoU: training a network on {len(pairs)} pairs for {self.epochs} epochs.")
-            teach(network, pairs, data.num_workers, self.look, self.epochs, trainer.strategy.root_device)
-            with replacing(path) as part:
-                torch.save(network.state_dict(), part)
+            train(network, pairs, data.num_workers, self.look, self.epochs, trainer.strategy.root_device)
+            with replacing(path) as draft:
+                torch.save(network.state_dict(), draft)
         return read_state_dict(path)
 
 
 def colours_of(palette: Literal["cityscapes"] | Sequence[Sequence[int]]) -> tuple[Colours, Colours]:
-    """Colours of the classes of a palette, and those that don't count.
+    """Colours of a palette's classes, and colours that are ignored.
 
     Raises:
-        UserError: It is no list of at least two RGB values.
+        UserError: The palette is no list of at least two RGB values.
     """
     if palette == "cityscapes":
         return CITYSCAPES, CITYSCAPES_IGNORED

@@ -31,12 +31,12 @@ class SetDistances(Measure):
     """FID, KID, density, coverage, precision and recall in Inception's features.
 
     Args:
-        feature: Inception's layer.
+        feature: Width of Inception's layer.
         weights: torch-fidelity's weight file; None downloads it.
-        resize: How images reach Inception's 299 pixels.
-        reals: Which real images are compared with.
-        cache_dir: Where features of the real images are kept; None is in the run's folder.
-        local_density: Whether to hold the student against the teacher in these features as well.
+        resize: How images are resized to Inception's 299 pixels.
+        reals: Splits of the real images.
+        cache_dir: Folder where features of the real images are cached; None is `<default_root_dir>/cache`.
+        local_density: Whether to compare the student's local density with the teacher's in these features.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class SetDistances(Measure):
     ) -> None:
         self.feature, self.weights, self.resize, self.reals = feature, weights, resize, reals
         self.cache_dir, self.local_density = cache_dir, local_density
-        # outside any module, so that Inception never enters a checkpoint
+        # not a submodule of the LightningModule, so that checkpoints don't hold it
         self._inception: InceptionFeatures | None = None
-        self._cached: dict[Role, Tensor] = {}  # features of real images that an earlier test has left
-        self._trained: dict[Role, Tensor] | None = None  # those of the training split
+        self._cached: dict[Role, Tensor] = {}  # features of all real images, from the cache
+        self._trained: dict[Role, Tensor] | None = None  # features of the training split
 
     @property
     def inception(self) -> InceptionFeatures:
@@ -67,36 +67,36 @@ class SetDistances(Measure):
         self._inception = InceptionFeatures(self.feature, self.weights, device, self.resize)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Free it."""
+        """Free Inception."""
         self._inception = None
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look for the features of the real images, the same on all ranks."""
+        """Load the features of the real images from the cache, the same on all ranks."""
         self._cached, self._trained = {}, None
         for role in translator(pl_module).task.compressed:
             key = self._key(trainer, role)
-            found = None if key is None else load_table(cache_folder(trainer, self.cache_dir), key)
-            found = trainer.strategy.broadcast(found)
-            if found is not None:
-                self._cached[role] = found
+            cached = None if key is None else load_table(cache_folder(trainer, self.cache_dir), key)
+            cached = trainer.strategy.broadcast(cached)
+            if cached is not None:
+                self._cached[role] = cached
 
     def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
-        """Features of every generator's images."""
+        """Features `(B, D)` of every generator's images."""
         return {name: self.inception(image) for name, image in images.generated.items()}
 
     def real_rows(self, trainer: Trainer, pl_module: LightningModule, role: Role, images: Tensor) -> Rows:
-        """Features of real images, unless an earlier test has left them."""
+        """Features `(B, D)` of real images, unless they are cached."""
         return {} if role in self._cached else {REAL: self.inception(images)}
 
     def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
-        """Generators against the real images, where there are some, and the student against the teacher."""
-        found = beside_teacher(seen.rows, "Inception") if self.local_density else Findings()
+        """Distances of the generators to the real images, if any, and of the student to the teacher."""
+        findings = beside_teacher(seen.rows, "Inception") if self.local_density else Findings()
         real = self._real(trainer, pl_module, seen)
         if real is not None:
             for name, features in seen.rows.items():
-                found.networks[name] = {**distances(features, real), **manifold(real, features)}
-            found.facts |= {"fid_reals": self.reals, FID: self._facts(len(real), seen.count)}
-        return found
+                findings.networks[name] = {**distances(features, real), **manifold(real, features)}
+            findings.facts |= {"fid_reals": self.reals, FID: self._facts(len(real), seen.count)}
+        return findings
 
     def _facts(self, n_real: int, n_fake: int) -> dict[str, object]:
         return {
@@ -109,23 +109,23 @@ class SetDistances(Measure):
         }
 
     def _real(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Tensor | None:
-        """Features of the real images, from the cache or of this test, which leaves them there."""
+        """Features `(M, D)` of the real images, from the cache or from this test, which caches them."""
         if seen.role in self._cached:
             return self._cached[seen.role]
-        found = {"test": seen.real.get(REAL)}
+        by_split = {"test": seen.real.get(REAL)}
         if self.reals == "train+test":
-            found["train"] = self._training(trainer, pl_module).get(seen.role)
-        parts = [features for features in found.values() if features is not None]
-        if not parts:
+            by_split["train"] = self._training(trainer, pl_module).get(seen.role)
+        present = [features for features in by_split.values() if features is not None]
+        if not present:
             return None
-        features = torch.cat(parts)
+        features = torch.cat(present)
         key = self._key(trainer, seen.role)
         if key is not None and trainer.is_global_zero:
             save_table(cache_folder(trainer, self.cache_dir), key, features)
         return features
 
     def _training(self, trainer: Trainer, pl_module: LightningModule) -> dict[Role, Tensor]:
-        """Features of the real images of the training split by role; every rank sees them all, and once."""
+        """Features of the training split's real images by role, computed once, on every rank for all."""
         if self._trained is None:
             task, ledger = translator(pl_module).task, Ledger[str](trainer.strategy.root_device)
             for batch in training_batches(trainer):
@@ -138,9 +138,9 @@ class SetDistances(Measure):
         return self._trained
 
     def _key(self, trainer: Trainer, role: Role) -> str | None:
-        """What the features of the real images depend on; None where they are not to be kept.
+        """Cache key of the features of the real images; None if they can't be cached.
 
-        That is where the data can't be told apart, and where a test leaves images out.
+        That is if the data has no fingerprint, or the test skips images.
         """
         splits: list[Split] = ["train", "test"] if self.reals == "train+test" else ["test"]
         prints = [data_of(trainer).fingerprint(split) for split in splits]

@@ -1,4 +1,4 @@
-"""A small segmentation network taught by real pairs of label maps and photos."""
+"""A small segmentation network, trained on the real pairs of label maps and photos."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LR = 2e-3  # of Adam
 
 
 class Look(NamedTuple):
-    """How label maps and photos are read.
+    """How label maps are decoded and photos normalised.
 
     Attributes:
-        colours: Of the classes in label maps, RGB, 0..255.
-        ignored: Colours that do not count.
-        mean: Of the channels that the network expects, of pixels in [0, 1].
-        std: Likewise.
-        input_size: Height and width to which photos are resized; None leaves them.
+        colours: Colours of the classes in label maps, RGB, 0..255.
+        ignored: Colours of pixels that are ignored.
+        mean: Channel means of the network's inputs, of pixels in [0, 1].
+        std: Channel standard deviations of the same.
+        input_size: Height and width to which photos are resized, in pixels; None keeps them.
     """
 
     colours: Colours
@@ -37,24 +37,24 @@ class Look(NamedTuple):
 
 
 def fresh(classes: int) -> nn.Module:
-    """A new small network, always the same; the random numbers of the run stay as they are."""
+    """A new small network, always the same; does not change the state of random number generators."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return SmallUnet(classes)
 
 
-def teach(
+def train(
     network: nn.Module, pairs: Any, num_workers: int, look: Look, epochs: int, device: torch.device
 ) -> None:
-    """Teach a network the classes in real photos, always the same way; it is on the CPU afterwards.
+    """Train a network to segment real photos, deterministically, and move it to the CPU afterwards.
 
     Args:
-        network: Normalised photos (B, 3, H, W) -> scores of classes, of the same or another size.
-        pairs: Data set of `source` and `target`, whose item `epoch * len + n` is the n-th one augmented anew.
-        num_workers: Of the loader.
-        look: How pairs are read.
-        epochs: Passes over them.
-        device: Where it trains.
+        network: Maps normalised photos (B, 3, H, W) to scores (B, classes, h, w).
+        pairs: Data set of `source` and `target`; item `epoch * len + n` is the n-th pair, augmented anew.
+        num_workers: Workers of the loader.
+        look: How label maps are decoded and photos normalised.
+        epochs: Passes over the pairs.
+        device: Device of the training.
     """
     random = torch.Generator().manual_seed(0)
     network.to(device).train()
@@ -82,7 +82,7 @@ def teach(
 def classification_loss(
     network: nn.Module, batch: Mapping[str, Any], look: Look, device: torch.device
 ) -> Tensor:
-    """Cross entropy of the classes of the label maps, at their size."""
+    """Cross entropy of the network's scores, resized to the label maps, against their classes."""
     photos = require_pairs(batch["source"], batch.get("target"))
     photos = normalised(photos.to(device), look.mean, look.std, look.input_size)
     labels = decode(batch["source"].to(device), look.colours, look.ignored)
@@ -91,16 +91,16 @@ def classification_loss(
 
 
 def require_pairs(source: Tensor, target: Tensor | None) -> Tensor:
-    """The photos of pairs.
+    """Return the photos (B, 3, H, W) of pairs.
 
     Raises:
-        UserError: These are no label maps and photos.
+        UserError: There are no targets, or sources or targets do not have 3 channels.
     """
-    pair = {"source": source} | ({} if target is None else {"target": target})
-    channels = {key: images.shape[1] for key, images in pair.items()}
+    images = {"source": source} | ({} if target is None else {"target": target})
+    channels = {key: image.shape[1] for key, image in images.items()}
     if channels != {"source": 3, "target": 3}:
         raise UserError(
             f"SegmentationScore needs pairs of a colour-coded label map (source) and an RGB photo (target), "
             f"and the channels of this data are {channels}: leave the callback out, or mend the data."
         )
-    return pair["target"]
+    return images["target"]

@@ -1,4 +1,4 @@
-"""Several experiments with several seeds: their runs, and the tables and plots of what came out."""
+"""Comparison of experiments over several seeds: their runs, and tables and plots of the results."""
 
 from lightning_gancompress.reporting.comparison.plan import Run, plan
 from lightning_gancompress.reporting.comparison.results import Row, found_runs, read_rows

@@ -1,4 +1,4 @@
-"""Which runs a comparison consists of, and what each of them is told."""
+"""The runs of a comparison, their arguments and their state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ class Run:
     """One experiment with one seed, and at one budget if there are several.
 
     Attributes:
-        settings: Of `fit` and `test`: their arguments, and what the configurations said as this was made.
+        place: Name, budget and seed.
+        folder: Folder of the run.
+        fit: Arguments of `fit`.
+        test: Arguments of `test`.
+        settings: Arguments of both commands and the content of their configurations, read at construction.
     """
 
     place: Place
@@ -38,16 +42,16 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The checkpoint from which it goes on."""
+        """The checkpoint from which the run is resumed."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     def command(self, stage: str) -> list[str]:
         """Arguments of the command line for `fit`, its continuation `resume`, or `test`."""
-        words = ["test", *self.test] if stage == "test" else ["fit", *self.fit]
-        return [*words, *([] if stage == "fit" else [f"--ckpt_path={self.last}"])]
+        arguments = ["test", *self.test] if stage == "test" else ["fit", *self.fit]
+        return [*arguments, *([] if stage == "fit" else [f"--ckpt_path={self.last}"])]
 
     def stage(self) -> str:
-        """What is to be done next: `fit`, `resume`, `test`, or nothing (`done`).
+        """The next command: `fit`, `resume` or `test`; `done` for none.
 
         Raises:
             UserError: The folder holds a run with other settings, or one that no comparison has made.
@@ -72,7 +76,7 @@ class Run:
         return "done" if tested and record["test"] == self.settings["test"] else "test"
 
     def results(self) -> list[Path]:
-        """What its test has left."""
+        """Result files of its test."""
         return list((self.folder / "test").glob("results*.json"))
 
     def note(self, *finished: str) -> None:
@@ -93,11 +97,11 @@ class Run:
             raise UserError(f"{path} can't be read ({error}): remove the folder to run it again.") from error
 
 
-def settings_of(words: Sequence[str]) -> dict[str, Any]:
-    """Arguments, and what their configurations say now."""
-    files = [word for word in words if word.endswith((".yaml", ".yml"))]
+def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """Arguments and the current content of the configurations among them."""
+    files = [argument for argument in arguments if argument.endswith((".yaml", ".yml"))]
     configs = {file: yaml.safe_load(find_config(file).read_text()) for file in files}
-    return {"arguments": list(words), "configs": json.loads(json.dumps(configs, default=str))}
+    return {"arguments": list(arguments), "configs": json.loads(json.dumps(configs, default=str))}
 
 
 def plan(
@@ -110,13 +114,13 @@ def plan(
     test: Sequence[str],
     seed_options: Sequence[str],
 ) -> list[Run]:
-    """All runs of a comparison, every experiment's first seed before the second ones.
+    """All runs of a comparison; the first seed of every experiment comes before the second seeds.
 
-    Words are configurations (`*.yaml`) or options (`--key=value`); `{seed}` and `{budget}` stand for those of
-    the run.
+    Arguments are configurations (`*.yaml`) or options (`--key=value`), in which `{seed}` and `{budget}` are
+    replaced by those of the run.
 
     Raises:
-        UserError: A word is neither, a configuration is missing, or a name is no folder's.
+        UserError: An argument is neither, a configuration is missing, or a name is no folder name.
     """
     runs = []
     for seed in seeds:
@@ -128,33 +132,32 @@ def plan(
                         f"experiments has {name!r}, which can't be a folder: choose another name."
                     )
                 folder = output / place.path
-                words = [*common, *([f"--model.budget={budget}"] if budget else []), *(own or [])]
-                words += [f"{option}={seed}" for option in seed_options]
-                words = [w.replace("{seed}", str(seed)).replace("{budget}", budget) for w in words]
-                where = f"--trainer.default_root_dir={folder}"
-                fit = (*_arguments(words, name), where)
+                given = [*common, *([f"--model.budget={budget}"] if budget else []), *(own or [])]
+                given += [f"{option}={seed}" for option in seed_options]
+                given = [g.replace("{seed}", str(seed)).replace("{budget}", budget) for g in given]
+                fit = (*_arguments(given, name), f"--trainer.default_root_dir={folder}")
                 runs.append(Run(place, folder, fit, (*fit, *_arguments(test, "test"))))
     return runs
 
 
-def _arguments(words: Sequence[str], name: str) -> list[str]:
-    """Arguments of the command line for configurations and options."""
-    found: list[str] = []
-    for word in words:
-        if word.endswith((".yaml", ".yml")) and not word.startswith("-"):
-            find_config(word)
-            found += ["--config", word]
-        elif word.startswith("--") and "=" in word:
-            found.append(word)
+def _arguments(given: Sequence[str], name: str) -> list[str]:
+    """Arguments of the command line, with `--config` before configurations."""
+    arguments: list[str] = []
+    for argument in given:
+        if argument.endswith((".yaml", ".yml")) and not argument.startswith("-"):
+            find_config(argument)
+            arguments += ["--config", argument]
+        elif argument.startswith("--") and "=" in argument:
+            arguments.append(argument)
         else:
             raise UserError(
-                f"{name} has {word!r}: give names of .yaml files and options such as --key=value."
+                f"{name} has {argument!r}: give names of .yaml files and options such as --key=value."
             )
-    return found
+    return arguments
 
 
 def changes(was: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first differences between two settings."""
+    """The first differences between two settings, as text."""
     gone = [word for word in was["arguments"] if word not in now["arguments"]]
     new = [word for word in now["arguments"] if word not in was["arguments"]]
     found = [f"{' '.join(gone) or 'nothing'} is now {' '.join(new) or 'nothing'}"] if gone or new else []

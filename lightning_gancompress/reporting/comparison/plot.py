@@ -1,4 +1,4 @@
-"""Quality against MACs, and how the searches went."""
+"""Plots of a comparison: quality against MACs, and the curves of the searches."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lightning_gancompress.reporting.comparison.statistics import Sample
 from lightning_gancompress.reporting.page.curves import DRAW, Curve, read_curves
 
 MARKERS = "osD^vPX*<>"
-SHIFT = 1.015  # between experiments, whose bars would hide each other at equal MACs
-SEARCH = {  # what a search logs, and what to write beside it
-    "train/discriminator_density": "critic's loss",
-    "train/generator_density": "generator's loss against it",
+SHIFT = 1.015  # factor between the MACs of experiments, so that error bars do not overlap
+SEARCH = {  # logged names of a search, and labels of their axes
+    "train/discriminator_density": "discriminator's loss",
+    "train/generator_density": "generator's loss",
     "train/teacher_l1": "L1 to the teacher",
     "cost/generator_macs": "generator's MACs, fraction",
     "cost/discriminator_macs": "discriminator's MACs, fraction",
@@ -28,10 +28,10 @@ def plots(rows: list[Row], teachers: list[Row], metrics: list[str], x_axis: str)
     """`plot.png` and `plot.svg`: one panel per metric, below each other for every direction.
 
     Args:
-        rows: Of the students.
+        rows: Rows of the students.
         teachers: One row per direction.
-        metrics: To be shown.
-        x_axis: The metric of the cost.
+        metrics: Names of the metrics to plot.
+        x_axis: Name of the metric of cost.
     """
     directions = list(dict.fromkeys(row.direction for row in rows))
     figure, panels = _figure(len(directions), len(metrics))
@@ -58,7 +58,7 @@ def search_curves(output: Path, places: list[Place]) -> dict[str, bytes]:
 
     Args:
         output: The comparison's folder.
-        places: Its runs.
+        places: Runs of the comparison.
     """
     found = {place: read_curves(output / place.path / "logs") for place in places}
     found = {place: curves for place, curves in found.items() if curves.keys() & SEARCH.keys()}
@@ -83,13 +83,13 @@ def search_curves(output: Path, places: list[Place]) -> dict[str, bytes]:
 
 
 def head(shown: Metric) -> str:
-    """What stands over a column or beside an axis: label, unit, and which way is better."""
+    """The heading of a column or label of an axis: label, unit, and an arrow towards better figures."""
     label = f"{shown.heading}, {shown.unit}" if shown.unit else shown.heading
     return f"{label} {shown.arrow}".rstrip()
 
 
 def _over_seeds(curves: list[Curve]) -> Iterator[tuple[int, float, float, float]]:
-    """Step, lowest, mean and highest value of curves, where all of them have a point."""
+    """Step, lowest, mean and highest value over curves, at the steps that all of them have."""
     series = [dict(curve) for curve in curves]
     for step in sorted(set.intersection(*map(set, series))) if series else ():
         values = [points[step] for points in series]
@@ -102,7 +102,7 @@ def _figure(rows: int, columns: int) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)  # without pyplot no window system is asked, and nothing outlives this call
+    FigureCanvasAgg(figure)  # not pyplot, which needs a window system and keeps figures alive
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
@@ -123,23 +123,23 @@ def _files(figure: Any, panels: Any, name: str) -> dict[str, bytes]:
     files = {}
     for ending in ("png", "svg"):
         file = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "gancompress"}):  # equal results, equal file
+        with matplotlib.rc_context({"svg.hashsalt": "gancompress"}):  # makes the file reproducible
             figure.savefig(file, format=ending, dpi=120, metadata={"Date": None} if ending == "svg" else None)
         files[f"{name}.{ending}"] = file.getvalue()
     return files
 
 
 def _panel(axes: Any, rows: list[Row], shown: Metric, x_axis: str) -> None:
-    """A line with error bars per experiment, over its budgets."""
+    """Draw a line with error bars per experiment, over its budgets."""
     names = list(dict.fromkeys(row.name for row in rows))
     for number, name in enumerate(names):
         points = []
         for budget in dict.fromkeys(row.budget for row in rows if row.name == name):
             own = [row.values for row in rows if (row.name, row.budget) == (name, budget)]
-            found = [values for values in own if {shown.name, x_axis} <= values.keys()]
-            if found:
-                quality = Sample.of([shown.scale * values[shown.name] for values in found])
-                cost = Sample.of([values[x_axis] for values in found]).mean
+            measured = [values for values in own if {shown.name, x_axis} <= values.keys()]
+            if measured:
+                quality = Sample.of([shown.scale * values[shown.name] for values in measured])
+                cost = Sample.of([values[x_axis] for values in measured]).mean
                 points.append((cost * SHIFT ** (number - len(names) // 2), quality.mean, quality.std))
         if points:
             x, y, spread = zip(*sorted(points), strict=True)
@@ -149,7 +149,7 @@ def _panel(axes: Any, rows: list[Row], shown: Metric, x_axis: str) -> None:
 
 
 def _ticks(axes: Any, costs: list[float]) -> None:
-    """A tick at every budget, since whole powers of ten may all lie outside."""
+    """Set a tick at every budget, since the axis may contain no power of ten."""
     ticks: list[float] = []
     for cost in sorted(costs):
         if not ticks or cost > 1.2 * ticks[-1]:

@@ -1,4 +1,4 @@
-"""What runs have measured, read from their folders."""
+"""The results of runs, read from their folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_gancompress.leaves import leaves
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run belongs, which is also where it lies: `NAME[/budget_B]/seed_S`."""
+    """Name, budget and seed of a run, which define its folder: `NAME[/budget_B]/seed_S`."""
 
     name: str
     budget: str
@@ -21,7 +21,7 @@ class Place:
 
     @property
     def path(self) -> Path:
-        """Its folder, relative to the comparison's."""
+        """Folder of the run, relative to that of the comparison."""
         return Path(self.name, *([f"budget_{self.budget}"] if self.budget else []), f"seed_{self.seed}")
 
     @classmethod
@@ -33,12 +33,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Row:
-    """One network that one run has measured in one direction.
+    """The figures of one network of one run in one direction.
 
     Attributes:
-        values: Figures by name, latencies by their medians.
-        timings: The spread of the latencies: `latency_ms.p10_ms` and the like.
-        protocol: How they were measured; must agree where figures are compared.
+        values: Figures by name; of a latency the median.
+        timings: Medians and percentiles of latencies: `latency_ms.p10_ms` and so on.
+        protocol: Settings of the measurement; must agree where figures are compared.
     """
 
     name: str
@@ -51,25 +51,25 @@ class Row:
 
     @property
     def group(self) -> tuple[str, str, str]:
-        """What rows of different seeds share."""
+        """Key of rows that differ in the seed only: direction, budget and name."""
         return self.direction, self.budget, self.name
 
     @property
     def steady(self) -> dict[str, float]:
-        """The figures without latencies, which differ whenever they are measured again."""
+        """The figures without latencies, which differ between repeated measurements."""
         timed = {key.partition(".")[0] for key in self.timings}
         return {key: value for key, value in self.values.items() if key not in timed}
 
 
 def found_runs(output: Path) -> list[Place]:
-    """Runs below `output` that have been tested, however they were made."""
+    """All tested runs below `output`, also those that `compare` has not run."""
     folders = {path.parent.parent.relative_to(output) for path in output.glob("**/test/results*.json")}
     places = [place for place in map(Place.of, folders) if place]
     return sorted(places, key=lambda place: (place.name, size_of(place.budget), place.seed))
 
 
 def size_of(budget: str) -> float:
-    """A budget as a number to sort by, large ones first."""
+    """A number to sort budgets by: smaller for larger budgets."""
     number, unit = (budget[:-1], budget[-1]) if budget[-1:] in "KMGkmg" and budget else (budget, "")
     try:
         return -float(number or 0) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[unit.lower()]
@@ -97,8 +97,8 @@ def read_rows(output: Path, places: list[Place]) -> tuple[list[Row], list[Row]]:
 def row(
     place: Place, direction: str, results: TestResults, network: str, comparison: Mapping[str, float]
 ) -> Row:
-    """What a test has found out about one network."""
-    found = results.networks[network]
-    timings = dict(leaves({key: asdict(latency) for key, latency in found.latencies.items()}))
-    values = {**found.figures, **comparison}
+    """The row of one network of a test."""
+    measured = results.networks[network]
+    timings = dict(leaves({key: asdict(latency) for key, latency in measured.latencies.items()}))
+    values = {**measured.figures, **comparison}
     return Row(place.name, place.budget, place.seed, direction, values, timings, results.protocol)

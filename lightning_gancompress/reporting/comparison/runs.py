@@ -1,9 +1,9 @@
-"""Running commands side by side, each in a process of its own.
+"""Execution of runs in parallel, each command in a process of its own.
 
-The pool is written by hand. `concurrent.futures` doesn't tell which process has died of which signal, nor
-does it pass Ctrl-C on such that a run leaves a checkpoint; `submitit` and its like need a scheduler such as
-Slurm. A run is locked while it is worked on, so that several machines can share a comparison, and what is due
-next is read from its folder, so that the same command goes on after any end.
+The process pool is our own: `concurrent.futures` reports neither which process died nor of which signal, and
+does not forward Ctrl-C so that a run can save a checkpoint; `submitit` and similar libraries need a scheduler
+such as Slurm. A run is locked while it is executed, so that several machines can share a comparison, and its
+next command is read from its folder, so that the same command resumes after any interruption.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from typing import IO, Any
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.reporting.comparison.plan import Run, settings_of
 
-BUSY = 75  # exit code of a run that another comparison is at work on
+BUSY = 75  # exit code if another process holds the lock of the run
 PROGRAM = "lightning_gancompress"
 
 
 def execute(
     runs: Sequence[Run], jobs: int, threads: int, finished: Callable[[Run, str | None], None]
 ) -> list[Run]:
-    """Bring every run to its end, `jobs` at a time; a failure of one leaves the others alone.
+    """Execute all commands of every run, `jobs` runs at a time; a failed run does not stop the others.
 
-    Ctrl-C and SIGTERM are passed on; runs stop with a checkpoint from which the next call goes on. Each run
-    is locked by its process (`flock`: freed by the system when that dies; between machines as far as their
-    file system has it, and not on Windows).
+    Ctrl-C and SIGTERM are forwarded; runs then save a checkpoint from which the next call resumes. Each run
+    is locked by its process with `flock`, which the system releases when the process ends; it works between
+    machines only if their file system supports it, and not on Windows.
 
     Args:
-        runs: What is to be done.
-        jobs: Processes at once.
-        threads: CPU threads of each.
-        finished: Called after each run, with None or the last words of one that failed.
+        runs: Runs to execute.
+        jobs: Processes at a time.
+        threads: CPU threads per process.
+        finished: Called after each run with None, or with the last line of the log of a failed run.
 
     Returns:
-        Runs that another comparison was at work on.
+        Runs that another process had locked.
     """
     waiting, active, elsewhere = list(runs), dict[Any, tuple[Run, Any]](), list[Run]()
     context = _context()
@@ -72,16 +72,19 @@ def execute(
 
 
 def work(run: Run, threads: int) -> None:
-    """Do what is due next, in this process alone: DDP leaves traces in one. Ends it unless all is well."""
+    """Execute the next command of a run in this process, which must be new: DDP leaves state behind.
+
+    Exits with `BUSY` if the run is locked, and with 2 after a UserError.
+    """
     if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C comes through the parent, which may have to end all that this starts
+        os.setsid()  # Ctrl-C is forwarded by the parent, which may have to kill the whole group
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / "lock").open("a") as lock, (run.folder / "log.txt").open("a") as log:
         if not _locked(lock):
             sys.exit(BUSY)
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # of further processes
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for child processes
         import torch
 
         torch.set_num_threads(threads)
@@ -93,7 +96,7 @@ def work(run: Run, threads: int) -> None:
 
 
 def _next_command(run: Run) -> None:
-    """The fit or the test that is due of a run that this process has locked."""
+    """Execute the fit or test that is due in a run that this process has locked."""
     if (settings_of(run.fit), settings_of(run.test)) != (run.settings["fit"], run.settings["test"]):
         raise UserError("Its configurations were edited after the comparison was started: start it again.")
     stage = run.stage()
@@ -112,7 +115,7 @@ def _next_command(run: Run) -> None:
 
 
 def _call(arguments: list[str]) -> None:
-    """As `python -m lightning_gancompress` does, so that DDP's launcher finds the command to repeat."""
+    """Call `python -m lightning_gancompress` in this process; DDP's launcher repeats `sys.argv`."""
     print(time.strftime("%Y-%m-%d %H:%M:%S"), command_line(arguments), flush=True)
     sys.argv[1:] = arguments
     runpy.run_module(PROGRAM, run_name="__main__", alter_sys=True)
@@ -120,12 +123,12 @@ def _call(arguments: list[str]) -> None:
 
 
 def command_line(arguments: list[str]) -> str:
-    """What to type for the same."""
+    """The shell command with these arguments."""
     return shlex.join(["python", "-m", PROGRAM, *arguments])
 
 
 def last_words(run: Run, exitcode: int) -> str:
-    """The end of a run's log, or the signal that ended it."""
+    """The last line of a run's log, or the signal that ended it."""
     if exitcode < 0:
         killed = signal.Signals(-exitcode).name
         return f"ended by {killed}" + (" (out of memory?)" if killed == "SIGKILL" else "")
@@ -136,7 +139,7 @@ def last_words(run: Run, exitcode: int) -> str:
 
 
 def _context() -> BaseContext:
-    """Processes forked from one that has imported everything and started nothing, where there are such."""
+    """A context that forks processes from a server with all imports done, or spawns where it can't fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -145,7 +148,7 @@ def _context() -> BaseContext:
 
 
 def _locked(file: IO[str]) -> bool:
-    """Whether this process now holds the lock on a file; the system frees it when the process ends."""
+    """Lock a file until this process ends; False if another process holds the lock."""
     try:
         import fcntl
     except ImportError:
@@ -160,7 +163,7 @@ def _locked(file: IO[str]) -> bool:
 
 
 def _stop(processes: list[Any]) -> None:
-    """Let runs write their checkpoints; a second Ctrl-C ends them at once."""
+    """Terminate processes and wait for their checkpoints; a second Ctrl-C kills them."""
     for process in processes:
         process.terminate()
     try:
@@ -175,7 +178,7 @@ def _stop(processes: list[Any]) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block by `SystemExit(143)`, an exception as Ctrl-C is one."""
+    """Context in which SIGTERM raises `SystemExit(143)`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Means over seeds, and whether two of them differ by more than the seeds do."""
+"""Means over seeds, and significance of their differences."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def welch(a: Sample, b: Sample) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values of several tests, corrected by Holm's method so that chance makes none of them small.
+    """P-values of several tests, corrected by Holm's method for the family-wise error rate.
 
-    The smallest of n is multiplied by n, the next by n - 1, and so on; none becomes smaller than one before.
-    SciPy has corrections of the rate of false discoveries only.
+    The smallest of n is multiplied by n, the next by n - 1, and so on, and each is at least the one before.
+    SciPy corrects for the false discovery rate only.
     """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     corrected, largest = [0.0] * len(order), 0.0

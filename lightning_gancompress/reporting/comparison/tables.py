@@ -1,4 +1,4 @@
-"""The files of a comparison: CSV, Markdown and plots."""
+"""The output files of a comparison: CSV, Markdown and plots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_gancompress.reporting.comparison.plot import head, plots, search_
 from lightning_gancompress.reporting.comparison.results import Place, Row, read_rows, size_of
 from lightning_gancompress.reporting.comparison.statistics import SIGNIFICANCE, Sample, pooled_std, winner
 
-SAME = 1e-3  # relative; a teacher that is measured twice differs by rounding alone
+SAME = 1e-3  # relative tolerance; repeated measurements of a teacher differ by rounding alone
 
 Group = tuple[str, str, str]
 
@@ -32,7 +32,7 @@ def write_comparison(output: Path, places: list[Place], metrics: Sequence[str] =
         metrics: Names of the metrics in table and plot, or patterns such as `fid_*`.
 
     Returns:
-        What the reader should know before comparing: runs measured in different ways, or no metric found.
+        Warnings for the reader: runs measured in different ways, or none of the metrics measured.
 
     Raises:
         UserError: A file can't be read or written.
@@ -63,7 +63,7 @@ def select(patterns: Sequence[str], rows: list[Row]) -> list[str]:
 
 
 def grouped(rows: list[Row]) -> dict[Group, list[Row]]:
-    """Rows that differ in their seed alone, together."""
+    """Rows by group; the rows of a group differ in the seed only."""
     groups: dict[Group, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
@@ -76,11 +76,11 @@ def samples(rows: list[Row], metric: str) -> dict[Group, Sample]:
         group: [row.values[metric] for row in members if math.isfinite(row.values.get(metric, math.nan))]
         for group, members in grouped(rows).items()
     }
-    return {group: Sample.of(found) for group, found in values.items() if found}
+    return {group: Sample.of(finite) for group, finite in values.items() if finite}
 
 
 def mean_teachers(teachers: list[Row]) -> list[Row]:
-    """One row per direction: every run measures its teacher again."""
+    """One row per direction with the mean figures of the teacher, which every run measures again."""
     rows = []
     for direction in dict.fromkeys(row.direction for row in teachers):
         own = [row for row in teachers if row.direction == direction]
@@ -96,27 +96,27 @@ def mean(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def differences(students: list[Row], teachers: list[Row]) -> list[str]:
-    """What is wrong with comparing these: other protocols, other teachers, or seeds without effect."""
-    found: list[str] = []
+    """Warnings about rows that can't be compared: other protocols, other teachers, seeds without effect."""
+    warnings: list[str] = []
     for direction in dict.fromkeys(row.direction for row in students):
-        found += other_protocols([row for row in students if row.direction == direction])
-        found += other_teachers([row for row in teachers if row.direction == direction])
-    return found + idle_seeds(students)
+        warnings += other_protocols([row for row in students if row.direction == direction])
+        warnings += other_teachers([row for row in teachers if row.direction == direction])
+    return warnings + idle_seeds(students)
 
 
 def other_protocols(students: list[Row]) -> Iterator[str]:
-    """Everything that was not measured in one way."""
+    """One warning per setting of the measurement that differs between rows."""
     for key in dict.fromkeys(key for row in students for key in row.protocol):
         kinds: dict[str, list[Row]] = {}
         for row in students:
             kinds.setdefault(row.protocol.get(key, "nothing"), []).append(row)
         if len(kinds) > 1:
-            said = ", ".join(f"{short(value)} in {names(rows)}" for value, rows in kinds.items())
-            yield f"The runs were measured in different ways, {key}: {said}. Test them again."
+            values = ", ".join(f"{short(value)} in {names(rows)}" for value, rows in kinds.items())
+            yield f"The runs were measured in different ways, {key}: {values}. Test them again."
 
 
 def other_teachers(teachers: list[Row]) -> list[str]:
-    """The first figure in which teachers differ; the others will differ too."""
+    """A warning about the first figure in which teachers differ, if any."""
     for key in dict.fromkeys(key for row in teachers for key in row.steady):
         values = [row.values[key] for row in teachers if key in row.values]
         if max(values) - min(values) > SAME * max(map(abs, values)):
@@ -128,7 +128,7 @@ def other_teachers(teachers: list[Row]) -> list[str]:
 
 
 def idle_seeds(students: list[Row]) -> list[str]:
-    """Experiments whose seeds give one and the same result."""
+    """Warnings about experiments whose seeds all give the same result."""
     return [
         f"The seeds of {name} made no difference at all: see seed_options."
         for (_, _, name), rows in grouped(students).items()
@@ -137,13 +137,13 @@ def idle_seeds(students: list[Row]) -> list[str]:
 
 
 def names(rows: list[Row]) -> str:
-    """Some of the runs, by name."""
+    """Names of up to three runs, and the number of further ones."""
     listed = list(dict.fromkeys(Place(r.name, r.budget, r.seed or 0).path.as_posix() for r in rows))
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
 def csv_file(students: list[Row], teachers: list[Row]) -> str:
-    """One line per run and direction, and one per teacher; every number in full."""
+    """The CSV: one line per run and direction, and one per teacher, with all digits."""
     rows = [*students, *teachers]
     columns = list(dict.fromkeys(key for row in rows for key in {**row.values, **row.timings}))
     protocol = list(dict.fromkeys(key for row in students for key in row.protocol))
@@ -162,7 +162,7 @@ def csv_file(students: list[Row], teachers: list[Row]) -> str:
 
 
 def markdown(students: list[Row], teachers: list[Row], metrics: list[str], warnings: list[str]) -> str:
-    """A table per direction: experiments below each other, each number with its spread over seeds."""
+    """The Markdown: a table per direction, one row per experiment and budget, with deviations over seeds."""
     lines = [f"**Warning.** {warning}\n" for warning in warnings]
     for direction in dict.fromkeys(row.direction for row in students):
         own = [row for row in students if row.direction == direction]
@@ -201,22 +201,22 @@ def _table(students: list[Row], teachers: list[Row], metrics: list[str]) -> list
     return ["| " + " | ".join(line) + " |" for line in table]
 
 
-def _best(found: dict[Group, Sample], shown: Metric) -> set[Group]:
-    """The groups that win at their budgets; none for a metric of which nobody knows which way is better."""
+def _best(summaries: dict[Group, Sample], shown: Metric) -> set[Group]:
+    """The significantly best group of each budget; none for a metric without a better direction."""
     if shown.better is None:
         return set()
-    rivals: dict[str, dict[str, Sample]] = {}
-    for (_, budget, name), sample in found.items():
-        rivals.setdefault(budget, {})[name] = sample
-    wins = {(budget, winner(samples, shown.better)) for budget, samples in rivals.items()}
-    return {group for group in found if group[1:] in wins}
+    by_budget: dict[str, dict[str, Sample]] = {}
+    for (_, budget, name), sample in summaries.items():
+        by_budget.setdefault(budget, {})[name] = sample
+    best = {(budget, winner(samples, shown.better)) for budget, samples in by_budget.items()}
+    return {group for group in summaries if group[1:] in best}
 
 
-# -- words -------------------------------------------------------------------------------------------------
+# -- formatting --------------------------------------------------------------------------------------------
 
 
 def cell(sample: Sample | None, shown: Metric, bold: bool) -> str:
-    """A mean with its spread over seeds, of which there are (n)."""
+    """A mean, its standard deviation over seeds, and the number of seeds in parentheses."""
     if sample is None:
         return ""
     text = f"**{shown.number(sample.mean)}**" if bold else shown.number(sample.mean)
@@ -226,5 +226,5 @@ def cell(sample: Sample | None, shown: Metric, bold: bool) -> str:
 
 
 def short(value: str) -> str:
-    """Hashes need not be read in full."""
+    """Shorten a hash to 12 characters; other values are unchanged."""
     return value[:12] if len(value) == 64 and value.isalnum() else value

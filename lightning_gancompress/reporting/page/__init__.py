@@ -1,4 +1,4 @@
-"""The page that a compression leaves: reads a run's files, writes one HTML file. No Lightning."""
+"""The HTML page of a compression, written from the files of its run. Imports no Lightning."""
 
 from lightning_gancompress.reporting.page.page import PAGE, write_page
 

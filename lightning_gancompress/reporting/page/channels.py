@@ -1,4 +1,4 @@
-"""Kept channels per layer, before and after."""
+"""Numbers of channels per layer, of teacher and student."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_gancompress.tasks import Role, Side
 
 
 class Layer(NamedTuple):
-    """A convolution or linear layer: its name, a shorter one, output channels of student and teacher."""
+    """A convolution or linear layer: its name, a short label, output channels of student and teacher."""
 
     name: str
     label: str
@@ -30,39 +30,39 @@ class KeptChannels:
 
     @property
     def name(self) -> str:
-        """Which network, in words."""
-        return f"{self.role.side} {self.role.words}".rstrip()
+        """Name of the network for people."""
+        return f"{self.role.side} {self.role.direction_text}".rstrip()
 
     @property
     def widest(self) -> int:
-        """Channels of the teacher's widest layer, which a full bar stands for."""
+        """Channels of the teacher's widest layer; the length of a full bar."""
         return max((layer.before for layer in self.layers), default=1)
 
     @property
     def share(self) -> float:
-        """Channels of the student by those of the teacher."""
+        """Channels of the student as a fraction of those of the teacher, in [0, 1]."""
         return sum(layer.after for layer in self.layers) / max(1, sum(layer.before for layer in self.layers))
 
 
 def kept_channels(run: Compression) -> list[KeptChannels]:
-    """The compressed generators, and the discriminators of which channels went."""
+    """The compressed generators, and the discriminators that have lost channels."""
     compressed = {generator.role for generator in run.generators}
-    found = [
+    networks = [
         KeptChannels(role, kept(run.teachers[role], student))
         for role, student in run.students.items()
         if role in run.teachers and (role.side is Side.DISCRIMINATOR or role in compressed)
     ]
-    return [network for network in found if network.role in compressed or network.share < 1]
+    return [network for network in networks if network.role in compressed or network.share < 1]
 
 
 def finding(networks: list[KeptChannels]) -> str:
-    """How many channels stay, in words."""
-    told = [f"{round(100 * network.share)} % of the {network.name}\u2019s" for network in networks]
-    return " and ".join(told) if len(told) < 3 else ", ".join(told)
+    """The share of kept channels of each network, as text."""
+    shares = [f"{round(100 * network.share)} % of the {network.name}\u2019s" for network in networks]
+    return " and ".join(shares) if len(shares) < 3 else ", ".join(shares)
 
 
 def kept(teacher: nn.Module, student: nn.Module) -> tuple[Layer, ...]:
-    """Each layer that both have."""
+    """The layers that both networks have."""
     small = widths(student)
     return tuple(
         Layer(name, label(name, teacher.get_submodule(name)), small[name], before)
@@ -81,7 +81,7 @@ def widths(network: nn.Module) -> dict[str, int]:
 
 
 def label(name: str, layer: nn.Module) -> str:
-    """A layer's name without the parts that say nothing, and whether it changes the resolution."""
+    """A layer's name without `model`, and an arrow if it changes the resolution."""
     short = ".".join(part for part in name.split(".") if part != "model")
     if isinstance(layer, _ConvTransposeNd):
         return f"{short} ↑"

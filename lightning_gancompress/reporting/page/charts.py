@@ -1,9 +1,9 @@
-"""Line charts, which `templates/chart.svg` draws.
+"""The geometry of line charts, which `templates/chart.svg` draws.
 
-They are drawn by hand, not by matplotlib. Their colours are the page's, so they follow its light and dark
-by CSS; their text is text of the page's font, at a size that a phone can show. One with two lines of 200
-points takes 5 kB; matplotlib's SVG takes 20 kB, has its colours inside, and ids that collide with those of
-the next one in a page. A chart library in JavaScript would outweigh the rest of the page.
+They are not drawn by matplotlib, so that CSS sets their colours, also in dark mode, and their text has the
+font and size of the page. A chart with two lines of 200 points takes 5 kB; matplotlib's SVG takes 20 kB, with
+fixed colours and ids that collide with those of other charts in the page. A chart library in JavaScript
+would be larger than the rest of the page.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Line:
 
     @cached_property
     def thin(self) -> Curve:
-        """Means of equal runs of points, few enough to draw."""
+        """At most `MOST_POINTS` points: means over consecutive points."""
         size = math.ceil(len(self.points) / MOST_POINTS)
-        parts = [self.points[start : start + size] for start in range(0, len(self.points), size)]
-        return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
+        bins = [self.points[start : start + size] for start in range(0, len(self.points), size)]
+        return [(points[-1][0], sum(value for _, value in points) / len(points)) for points in bins]
 
 
 class Level(NamedTuple):
@@ -49,7 +49,7 @@ class Level(NamedTuple):
 
 
 class Name(NamedTuple):
-    """The name of a line or level at its end, and how far down it stands."""
+    """The name of a line or level, drawn at its end, and its vertical position."""
 
     text: str
     css: str
@@ -61,24 +61,24 @@ class LineChart:
     """Lines over steps, each with its name at its end.
 
     Attributes:
-        title: The finding.
-        words: What is drawn.
-        lines: At least one.
+        title: The result that the chart shows.
+        caption: What is drawn.
+        lines: At least one line.
         levels: Values to compare with.
         split: Step of the border between search and fine-tuning.
-        span: First and last step of the axis, those of the lines unless given.
-        percent: Whether 1 is 100 %.
+        span: First and last step of the axis; None for those of the lines.
+        percent: Whether values are fractions to be shown in per cent.
     """
 
     title: str
-    words: str
+    caption: str
     lines: tuple[Line, ...]
     levels: tuple[Level, ...] = ()
     split: float | None = None
     span: tuple[int, int] | None = None
     percent: bool = False
 
-    width: ClassVar[int] = 360  # about the points of a phone, so that text is not scaled down there
+    width: ClassVar[int] = 360  # about the width of a phone, so that text is not scaled down there
     height: ClassVar[int] = 190
     left: ClassVar[int] = 38
     right: ClassVar[int] = width - 86
@@ -92,7 +92,7 @@ class LineChart:
 
     @property
     def last(self) -> int:
-        """Last step of the axis, beyond the first."""
+        """Last step of the axis, at least one after the first."""
         end = self.span[1] if self.span else max(step for line in self.lines for step, _ in line.thin)
         return max(end, self.first + 1)
 
@@ -103,34 +103,34 @@ class LineChart:
 
     @cached_property
     def ticks(self) -> list[float]:
-        """Round values that span the lines, the levels and zero."""
+        """Round values of the vertical axis, which spans lines, levels and zero."""
         values = [value for line in self.lines for _, value in line.thin]
         values += [level.value for level in self.levels]
         return nice_ticks(min(0.0, *values), max(1e-9, *values))
 
     def x(self, step: float) -> float:
-        """Where a step lies, from the left."""
+        """Horizontal position of a step, in points from the left."""
         return self.left + (step - self.first) / (self.last - self.first) * (self.right - self.left)
 
     def y(self, value: float) -> float:
-        """Where a value lies, from the top."""
+        """Vertical position of a value, in points from the top."""
         low, high = self.ticks[0], self.ticks[-1]
         return self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
 
     @property
     def names(self) -> list[Name]:
-        """What stands at the ends of levels and lines, without overlap."""
+        """Names at the ends of levels and lines, moved apart so that they don't overlap."""
         ends = [Name(level.name, level.css, self.y(level.value)) for level in self.levels]
         ends += [Name(line.name, line.css, self.y(line.thin[-1][1])) for line in self.lines]
-        places = spread([name.y for name in ends], LINE_HEIGHT, self.bottom)
-        return [name._replace(y=place) for name, place in zip(ends, places, strict=True)]
+        positions = spread([name.y for name in ends], LINE_HEIGHT, self.bottom)
+        return [name._replace(y=y) for name, y in zip(ends, positions, strict=True)]
 
     def tick_label(self, value: float) -> str:
-        """A value at the axis."""
+        """Text of a tick."""
         return f"{100 * value:.0f}\u2009%" if self.percent else f"{value:g}"
 
-    def told(self, value: float) -> str:
-        """A value in words."""
+    def format(self, value: float) -> str:
+        """Text of a value in a tooltip."""
         return f"{100 * value:.1f} %" if self.percent else f"{value:.3g}"
 
 
@@ -142,15 +142,15 @@ def nice_ticks(low: float, high: float) -> list[float]:
     return [n * step for n in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
-def spread(places: list[float], distance: float, lowest: float) -> list[float]:
-    """The places moved apart to at least a distance, none beyond the lowest, in their old order."""
-    order = sorted(range(len(places)), key=lambda index: places[index])
+def spread(positions: list[float], distance: float, lowest: float) -> list[float]:
+    """Move positions apart to at least `distance`, none beyond `lowest`; the order stays the same."""
+    order = sorted(range(len(positions)), key=lambda index: positions[index])
     moved = dict.fromkeys(order, 0.0)
     previous = -math.inf
     for index in order:
-        moved[index] = previous = max(places[index], previous + distance)
+        moved[index] = previous = max(positions[index], previous + distance)
     limit = lowest
     for index in reversed(order):
         moved[index] = limit = min(moved[index], limit)
         limit -= distance
-    return [moved[index] for index in range(len(places))]
+    return [moved[index] for index in range(len(positions))]

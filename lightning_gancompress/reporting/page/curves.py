@@ -1,4 +1,4 @@
-"""The logged curves of a run, which may have been resumed."""
+"""The logged curves of a run, read from its CSV logs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 Curve = list[tuple[int, float]]
 Row = dict[str, float]
 
-DRAW = math.log(2)  # cross-entropy of a critic that can't tell
+DRAW = math.log(2)  # cross-entropy of a discriminator that outputs 1/2
 FINETUNE = re.compile(r"train/(generator|discriminator(_\w+)?_(real|fake))$")
 
 
 def read_curves(logs: Path) -> dict[str, Curve]:
     """Points (step, value) by name, from `version_*/metrics.csv` of Lightning's CSVLogger.
 
-    Where a resumed run repeats steps, what it logged replaces what had been logged before.
+    Steps that a resumed run has repeated are taken from the later log.
     """
     rows: list[Row] = []
     for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:] or 0)):
@@ -39,7 +39,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def numbers(row: dict[str, str]) -> Iterable[tuple[str, float]]:
-    """What can be drawn: no empty cells, no NaN."""
+    """The finite numbers of a row, by column."""
     for name, text in row.items():
         try:
             value = float(text)
@@ -50,9 +50,9 @@ def numbers(row: dict[str, str]) -> Iterable[tuple[str, float]]:
 
 
 def merge(earlier: list[Row], later: list[Row]) -> list[Row]:
-    """Both, but of the earlier only what came before the later's first step of training.
+    """Append the later log to the rows of the earlier one before its first step of training.
 
-    A log without training, that of a test, adds nothing.
+    A log without training, such as a test's, adds nothing.
     """
     trained = [row for row in later if any(name.startswith("train/") for name in row)]
     if not trained:

@@ -29,7 +29,7 @@ RATIOS = {
 
 
 class Tile(NamedTuple):
-    """A figure that everybody should see."""
+    """A headline figure with its label and a detail."""
 
     label: str
     figure: str
@@ -37,19 +37,19 @@ class Tile(NamedTuple):
 
 
 def headline(run: Compression) -> str:
-    """What became of the network, in short."""
+    """The headline: the network and its reduction of MACs."""
     if run.phase == "search":
         return f"{run.network}: the search for its channels isn't over"
     return f"{run.network} with {times(run.macs('teacher') / run.macs('student'))} fewer MACs"
 
 
 def tiles(generator: Generator) -> list[Tile]:
-    """The headline figures of a generator, as far as they are known."""
+    """The headline figures of a generator that have been measured."""
     return [*ratios(generator), *speed(generator), *quality(generator)]
 
 
 def ratios(generator: Generator) -> Iterator[Tile]:
-    """How much less the student needs."""
+    """Reductions of MACs, parameters and file size."""
     before, after = generator.teacher, generator.student
     for name, label in RATIOS.items():
         if name in before and name in after:
@@ -57,7 +57,7 @@ def ratios(generator: Generator) -> Iterator[Tile]:
 
 
 def speed(generator: Generator) -> Iterator[Tile]:
-    """How much faster the student is: as measured in turn with the teacher, else by their medians."""
+    """The speed-up: as measured in turn with the teacher, else the ratio of the medians."""
     before, after = generator.teacher, generator.student
     if generator.results and LATENCY in before and LATENCY in after:
         runtime = generator.results.latency.get("torch")
@@ -67,7 +67,7 @@ def speed(generator: Generator) -> Iterator[Tile]:
 
 
 def quality(generator: Generator) -> Iterator[Tile]:
-    """How good the student's images are, and how close to the teacher's."""
+    """FID of the student, its L1 distance to the teacher and its coverage of the teacher."""
     for name in fids(generator.student):
         if name in generator.teacher:
             detail = f"teacher {generator.teacher[name]:.4g}; lower is better"
@@ -81,12 +81,12 @@ def quality(generator: Generator) -> Iterator[Tile]:
 
 
 def fids(figures: Iterable[str]) -> list[str]:
-    """Those that are FID, of any of Inception's layers."""
+    """The names that are FID, of any of Inception's layers."""
     return [name for name in figures if name == FID or name.startswith(f"{FID}_")]
 
 
 def times(ratio: float) -> str:
-    """A ratio with a sensible number of digits."""
+    """A ratio as text: `3.4x`, or without decimals from 20."""
     return f"{ratio:.0f}\u00d7" if ratio >= 20 else f"{ratio:.1f}\u00d7"
 
 

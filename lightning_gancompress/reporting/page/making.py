@@ -1,4 +1,4 @@
-"""How a compression was made, and how to use it."""
+"""The settings of a compression, and code to use its result."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from lightning_gancompress.reporting.page.run import Compression
 
 
 def facts(run: Compression) -> dict[str, str]:
-    """Settings, versions and budgets by label, as far as they are known."""
-    made, student = run.provenance, run.macs("student", run.convention)
+    """Settings, versions and budgets by label; those that are not recorded are left out."""
+    provenance, student = run.provenance, run.macs("student", run.convention)
     share = student / run.macs("teacher", run.convention)
-    versions = f"lightning_gancompress {made.get('lightning_gancompress')}, torch {made.get('torch')}"
+    project, torch = provenance.get("lightning_gancompress"), provenance.get("torch")
     device = next(next(iter(run.teachers.values())).parameters()).device
-    found = {
-        "Policy": made.get("policy"),
-        "Teacher": made.get("teacher"),
-        "Budget wanted": made.get("budget"),
+    values = {
+        "Policy": provenance.get("policy"),
+        "Teacher": provenance.get("teacher"),
+        "Budget": provenance.get("budget"),
         "Budget reached": f"{share:.4g} of the teacher, {student / 1e9:.4g} G MACs ({run.convention})",
-        "Epochs": made.get("epochs"),
+        "Epochs": provenance.get("epochs"),
         "Image size": " x ".join(map(str, run.generators[0].size)) + " pixels",
         "Device of this page": device,
-        "Versions": versions if "torch" in made else None,
+        "Versions": f"lightning_gancompress {project}, torch {torch}" if torch else None,
         "Page written": time.strftime("%Y-%m-%d %H:%M"),
     }
-    return {label: str(value) for label, value in found.items() if value is not None}
+    return {label: str(value) for label, value in values.items() if value is not None}
 
 
 def use(run: Compression) -> tuple[str, str]:
-    """Python that loads a small model, and commands that export all; empty before there is one."""
+    """Python code that loads a small model, and commands that export all; empty if none is saved."""
     files = [str(generator.file) for generator in run.generators if generator.file]
     if not files:
         return "", ""
@@ -39,6 +39,6 @@ def use(run: Compression) -> tuple[str, str]:
 
 
 def config(run: Compression) -> str:
-    """The settings of the run as they were written, or nothing."""
+    """The text of the run's `config.yaml`; empty without that file."""
     path = run.folder / "config.yaml"
     return path.read_text() if path.is_file() else ""

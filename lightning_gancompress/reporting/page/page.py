@@ -1,4 +1,4 @@
-"""The page: what was compressed, how it looks, what stayed, how the search went, and how it was made."""
+"""Assembly of the page: headline, pictures, kept channels, curves, quality, settings."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def write_page(
 
     Args:
         folder: The run's `default_root_dir`.
-        networks: Teacher's and student's, named like `teacher.generator`; from `checkpoints/last.ckpt` unless
-            given, as are the following.
-        phase: "search" where the student is still the whole network under masks.
-        preprocessing: Of the images, as far as no small model tells it.
+        networks: Networks by names like `teacher.generator`; None reads them, and the following, from
+            `checkpoints/last.ckpt`.
+        phase: "search" if the student is a masked whole network, else "finetune".
+        preprocessing: Preprocessing of the images, used where no small model records it.
 
     Raises:
         UserError: The folder holds no compression, or can't be written to.

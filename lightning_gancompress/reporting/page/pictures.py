@@ -1,4 +1,4 @@
-"""The pictures of a grid, embedded."""
+"""The pictures of a grid, to be embedded in the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AMPLIFIED = 3
 
 
 class Picture(NamedTuple):
-    """A picture as the page holds it: the name of its column, its text, and its size in pixels."""
+    """A picture of the page: the name of its column, its data URI, and its size in pixels."""
 
     name: str
     uri: str
@@ -35,17 +35,17 @@ def pictures(grid: Path) -> list[list[Picture]]:
 
 
 def origin(grid: Path) -> str:
-    """Where the pictures come from, in words."""
+    """The origin of a grid as text: test or validation."""
     return "Images of the test" if grid.parent.name == "test" else f"Images of the validation, {grid.stem}"
 
 
 def difference(one: Image.Image, other: Image.Image) -> Image.Image:
-    """Absolute difference, amplified: black is equal."""
+    """Absolute difference times `AMPLIFIED`; black where the pictures are equal."""
     return ImageChops.difference(one, other).point(lambda value: min(255, AMPLIFIED * value))
 
 
 def data_uri(picture: Image.Image) -> str:
-    """A picture as text that a page can hold."""
+    """A picture as a data URI of a WebP file."""
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=QUALITY)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""From templates to text. Autoescape is on for all of them, so no name, setting or file enters as HTML."""
+"""Rendering of templates, with autoescape, so that no name, setting or file can inject HTML."""
 
 from __future__ import annotations
 

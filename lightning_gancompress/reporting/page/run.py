@@ -1,4 +1,4 @@
-"""A compression as the files of its run tell it."""
+"""A compression, read from the files of its run."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Generator:
     """One compressed generator.
 
     Attributes:
-        role: Which one.
-        networks: Figures of `teacher` and `student`: the test's, or costs alone where there was none.
-        results: Of the test, or None.
+        role: Role of the generator.
+        networks: Figures of `teacher` and `student`: those of the test, or costs alone without a test.
+        results: Results of the test, or None.
         size: Height and width of an image, in pixels.
-        file: The small model, or None while it isn't written.
-        provenance: Where that comes from, as saved with it.
-        grid: Pictures of the test, or of the last validation, or None.
+        file: File of the small model; None if it isn't written.
+        provenance: Policy, budget, versions and so on, as saved with the small model.
+        grid: Image grid of the test, else of the last validation, or None.
     """
 
     role: Role
@@ -59,14 +59,14 @@ class Generator:
 
 @dataclass(frozen=True)
 class Compression:
-    """What was compressed.
+    """A compression: its networks and its compressed generators.
 
     Attributes:
-        folder: Of the run.
-        phase: "search" where the student is still the whole network under masks.
-        teachers: All networks of the teacher.
-        students: Likewise.
-        generators: Those that were compressed.
+        folder: Folder of the run.
+        phase: "search" if the student is a masked whole network, else "finetune".
+        teachers: The teacher's networks by role.
+        students: The student's networks by role.
+        generators: The compressed generators.
     """
 
     folder: Path
@@ -77,7 +77,7 @@ class Compression:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Policy, budget, versions and so on, which all small models share; empty until they are saved."""
+        """Policy, budget, versions and so on, the same for all small models; empty until they are saved."""
         return self.generators[0].provenance
 
     @property
@@ -92,7 +92,7 @@ class Compression:
 
     @property
     def convention(self) -> str:
-        """How the budget counts MACs."""
+        """Convention by which the budget counts MACs."""
         return str(self.provenance.get("convention", "exact"))
 
     def macs(self, network: str, convention: str = "exact") -> float:
@@ -121,29 +121,29 @@ def read_run(
         networks = {prefix: network for prefix, (network, _) in load_networks(path).items()}
         header = Header.of(read_torch(path), path)
         phase, preprocessing = header.phase, header.preprocessing
-    teachers, students = of_part(networks, "teacher"), of_part(networks, "student")
+    teachers, students = of_owner(networks, "teacher"), of_owner(networks, "student")
     generators = [role for role in students if role.side is Side.GENERATOR and role in teachers]
     if not generators:
         raise UserError(f"{folder} holds no compression: there is no student's generator in its checkpoint.")
-    # CycleGAN's other generator may have stayed whole
+    # CycleGAN's other generator may not be compressed
     smaller = [role for role in generators if count_params(students[role]) < count_params(teachers[role])]
-    found = [
+    compressed = [
         read_generator(folder, role, teachers[role], students[role], preprocessing or {})
         for role in smaller or generators
     ]
-    return Compression(folder, phase, teachers, students, tuple(found))
+    return Compression(folder, phase, teachers, students, tuple(compressed))
 
 
-def of_part(networks: Mapping[str, nn.Module], part: str) -> Networks:
-    """The networks of the teacher or the student, from names such as `teacher.generator`."""
-    prefix = f"{part}."
+def of_owner(networks: Mapping[str, nn.Module], owner: str) -> Networks:
+    """The networks of "teacher" or "student" by role, from names such as `teacher.generator`."""
+    prefix = f"{owner}."
     return {Role(key.removeprefix(prefix)): net for key, net in networks.items() if key.startswith(prefix)}
 
 
 def read_generator(
     folder: Path, role: Role, teacher: nn.Module, student: nn.Module, preprocessing: Mapping[str, Any]
 ) -> Generator:
-    """What is known of one generator: its test, its description, its pictures, and costs."""
+    """Read test results, description and grid of one generator, and count its costs without a test."""
     results, file = folder / "test" / f"results{role.suffix}.json", folder / f"generator{role.suffix}.pth"
     tested = TestResults.read(results) if results.is_file() else None
     description = read_description(file.with_suffix(".json"))
@@ -164,12 +164,12 @@ def read_generator(
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The description of a small model, empty where none is saved yet."""
+    """The description of a small model; empty if none is saved."""
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def costs(network: nn.Module, size: tuple[int, int], channels: list[int]) -> NetworkResults:
-    """MACs and parameters, under the names that a test gives them."""
+    """MACs and parameters as figures."""
     layers = layer_costs(network, [blank_image(network, size, channels)])
     return NetworkResults(
         {
@@ -181,7 +181,7 @@ def costs(network: nn.Module, size: tuple[int, int], channels: list[int]) -> Net
 
 
 def find_grid(folder: Path, role: Role) -> Path | None:
-    """The pictures of the test, else of the last validation."""
+    """The image grid of the test, else of the last validation, or None."""
     tested = folder / "test" / f"grid{role.suffix}.png"
     epochs = sorted((folder / "images").glob(f"epoch_*[0-9]{role.suffix}.png"))
     return tested if tested.is_file() else epochs[-1] if epochs else None

@@ -247,7 +247,7 @@ def test_commands_on_the_page_parse(run, tmp_path, parse):
     measure_fid = next(words for words in commands_in(write_page(folder)) if "fid" in words)
     callbacks = parse(measure_fid).trainer.callbacks
     (evaluation,) = [callback for callback in callbacks if isinstance(callback, Evaluation)]
-    (fid,) = [measure for measure in evaluation.own if isinstance(measure, SetDistances)]
+    (fid,) = [measure for measure in evaluation.measures if isinstance(measure, SetDistances)]
     assert (fid.feature, fid.weights) == (2048, "WEIGHTS.pth")
 
 
