@@ -98,7 +98,7 @@ def make_step(kind: str, options: argparse.Namespace, folder: Path) -> tuple[Cal
         next(iter(data.train_dataloader())), trainer.strategy.root_device
     )
     module.log = module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    module.train() if kind == "teacher" else module._set_modes()
+    module.phase.set_modes()
     hooks = trainer.callbacks if kind == "search" else []
 
     def step() -> None:

@@ -1,20 +1,12 @@
 """The document for people with networks of their own runs as it is written."""
 
-import re
-import shlex
-from pathlib import Path
-
+import documents
 import pytest
 import torch
 from torch import nn
 
 from lightning_gancompress import load_generator
-from lightning_gancompress.cli import main
 from lightning_gancompress.pruning import count_macs
-
-TEXT = (Path(__file__).parents[1] / "docs" / "bring_your_own.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-COMMAND = ["python", "-m", "lightning_gancompress"]
 
 
 @pytest.fixture(scope="module")
@@ -22,27 +14,13 @@ def ran(tmp_path_factory):
     """The folder in which all blocks ran, in order, and the names they left behind."""
     pytest.importorskip("onnxruntime")
     folder = tmp_path_factory.mktemp("own")
-    names = {"__name__": "notebook"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(folder)
-        for language, block in BLOCKS:
-            if file := re.match(r"# (\S+\.(?:py|yaml))\n", block):
-                Path(file[1]).write_text(block)
-            elif language == "python":
-                exec(compile(block, "bring_your_own.md", "exec"), names)
-                names.setdefault("results", []).append(names.get("small"))
-            else:
-                for line in block.splitlines():
-                    words = shlex.split(line)
-                    assert words[:3] == COMMAND
-                    main(words[3:])
-    return folder, names
+    return folder, documents.run("bring_your_own.md", folder)
 
 
 def test_every_block_is_of_a_known_kind():
-    assert {language for language, _ in BLOCKS} == {"python", "yaml", ""}
-    assert len(BLOCKS) > 8
+    blocks = documents.blocks("bring_your_own.md")
+    assert {language for language, _ in blocks} == {"python", "yaml", ""}
+    assert len(blocks) > 8
 
 
 def test_the_small_network_is_the_same_in_all_forms(ran):

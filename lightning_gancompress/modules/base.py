@@ -150,20 +150,20 @@ class GANModule(LightningModule):
     # -- hooks -----------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Set `trainer.max_epochs` to the length of the run, unless the user has set a lower one."""
-        self._finite = None
-        trainer: Any = self.trainer
-        if stage == "fit":
-            max_epochs = trainer.max_epochs
-            limited = max_epochs is not None and 0 <= max_epochs < self.total_epochs
-            set_max_epochs(trainer, max_epochs if limited else self.total_epochs)
-            # search and fine-tuning have different batches
-            trainer.reload_dataloaders_every_n_epochs = 1
+        """Set the seed of a fit, and `trainer.max_epochs` to its length, unless the user has set a lower one.
 
-    def set_seed(self) -> None:
-        """Set the seed of the run to that of `seed_everything`, else that of `torch.manual_seed`."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
-        self.seed = self.trainer.strategy.broadcast(seed)
+        The seed is that of `seed_everything`, else that of `torch.manual_seed`.
+        """
+        self._finite = None
+        if stage != "fit":
+            return
+        trainer: Any = self.trainer
+        self.seed = trainer.strategy.broadcast(int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed())))
+        max_epochs = trainer.max_epochs
+        limited = max_epochs is not None and 0 <= max_epochs < self.total_epochs
+        set_max_epochs(trainer, max_epochs if limited else self.total_epochs)
+        # search and fine-tuning have different batches
+        trainer.reload_dataloaders_every_n_epochs = 1
 
     def on_fit_start(self) -> None:
         """Put the networks into training or eval mode, as the phase has them."""

@@ -131,13 +131,12 @@ class CompressionModule(GANModule):
         Raises:
             UserError: `fit` has no policy, or another stage has neither a fitted nor a loaded compression.
         """
-        if stage == "fit":
-            self.set_seed()
-            if self.policy is None:
-                raise UserError(
-                    "trainer.callbacks: compression needs a pruning policy; add CollaborativePruning (or "
-                    "UniformWidth, L1Magnitude) to the callbacks."
-                )
+        super().setup(stage)
+        if stage == "fit" and self.policy is None:
+            raise UserError(
+                "trainer.callbacks: compression needs a pruning policy; add CollaborativePruning (or "
+                "UniformWidth, L1Magnitude) to the callbacks."
+            )
         if not self.trainer.ckpt_path and not self.begun:
             if stage != "fit":
                 raise UserError(
@@ -146,7 +145,6 @@ class CompressionModule(GANModule):
                 )
             self.phases.build()
             self._begin_search()
-        super().setup(stage)
 
     def _begin_search(self) -> None:
         """Enter the search phase; a policy without a search crosses the border at once."""

@@ -62,12 +62,6 @@ class TeacherModule(GANModule):
         """Epochs at the full learning rate plus epochs of decay."""
         return self.schedule.length
 
-    def setup(self, stage: str) -> None:
-        """Set the seed and the length of the run."""
-        if stage == "fit":
-            self.set_seed()
-        super().setup(stage)
-
     def generators(self, role: Role) -> dict[str, nn.Module]:
         """The trained generator, named `generator`."""
         return {"generator": self.networks[role]}

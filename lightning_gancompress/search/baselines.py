@@ -19,11 +19,16 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm,
 
 def magnitudes(search: SearchPhase, side: Side) -> Tensor:
     """Mean absolute weight `(total,)` of all filters that write or read each channel; 0 without filters."""
-    means = []
-    for tensor, axes in weights_of(search.networks.group(side), search.sides[side.value].groups):
-        weight = tensor.detach().abs().float().cpu()
-        means += [(index, weight.transpose(0, axis).flatten(1).mean(1)) for axis, index in axes.items()]
-    return mean_per_channel(search, side, means).nan_to_num()
+    found = [(positions, weights.abs().mean(1)) for positions, weights in weights_by_channel(search, side)]
+    return mean_per_channel(search, side, found).nan_to_num()
+
+
+def weights_by_channel(search: SearchPhase, side: Side) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions `(C,)` of the channels that filters write or read, with the weights `(C, N)` of each."""
+    for tensor, axes in weights_of(search.networks.group(side), search.sides[side].groups):
+        weight = tensor.detach().float().cpu()
+        for axis, positions in axes.items():
+            yield positions, weight.transpose(0, axis).flatten(1)
 
 
 def norm_scales(search: SearchPhase, side: Side) -> Tensor:
@@ -39,13 +44,13 @@ def norm_scales(search: SearchPhase, side: Side) -> Tensor:
 def layers_of(search: SearchPhase, side: Side) -> Iterator[tuple[nn.Module, LayerChannels]]:
     """Layers of a side, each with the positions of its channels in the flat mask."""
     network = search.networks.group(side)
-    for name, channels in search.sides[side.value].groups.layers.items():
+    for name, channels in search.sides[side].groups.layers.items():
         yield network.get_submodule(name), channels
 
 
 def mean_per_channel(search: SearchPhase, side: Side, values_at: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """Mean `(total,)` per channel over (positions, values) pairs; NaN for a channel without values."""
-    total = torch.zeros(search.sides[side.value].groups.total + 1)
+    total = torch.zeros(search.sides[side].groups.total + 1)
     count = torch.zeros_like(total)
     for index, values in values_at:
         if len(values) == len(index):
@@ -56,7 +61,7 @@ def mean_per_channel(search: SearchPhase, side: Side, values_at: Iterable[tuple[
 
 def relative_magnitudes(search: SearchPhase, side: Side) -> Tensor:
     """Magnitudes `(total,)`, each divided by the mean of its group."""
-    groups = search.sides[side.value].groups.split(magnitudes(search, side))
+    groups = search.sides[side].groups.split(magnitudes(search, side))
     return torch.cat([group / group.mean().clamp_min(1e-12) for group in groups])
 
 
@@ -65,7 +70,7 @@ class UniformWidth(PruningPolicy):
 
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
         """Rank `(total,)` of each channel within its group, in (0, 1): near 1 for the largest weights."""
-        groups = search.sides[side.value].groups.split(magnitudes(search, side))
+        groups = search.sides[side].groups.split(magnitudes(search, side))
         ranks = [group.argsort(descending=True).argsort() for group in groups]
         return torch.cat([1 - (rank + 0.5) / len(rank) for rank in ranks])
 
@@ -118,4 +123,4 @@ class RandomChannels(PruningPolicy):
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
         """Uniform noise `(total,)` in [0, 1)."""
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.rand(search.sides[side.value].groups.total, generator=generator)
+        return torch.rand(search.sides[side].groups.total, generator=generator)

@@ -147,7 +147,7 @@ class CollaborativePruning(SearchPolicy):
 
     def optimizer(self, search: SearchPhase, side: Side) -> Optimizer:
         """AdamW for the agent, as the paper's authors have it, and for trained weights as plain Adam."""
-        groups: list[dict[str, Any]] = [{"params": list(search.agents[side.value].parameters())}]
+        groups: list[dict[str, Any]] = [{"params": list(search.agents[side].parameters())}]
         if self._trains_weights:  # in one optimizer: under fp16 the scale may change between two steps
             weights = list(search.networks.group(side).parameters())
             adam = {"lr": self.weights_lr, "betas": (search.beta1, 0.999), "weight_decay": 0.0}
@@ -250,13 +250,13 @@ class CollaborativePruning(SearchPolicy):
             batch = networks.with_targets(batch)
         teacher_images = self._images.of(networks, batch)
         student_images = networks.task.generate(networks.student, batch, networks.task.compressed)
-        if DISCRIMINATOR.value in search.sides:
+        if DISCRIMINATOR in search.sides:
             detached = {role: image.detach() for role, image in student_images.items()}
             loss = self._discriminator_loss(networks, batch, teacher_images, detached)
             penalty = self._penalty(search, DISCRIMINATOR, progress)
             logs = {"discriminator_density": loss, "discriminator_budget": penalty}
             yield DISCRIMINATOR, loss + self.budget_weight * penalty, logs
-        if GENERATOR.value in search.sides:
+        if GENERATOR in search.sides:
             with search.frozen_weights(DISCRIMINATOR, trained=self._trains_weights):
                 loss, logs = self._generator_loss(search, batch, teacher_images, student_images)
                 penalty = self._penalty(search, GENERATOR, progress)
@@ -264,7 +264,7 @@ class CollaborativePruning(SearchPolicy):
 
     @staticmethod
     def _penalty(search: SearchPhase, side: Side, progress: float) -> Tensor:
-        pruned = search.sides[side.value]
+        pruned = search.sides[side]
         return pruned.penalty(pruned.masks.live, progress)
 
     def _discriminator_loss(
@@ -289,7 +289,7 @@ class CollaborativePruning(SearchPolicy):
             with torch.no_grad():
                 real = task.discriminate(student, batch, teacher_images)
             terms["generator_density"] = self.adversarial_weight, self._density(fake, real)
-            if DISCRIMINATOR.value not in search.sides:  # not trained: logged only
+            if DISCRIMINATOR not in search.sides:  # not trained: logged only
                 terms["discriminator_density"] = 0.0, self._density(real, fake).detach()
         if kernel_weight := self._kernel_weight(search):
             terms["generator_kernel"] = kernel_weight, self._kernel(search, batch, teacher_images, images)
@@ -317,8 +317,8 @@ class CollaborativePruning(SearchPolicy):
 
     @staticmethod
     def _logits(search: SearchPhase, side: Side) -> Tensor:
-        peer = search.sides[side.peer.value].masks.mask if side.peer.value in search.sides else None
-        logits: Tensor = search.agents[side.value](peer)
+        peer = search.sides[side.peer].masks.mask if side.peer in search.sides else None
+        logits: Tensor = search.agents[side](peer)
         return logits
 
     @torch.no_grad()
@@ -338,7 +338,7 @@ class CollaborativePruning(SearchPolicy):
     def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
         """Masks of the highest scores within the budgets; warn where the agents did not reach them."""
         for side, mask in self.decide(search).items():
-            _warn_unless_converged(search.sides[side.value], mask)
+            _warn_unless_converged(search.sides[side], mask)
         self._images = TeacherImages(0)  # frees the memory: fine-tuning does not use it
         return super().choose(search)
 

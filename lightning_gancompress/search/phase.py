@@ -163,7 +163,7 @@ class SearchPhase(Phase):
         logs: Logs = {}
         for side, loss, terms in self.policy.losses(self, batch, at):
             optimizers.step(side.value, loss)
-            self.sides[side.value].masks.freeze()
+            self.sides[side].masks.freeze()
             logs |= terms
         return logs
 
@@ -172,7 +172,7 @@ class SearchPhase(Phase):
     def set_masks(self, masks: Mapping[Side, Tensor]) -> None:
         """Apply masks `(total,)` to the student; gradients flow through them."""
         for side, mask in masks.items():
-            self.sides[side.value].masks.set(mask)
+            self.sides[side].masks.set(mask)
 
     def masks(self) -> dict[Side, Tensor]:
         """Copies of the student's masks, `(total,)` of zeros and ones, without gradients."""
@@ -212,7 +212,7 @@ class SearchPhase(Phase):
         """
         summaries = []
         for side, mask in masks.items():
-            pruned, group = self.sides[side.value], self.networks.group(side)
+            pruned, group = self.sides[side], self.networks.group(side)
             small = pruned.slim(group, mask)
             summaries.append(self._checked_macs(pruned, small))
             for role, network in small.items():

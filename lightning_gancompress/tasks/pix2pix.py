@@ -41,14 +41,6 @@ class Pix2Pix(Task):
             )
         return {GENERATOR: batch}
 
-    def targets(self, batch: Batch) -> Images:
-        """The other half of the pairs, if the data has one."""
-        return {GENERATOR: batch["target"]} if "target" in batch else {}
-
-    def target_index(self, batch: Batch) -> dict[Role, Tensor | None]:
-        """The position of the pair."""
-        return {role: batch.get("index") for role in self.targets(batch)}
-
     def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
         """Patch logits (B, 1, h, w) on source and image, concatenated along channels."""
         if DISCRIMINATOR not in networks:

@@ -49,14 +49,6 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def targets(self, batch: Batch) -> Images:
-        """Real images `(B, C, H, W)` of each generator's target domain."""
-
-    @abstractmethod
-    def target_index(self, batch: Batch) -> dict[Role, Tensor | None]:
-        """Positions `(B,)` of the `targets` in their split, None where the data does not number them."""
-
-    @abstractmethod
     def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
         """Patch logits by discriminator, for those in `networks` whose generator is in `images`."""
 
@@ -71,6 +63,14 @@ class Task(ABC):
     @abstractmethod
     def generator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Total loss of all generators, and scalars to log."""
+
+    def targets(self, batch: Batch) -> Images:
+        """Real images `(B, C, H, W)` of each generator's target domain."""
+        return {role: view["target"] for role, view in self.views(batch).items() if "target" in view}
+
+    def target_index(self, batch: Batch) -> dict[Role, Tensor | None]:
+        """Positions `(B,)` of the `targets` in their split, None where the data does not number them."""
+        return {role: view.get("index") for role, view in self.views(batch).items() if "target" in view}
 
     def preprocessing(self, generator: Role, data: Mapping[str, Any]) -> dict[str, Any]:
         """Preprocessing record of a generator's sources, given that of the data module."""

@@ -125,7 +125,7 @@ class ScaledNorms(BatchNormScale):
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.weight.data = torch.randn(layer.num_features, generator=generator)
         scores = super().scores(search, side)
-        pruned, group = search.sides[side.value], search.networks.group(side)
+        pruned, group = search.sides[side], search.networks.group(side)
         for name, channels in pruned.groups.layers.items():
             layer = group.get_submodule(name)
             if isinstance(layer, torch.nn.BatchNorm2d):

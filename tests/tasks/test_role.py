@@ -40,6 +40,11 @@ def test_a_role_is_its_name():
     assert [type(copy.deepcopy(THERE)), type(pickle.loads(pickle.dumps(THERE)))] == [Role, Role]
     assert type(str(THERE)) is str
     assert f"{Side.GENERATOR}" == "generator"
+    assert (
+        {"generator": 1}[Side.GENERATOR]
+        == {Side.GENERATOR: 1}["generator"]
+        == {Role("generator"): 1}["generator"]
+    )
 
 
 @pytest.mark.parametrize("name", ["", "teacher", "generators", "Generator", "netG_A"])
