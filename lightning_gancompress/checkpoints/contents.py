@@ -67,10 +67,10 @@ def _state_dicts(content: Any, name: str = "") -> dict[str, State]:
     if content and all(isinstance(value, Tensor) for value in content.values()):
         state = {_WRAPPERS.sub("", str(key)): tensor for key, tensor in content.items()}
         return {name: {k: tensor for k, tensor in state.items() if k.rpartition(".")[2] not in _PROFILER}}
-    found: dict[str, State] = {}
+    states: dict[str, State] = {}
     for key, value in content.items():
-        found |= _state_dicts(value, f"{name}.{key}".removeprefix("."))
-    return found
+        states |= _state_dicts(value, f"{name}.{key}".removeprefix("."))
+    return states
 
 
 def _networks(name: str, state: State) -> dict[str, State]:

@@ -121,7 +121,7 @@ def read_pair(path_a: Path, path_b: Path) -> tuple[Image.Image, Image.Image]:
 class ImageDataset(FileDataset):
     """Images as ``{"source": (C, H, W) in [-1, 1], "index": int, "path": str}``.
 
-    With a domain, A say, the keys are ``A``, ``index_A`` and ``path_A``.
+    With a domain, for example A, the keys are ``A``, ``index_A`` and ``path_A``.
 
     Args:
         files: Per sample the one file.

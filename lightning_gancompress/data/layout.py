@@ -12,9 +12,9 @@ EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff"}
 
 def list_images(folder: Path) -> list[Path]:
     """Image files below a folder, sorted; follows links, skips hidden files."""
-    found = [Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names]
+    paths = [Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names]
     return sorted(
-        path for path in found if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+        path for path in paths if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
     )
 
 

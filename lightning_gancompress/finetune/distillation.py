@@ -203,9 +203,9 @@ class Distillation(nn.Module):
 
 def called_convolutions(network: nn.Module, source: Tensor) -> list[str]:
     """Names of the convolutions that `network` calls for `source`, in the order of the calls."""
-    found: dict[str, None] = {}
+    called: dict[str, None] = {}
     handles = [
-        layer.register_forward_hook(lambda *_, name=name: found.setdefault(name))
+        layer.register_forward_hook(lambda *_, name=name: called.setdefault(name))
         for name, layer in network.named_modules()
         if isinstance(layer, CONVOLUTIONS)
     ]
@@ -214,7 +214,7 @@ def called_convolutions(network: nn.Module, source: Tensor) -> list[str]:
     finally:
         for handle in handles:
             handle.remove()
-    return list(found)
+    return list(called)
 
 
 def _require_colours(generator: nn.Module, source: Tensor) -> None:

@@ -116,8 +116,8 @@ def module_of(node: Node) -> str:
 
 def place_of(node: Node) -> str:
     """The line of the network's own code that calls the operation, as `path/file.py, line 3`; or empty."""
-    found = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    return next((f"{file}, line {line}" for file, line in reversed(found) if _is_own(file)), "")
+    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    return next((f"{file}, line {line}" for file, line in reversed(frames) if _is_own(file)), "")
 
 
 def places_in(error: Exception) -> list[str]:
@@ -225,10 +225,10 @@ class _Watch(TorchFunctionMode):
         if name in _READS:
             return self._value(func, args, kwargs)
         output = func(*args, **kwargs)
-        made = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
-        if known and made and name not in NOISE and all(x.numel() <= _SMALL for x in made):
+        results = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
+        if known and results and name not in NOISE and all(x.numel() <= _SMALL for x in results):
             values = [x for x in tree_leaves(self._value(func, args, kwargs)) if isinstance(x, Tensor)]
-            self._known |= {id(x): (x, value) for x, value in zip(made, values, strict=True)}
+            self._known |= {id(x): (x, value) for x, value in zip(results, values, strict=True)}
         return output
 
     def _value(self, func: Callable[..., Any], *tree: Any) -> Any:

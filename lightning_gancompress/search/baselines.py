@@ -19,8 +19,8 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm,
 
 def magnitudes(search: SearchPhase, side: Side) -> Tensor:
     """Mean absolute weight `(total,)` of all filters that write or read each channel; 0 without filters."""
-    found = [(positions, weights.abs().mean(1)) for positions, weights in weights_by_channel(search, side)]
-    return mean_per_channel(search, side, found).nan_to_num()
+    means = [(positions, weights.abs().mean(1)) for positions, weights in weights_by_channel(search, side)]
+    return mean_per_channel(search, side, means).nan_to_num()
 
 
 def weights_by_channel(search: SearchPhase, side: Side) -> Iterator[tuple[Tensor, Tensor]]:

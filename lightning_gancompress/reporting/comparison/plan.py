@@ -160,11 +160,13 @@ def changes(was: dict[str, Any], now: dict[str, Any]) -> str:
     """The first differences between two settings, as text."""
     gone = [word for word in was["arguments"] if word not in now["arguments"]]
     new = [word for word in now["arguments"] if word not in was["arguments"]]
-    found = [f"{' '.join(gone) or 'nothing'} is now {' '.join(new) or 'nothing'}"] if gone or new else []
+    differences = (
+        [f"{' '.join(gone) or 'nothing'} is now {' '.join(new) or 'nothing'}"] if gone or new else []
+    )
     old, content = dict(leaves(was["configs"])), dict(leaves(now["configs"]))
-    found += [
+    differences += [
         f"{key} was {old.get(key, 'not set')} and is now {content.get(key, 'not set')}"
         for key in old | content
         if old.get(key) != content.get(key)
     ]
-    return "; ".join(found[:3]) or "the order of the options"
+    return "; ".join(differences[:3]) or "the order of the options"

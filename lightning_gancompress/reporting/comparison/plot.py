@@ -60,17 +60,17 @@ def search_curves(output: Path, places: list[Place]) -> dict[str, bytes]:
         output: The comparison's folder.
         places: Runs of the comparison.
     """
-    found = {place: read_curves(output / place.path / "logs") for place in places}
-    found = {place: curves for place, curves in found.items() if curves.keys() & SEARCH.keys()}
-    if not found:
+    logged = {place: read_curves(output / place.path / "logs") for place in places}
+    logged = {place: curves for place, curves in logged.items() if curves.keys() & SEARCH.keys()}
+    if not logged:
         return {}
-    budgets = list(dict.fromkeys(place.budget for place in found))
-    names = list(dict.fromkeys(place.name for place in found))
+    budgets = list(dict.fromkeys(place.budget for place in logged))
+    names = list(dict.fromkeys(place.name for place in logged))
     figure, panels = _figure(len(budgets), len(SEARCH))
     for budget, line in zip(budgets, panels, strict=True):
         for (key, label), axes in zip(SEARCH.items(), line, strict=True):
             for number, name in enumerate(names):
-                own = [c[key] for p, c in found.items() if (p.budget, p.name) == (budget, name) and key in c]
+                own = [c[key] for p, c in logged.items() if (p.budget, p.name) == (budget, name) and key in c]
                 if points := list(_over_seeds(own)):
                     steps, low, mean, high = zip(*points, strict=True)
                     axes.plot(steps, mean, color=f"C{number % 10}", linewidth=1.2, label=name)
