@@ -15,7 +15,7 @@ torch.set_num_threads(1)  # small tensors, and tests may run side by side
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    """Restore the signal handlers: Lightning ignores Ctrl-C from the first one on, for whatever test follows."""
+    """Restore the signal handlers: an interrupted Lightning leaves Ctrl-C ignored for all that follows."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in handlers.items():
