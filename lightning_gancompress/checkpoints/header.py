@@ -30,19 +30,32 @@ class Search:
         epochs: Length of the search; its end is the border.
         budgets: Configured budgets by side: fractions of the teacher's MACs, or numbers such as `2.4G`.
         convention: How MACs are counted.
+        min_channels: Channels that every group keeps.
+        channel_multiple: Widths of the small networks are multiples of it.
+        student_weights: Weights that the small networks begin with: `inherited` or `fresh`.
     """
 
     policy: str
     epochs: int
     budgets: dict[Side, float | str]
     convention: str
+    min_channels: int
+    channel_multiple: int
+    student_weights: str
 
     def beside(self, configured: Search) -> list[tuple[str, Any, Any]]:
         """Name of each option, its value here, and its value in `configured`."""
         names = {Side.GENERATOR: "model.budget", Side.DISCRIMINATOR: "model.discriminator_budget"}
         budgets = [(names[side], self.budgets[side], configured.budgets[side]) for side in Side]
-        lengths = ("search_epochs", self.epochs, configured.epochs)
-        return [lengths, *budgets, ("model.macs", self.convention, configured.convention)]
+        options = {
+            "trainer.callbacks.search_epochs": "epochs",
+            "model.macs": "convention",
+            "model.min_channels": "min_channels",
+            "model.channel_multiple": "channel_multiple",
+            "model.student_weights": "student_weights",
+        }
+        others = [(option, vars(self)[name], vars(configured)[name]) for option, name in options.items()]
+        return [*budgets, *others]
 
 
 @dataclass(frozen=True)
@@ -186,10 +199,23 @@ class Header:
 
 
 def _read_search(written: Mapping[str, Any]) -> Search:
-    budgets = {Side(side): budget for side, budget in written["budgets"].items()}
-    return Search(str(written["policy"]), int(written["epochs"]), budgets, str(written["convention"]))
+    return Search(
+        policy=str(written["policy"]),
+        epochs=int(written["epochs"]),
+        budgets={Side(side): budget for side, budget in written["budgets"].items()},
+        convention=str(written["convention"]),
+        min_channels=int(written["min_channels"]),
+        channel_multiple=int(written["channel_multiple"]),
+        student_weights=str(written["student_weights"]),
+    )
 
 
 def is_training_checkpoint(content: Any) -> bool:
     """Whether the content of a file is that of a training checkpoint of this project."""
     return isinstance(content, Mapping) and "state_dict" in content and KEY in content
+
+
+def kind_of(content: Mapping[str, Any]) -> str:
+    """The kind of module that wrote a checkpoint, as it says; empty for checkpoints of other projects."""
+    written = content.get(KEY)
+    return str(written.get("kind", "")) if isinstance(written, Mapping) else ""

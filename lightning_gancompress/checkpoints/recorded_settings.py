@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_gancompress.errors import UserError
+
 KEY = "run_config"
 
 # new import paths of classes that old configurations name by their former paths
@@ -18,8 +20,16 @@ MOVED = {
 
 
 def recorded_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in the content of a checkpoint, in plain types; empty if it has none."""
-    settings: dict[str, Any] = json.loads(current_names(json.dumps(checkpoint.get(KEY, {}))))
+    """Settings in the content of a checkpoint, in plain types; empty if it has none.
+
+    Raises:
+        UserError: They are damaged.
+    """
+    settings = json.loads(current_names(json.dumps(checkpoint.get(KEY, {}))))
+    if not isinstance(settings, dict) or not isinstance(settings.get("trainer") or {}, dict):
+        raise UserError(
+            f"ckpt_path: the settings in the checkpoint ({KEY}) are damaged: go back to an earlier one."
+        )
     return settings
 
 

@@ -73,7 +73,7 @@ class GANDataModule(LightningDataModule, ABC):
     A torch data set of tensors becomes one by `ItemDataset`, which seeds its random numbers.
 
     Args:
-        batch_size: Training images per step and process, of each domain.
+        batch_size: Training images per step and process; of unpaired data, of each domain.
         search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
         eval_batch_size: Images per step in validation, test and prediction.
         num_workers: Processes that load images, per loader.

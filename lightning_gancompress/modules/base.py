@@ -14,7 +14,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gancompress.checkpoints.header import KEY, Header
+from lightning_gancompress.checkpoints.header import KEY, Header, kind_of
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import made_from_config, set_max_epochs
@@ -224,9 +224,9 @@ class GANModule(LightningModule):
         Raises:
             UserError: It is of another kind of module or of another project; `remedy` ends the sentence.
         """
-        written = checkpoint.get(KEY, {}).get("kind", "some other project")
-        if written != kind:
-            raise UserError(f"ckpt_path: this is a checkpoint of {written}, not of {kind}; {remedy}.")
+        found = kind_of(checkpoint) or "some other project"
+        if found != kind:
+            raise UserError(f"ckpt_path: this is a checkpoint of {found}, not of {kind}; {remedy}.")
         return Header.of(checkpoint, path)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

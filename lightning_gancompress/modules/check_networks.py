@@ -51,7 +51,9 @@ def check_before_search(
     missing = make_missing()
     for role, new in missing.items():
         outcome = "trained afresh in the fine-tuning" if new else "left out, with the losses that need it"
-        rank_zero_info(f"{role}: no weights were found; {outcome}.")
+        rank_zero_info(
+            f"{role}: no weights were found; {outcome}. (model.own_weights: a network passed has its own.)"
+        )
     if batch is not None:
         trained = {role: net for role, net in networks.student.items() if role not in networks.frozen}
         trained |= {role: new[0] for role, new in missing.items() if new is not None}

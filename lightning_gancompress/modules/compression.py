@@ -140,8 +140,8 @@ class CompressionModule(GANModule):
         if not self.trainer.ckpt_path and not self.begun:
             if stage != "fit":
                 raise UserError(
-                    f"ckpt_path: `{stage}` looks at a compression, and none has been fitted or loaded: give "
-                    "its checkpoint, such as --ckpt_path last."
+                    f"ckpt_path: `{TrainerFn(stage).value}` needs a compression, and none has been fitted or "
+                    "loaded: give its checkpoint, such as --ckpt_path last."
                 )
             self.phases.build()
             self._begin_search()
@@ -179,8 +179,16 @@ class CompressionModule(GANModule):
         """The search as this run's options define it; None without a policy."""
         if self.policy is None:
             return None
-        budgets, convention = dict(self.pruning.budgets), self.pruning.convention
-        return Search(type(self.policy).__name__, self.border, budgets, convention)
+        pruning = self.pruning
+        return Search(
+            type(self.policy).__name__,
+            self.border,
+            dict(pruning.budgets),
+            pruning.convention,
+            pruning.min_channels,
+            pruning.channel_multiple,
+            pruning.student_weights,
+        )
 
     def header(self) -> Header:
         """The header of a checkpoint of the current state."""

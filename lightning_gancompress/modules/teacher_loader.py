@@ -205,6 +205,13 @@ class TeacherLoader:
             spec = swapped(other)
         elif Side.DISCRIMINATOR in self.classes:
             spec = self.classes[Side.DISCRIMINATOR][1]
+            if spec.init_args is None:
+                raise UserError(
+                    f"model.discriminator: no file holds the weights of the {role}, and another "
+                    f"{spec.class_path} can't be made, since its arguments are not recorded: set "
+                    "model.own_weights to true if it comes with its weights, or name its file in "
+                    f"model.teacher.{role}."
+                )
         else:
             spec = NetworkSpec.of(self._patch_discriminator(role, networks, inputs))
         return spec.build(), spec

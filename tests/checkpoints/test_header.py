@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from lightning_gancompress.checkpoints.header import KEY, Header, Search
+from lightning_gancompress.checkpoints.header import KEY, Header, Search, kind_of
+from lightning_gancompress.checkpoints.recorded_settings import recorded_settings
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.tasks import Role, Side
@@ -23,7 +24,9 @@ def header(**fields):
         "partner": "frozen",
         "sides": {Side.GENERATOR: [Role("generator_AtoB")]},
         "ignored_layers": {Side.GENERATOR: ["head"], Side.DISCRIMINATOR: []},
-        "search": Search("UniformWidth", 0, {Side.GENERATOR: 0.1, Side.DISCRIMINATOR: "2G"}, "exact"),
+        "search": Search(
+            "UniformWidth", 0, {Side.GENERATOR: 0.1, Side.DISCRIMINATOR: "2G"}, "exact", 1, 8, "fresh"
+        ),
         "versions": {"torch": "2.6"},
     }
     return Header(**(known | fields))
@@ -85,3 +88,16 @@ def test_other_versions_and_other_files():
         Header.of({KEY: [], "state_dict": {}}, "x.ckpt")
     with pytest.raises(UserError, match=r"x.ckpt is no training checkpoint of this project"):
         Header.of({"state_dict": {}}, "x.ckpt")
+
+
+def test_settings_that_are_no_settings():
+    for damage in ("text", [], {"trainer": 3}):
+        with pytest.raises(UserError, match=r"settings in the checkpoint \(run_config\) are damaged"):
+            recorded_settings({"run_config": damage})
+
+
+def test_a_header_of_another_type_is_of_another_project():
+    assert [kind_of({KEY: written}) for written in ("text", [], None, {}, {"kind": "teacher"})] == [
+        *[""] * 4,
+        "teacher",
+    ]

@@ -443,6 +443,7 @@ def resume(folder: Path, facades: list[str], teacher: Path, policy: PruningPolic
         ("CollaborativePruning", {"budget": 0.2}, "model.budget: 0.2 comes too late, .* began with 0.3"),
         ("CollaborativePruning", {"discriminator_budget": 1.0}, "model.discriminator_budget: 1.0 comes too"),
         ("CollaborativePruning", {"macs": "literature"}, "model.macs: literature comes too late"),
+        ("CollaborativePruning", {"channel_multiple": 4}, "model.channel_multiple: 4 comes too late"),
         ("UniformWidth", {}, "trainer.callbacks: UniformWidth comes too late, .* CollaborativePruning"),
         ("search_epochs", {}, "search_epochs: 1 comes too late, .* began with 2"),
     ],
@@ -463,7 +464,9 @@ def test_a_compression_that_has_not_begun_is_not_tested(
 ) -> None:
     trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False)
     for command in (trainer.test, trainer.validate):
-        with pytest.raises(UserError, match=r"looks at a compression, and none has been fitted or loaded"):
+        with pytest.raises(
+            UserError, match=r"(test|validate)` needs a compression, and none has been fitted or loaded"
+        ):
             command(CompressionModule(str(unet)), facades_module(facades))
 
 
