@@ -179,16 +179,7 @@ class CompressionModule(GANModule):
         """The search as this run's options define it; None without a policy."""
         if self.policy is None:
             return None
-        pruning = self.pruning
-        return Search(
-            type(self.policy).__name__,
-            self.border,
-            dict(pruning.budgets),
-            pruning.convention,
-            pruning.min_channels,
-            pruning.channel_multiple,
-            pruning.student_weights,
-        )
+        return self.pruning.search_of(type(self.policy).__name__, self.border)
 
     def header(self) -> Header:
         """The header of a checkpoint of the current state."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gancompress.checkpoints.header import Search
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import renew
 from lightning_gancompress.pruning import Convention, NetworkGroup, PrunedSide, count_macs
@@ -40,6 +41,18 @@ class Pruning:
     channel_multiple: int
     student_weights: Literal["inherited", "fresh"]
     ignored_layers: list[str]
+
+    def search_of(self, policy: str, epochs: int) -> Search:
+        """The record of a search by the policy class `policy` that lasts `epochs`, for checkpoints."""
+        return Search(
+            policy=policy,
+            epochs=epochs,
+            budgets=dict(self.budgets),
+            convention=self.convention,
+            min_channels=self.min_channels,
+            channel_multiple=self.channel_multiple,
+            student_weights=self.student_weights,
+        )
 
 
 class Sides(nn.ModuleDict):
