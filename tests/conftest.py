@@ -1,7 +1,5 @@
 """Teachers for whole runs, trained once."""
 
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +9,6 @@ import torch
 from lightning_gancompress.cli import main
 
 torch.set_num_threads(1)  # small tensors, and tests may run side by side
-
-
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    """Restore the signal handlers: an interrupted Lightning leaves Ctrl-C ignored for all that follows."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
