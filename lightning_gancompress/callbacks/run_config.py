@@ -32,9 +32,11 @@ class RunConfig(SaveConfigCallback):
         self.settings: dict[str, Any] = json.loads(parser.dump(config, "json", skip_unset=False))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the settings of `fit` only."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        """Save nothing yet: the run may still be refused, and a checkpoint is loaded later."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the settings of a run that begins or is resumed."""
+        super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write and log the settings; called on rank zero."""

@@ -126,7 +126,7 @@ class Header:
             if self.phase == "finetune":
                 options += self.search.beside(configured)
         for option, was, now in options:
-            if str(was) != str(now):
+            if was != now and str(was) != str(now):  # 1 and 1.0 are equal, and so are 0.1 and "0.1"
                 raise UserError(
                     f"{option}: {now} comes too late, {path} began with {was}: go on with that, or begin "
                     "anew."

@@ -3,6 +3,7 @@
 from lightning_gancompress.density.encoders import BackboneEncoder, CriticEncoder, Encoder, GeneratorEncoder
 from lightning_gancompress.density.metrics import density_coverage, neighbourhood_ise, precision_recall
 from lightning_gancompress.density.neighbourhoods import (
+    cache_folder,
     cache_key,
     gather_features,
     load_table,
@@ -18,6 +19,7 @@ __all__ = [
     "Encoder",
     "GeneratorEncoder",
     "adversarial_density",
+    "cache_folder",
     "cache_key",
     "density_coverage",
     "gather_features",

@@ -59,6 +59,11 @@ def cache_key(*parts: object) -> str:
     return digest.hexdigest()[:24]
 
 
+def cache_folder(chosen: str | None, run: str | Path) -> Path:
+    """The folder of cached tables: the `chosen` one, else `cache` in the folder of the run."""
+    return Path(chosen or Path(run) / "cache")
+
+
 def load_table(folder: Path, key: str) -> Tensor | None:
     """The cached table, or None if it is missing or damaged."""
     try:

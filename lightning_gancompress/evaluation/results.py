@@ -14,23 +14,10 @@ from lightning_gancompress.evaluation.metrics import (
     BUILT_IN,
     METRICS,
     Metric,
-    metric,
     register,
     registered,
 )
-from lightning_gancompress.files import write_files
 from lightning_gancompress.leaves import leaves
-
-__all__ = [
-    "METRICS",
-    "LatencyResult",
-    "Metric",
-    "NetworkResults",
-    "RuntimeFacts",
-    "TestResults",
-    "metric",
-    "register",
-]
 
 VERSION = 1  # of results.json; files without a version are older and have the same schema
 T = TypeVar("T")
@@ -217,10 +204,6 @@ class TestResults:
     def to_bytes(self) -> bytes:
         """The file as bytes."""
         return (json.dumps(self.to_json(), indent=2) + "\n").encode()
-
-    def write(self, path: Path) -> None:
-        """Write the file atomically."""
-        write_files({path: self.to_bytes()})
 
 
 def build(cls: type[T], data: object, where: str) -> T:

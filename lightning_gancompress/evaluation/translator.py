@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sized
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
@@ -75,8 +74,3 @@ def images_of_whole_test(trainer: Trainer) -> list[int] | None:
         return None
     whole = list(trainer.num_test_batches) == [len(loader) for loader in loaders]
     return [len(loader.dataset) for loader in loaders] if whole else None
-
-
-def cache_folder(trainer: Trainer, chosen: str | None) -> Path:
-    """The cache folder: the `chosen` one, else `<default_root_dir>/cache`."""
-    return Path(chosen or Path(trainer.default_root_dir) / "cache")

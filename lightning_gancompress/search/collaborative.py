@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,6 +18,7 @@ from lightning_gancompress.density import (
     Encoder,
     GeneratorEncoder,
     adversarial_density,
+    cache_folder,
     cache_key,
     gather_features,
     kernel_density,
@@ -194,7 +194,7 @@ class CollaborativePruning(SearchPolicy):
     def _neighbourhoods(
         self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule
     ) -> dict[Role, Tensor]:
-        folder = Path(self.cache_dir or Path(trainer.default_root_dir) / "cache")
+        folder = cache_folder(self.cache_dir, trainer.default_root_dir)
         images = data.fingerprint()
         keys = {
             role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, images)

@@ -44,3 +44,15 @@ def test_an_earlier_config_is_kept(tmp_path):
 def test_evaluation_leaves_the_config_alone(tmp_path, unet):
     main(["test", "--ckpt_path", str(unet), "--trainer.default_root_dir", str(tmp_path)])
     assert not (tmp_path / "config.yaml").exists()
+
+
+def test_a_refused_run_leaves_the_config_alone(tmp_path, facades, unet, capsys):
+    args = [*tiny.compression(tmp_path / "run", unet, "UniformWidth"), *facades]
+    main([*args, "--trainer.max_epochs=1"])
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("config*")}
+    late = [*args, "--model.budget=0.2", f"--ckpt_path={tiny.last(tmp_path / 'run')}"]
+    code, words = tiny.fail_code(capsys, late)
+    assert code == 2
+    assert "model.budget: 0.2 comes too late" in words
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("config*")} == before
+    assert list(before) == ["config.yaml"]

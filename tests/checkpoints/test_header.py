@@ -1,5 +1,6 @@
 """The header of training checkpoints."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,15 @@ def test_a_header_of_another_type_is_of_another_project():
         *[""] * 4,
         "teacher",
     ]
+
+
+@pytest.mark.parametrize(("was", "now"), [(1.0, 1), (0.1, "0.1"), ("2G", "2G")])
+def test_equal_budgets_are_no_change(was, now):
+    first, again = (
+        dataclasses.replace(header().search, budgets={Side.GENERATOR: budget, Side.DISCRIMINATOR: 0.5})
+        for budget in (was, now)
+    )
+    header(search=first).require_same_run("frozen", again, Path("x.ckpt"))
+    other = dataclasses.replace(again, budgets={Side.GENERATOR: 0.7, Side.DISCRIMINATOR: 0.5})
+    with pytest.raises(UserError, match=r"model.budget: 0.7 comes too late, x.ckpt began with"):
+        header(search=first).require_same_run("frozen", other, Path("x.ckpt"))

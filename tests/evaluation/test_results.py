@@ -7,13 +7,12 @@ import pytest
 
 from lightning_gancompress import UserError
 from lightning_gancompress.evaluation import metrics
-from lightning_gancompress.evaluation.metrics import METRICS, Metric, metric
+from lightning_gancompress.evaluation.metrics import METRICS, Metric, metric, register
 from lightning_gancompress.evaluation.results import (
     LatencyResult,
     NetworkResults,
     RuntimeFacts,
     TestResults,
-    register,
 )
 from lightning_gancompress.evaluation.table import table
 
@@ -48,7 +47,7 @@ def filled():
 
 
 def test_what_is_written_is_read(tmp_path):
-    filled().write(tmp_path / "results.json")
+    (tmp_path / "results.json").write_bytes(filled().to_bytes())
     results = TestResults.read(tmp_path / "results.json")
     assert results == filled()
     assert results.names == ["macs_exact", "latency_ms", "psnr", "spots", "teacher_l1"]
@@ -67,7 +66,7 @@ def test_metrics_of_users_are_described_in_the_file(tmp_path, monkeypatch):
         patch.setattr(metrics, "METRICS", dict(METRICS))
         patch.setattr("lightning_gancompress.evaluation.results.METRICS", metrics.METRICS)
         register(Metric("spots", "Spots", "%", "lower", 1, 100))
-        filled().write(tmp_path / "results.json")
+        (tmp_path / "results.json").write_bytes(filled().to_bytes())
     monkeypatch.setattr(metrics, "METRICS", dict(METRICS))
     assert metric("spots").label == "spots"
     assert TestResults.read(tmp_path / "results.json").networks["student"].figures["spots"] == 0.25

@@ -1,8 +1,10 @@
 """Networks that a teacher has, and those that it lacks."""
 
 import pytest
+import tiny
 import torch
 
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.teacher_loader import TeacherLoader
 from lightning_gancompress.networks import (
     MobileResnetGenerator,
@@ -12,7 +14,7 @@ from lightning_gancompress.networks import (
     ResnetGenerator,
     UnetGenerator,
 )
-from lightning_gancompress.tasks import CycleGAN, Pix2Pix, Role
+from lightning_gancompress.tasks import CycleGAN, Pix2Pix, Role, Side
 from lightning_gancompress.training.inputs import Inputs
 
 
@@ -98,6 +100,25 @@ def test_the_file_of_a_given_class_may_be_another_projects(tmp_path, ending, oth
     torch.save(content, tmp_path / f"theirs.{ending}")
     given = {"generator": recipe(ResnetGenerator(ngf=2, n_blocks=1, norm="instance_affine"))}
     files = str(tmp_path / f"theirs.{ending}")
-    cast = TeacherLoader(Pix2Pix(), files, given, {}, "running", "trained", "leave_out")
+    loader = TeacherLoader(Pix2Pix(), files, given, False, "running", "trained", "leave_out")
     image = torch.rand(1, 3, 8, 8)
-    assert torch.equal(cast.load()["generator"][0](image), trained(image))
+    assert torch.equal(loader.load()["generator"][0](image), trained(image))
+
+
+@pytest.mark.parametrize("own_weights", [True, False])
+def test_networks_come_with_their_weights_where_that_is_said(own_weights):
+    generator, discriminator = tiny.Own(4), tiny.OwnJudge(4)
+    own = {Side.GENERATOR: recipe(generator), Side.DISCRIMINATOR: recipe(discriminator)}
+    loader = TeacherLoader(Pix2Pix(), None, own, own_weights, "running", "trained", "train")
+    loaded = loader.load()
+    assert set(loaded) == ({"generator", "discriminator"} if own_weights else {"generator"})
+    inputs = Inputs(Pix2Pix(), {"crop_size": 16})
+    if own_weights:
+        weights = loaded[Role("discriminator")][0].state_dict()
+        assert all(torch.equal(weights[key], tensor) for key, tensor in discriminator.state_dict().items())
+        assert loader.make_missing(loaded, inputs) == {}
+    else:
+        with pytest.raises(
+            UserError, match=r"no file holds the weights of the discriminator.*own_weights to"
+        ):
+            loader.make_missing(loaded, inputs)

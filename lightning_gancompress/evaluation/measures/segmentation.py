@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.data.contract import PlainData, data_of
-from lightning_gancompress.density import cache_key
+from lightning_gancompress.density import cache_folder, cache_key
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
 from lightning_gancompress.evaluation.measures.label_files import LabelFiles
 from lightning_gancompress.evaluation.measures.small_segmenter import Look, fresh, require_pairs, train
 from lightning_gancompress.evaluation.metrics import MIOU, PIXEL_ACCURACY
-from lightning_gancompress.evaluation.translator import cache_folder, translator
+from lightning_gancompress.evaluation.translator import translator
 from lightning_gancompress.files import replacing
 from lightning_gancompress.metrics.segmentation import (
     CITYSCAPES,
@@ -179,7 +179,7 @@ class SegmentationScore(Measure):
         key = cache_key(
             "segmentation", VERSION, str(role), *self.look, self.epochs, data.fingerprint("train")
         )
-        path = cache_folder(trainer, self.cache_dir) / f"segmentation_{key}.pth"
+        path = cache_folder(self.cache_dir, trainer.default_root_dir) / f"segmentation_{key}.pth"
         network = fresh(len(self.look.colours))
         try:
             load_weights(network, path)

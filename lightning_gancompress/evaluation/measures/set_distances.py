@@ -9,13 +9,12 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_gancompress.data.contract import Split, data_of
-from lightning_gancompress.density import cache_key, load_table, save_table
+from lightning_gancompress.density import cache_folder, cache_key, load_table, save_table
 from lightning_gancompress.evaluation.ledger import Ledger
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
 from lightning_gancompress.evaluation.measures.density import beside_teacher, manifold
 from lightning_gancompress.evaluation.metrics import FID
 from lightning_gancompress.evaluation.translator import (
-    cache_folder,
     images_of_whole_test,
     training_batches,
     translator,
@@ -75,7 +74,11 @@ class SetDistances(Measure):
         self._cached, self._trained = {}, None
         for role in translator(pl_module).task.compressed:
             key = self._key(trainer, role)
-            cached = None if key is None else load_table(cache_folder(trainer, self.cache_dir), key)
+            cached = (
+                None
+                if key is None
+                else load_table(cache_folder(self.cache_dir, trainer.default_root_dir), key)
+            )
             cached = trainer.strategy.broadcast(cached)
             if cached is not None:
                 self._cached[role] = cached
@@ -121,7 +124,7 @@ class SetDistances(Measure):
         features = torch.cat(present)
         key = self._key(trainer, seen.role)
         if key is not None and trainer.is_global_zero:
-            save_table(cache_folder(trainer, self.cache_dir), key, features)
+            save_table(cache_folder(self.cache_dir, trainer.default_root_dir), key, features)
         return features
 
     def _training(self, trainer: Trainer, pl_module: LightningModule) -> dict[Role, Tensor]:
