@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from lightning_gancompress.checkpoints.files import read_torch
-from lightning_gancompress.files import replacing
+from lightning_gancompress.files import replacing, user_path
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -44,5 +43,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
-        checkpoint: dict[str, Any] = read_torch(Path(path))
+        checkpoint: dict[str, Any] = read_torch(user_path(path))
         return checkpoint

@@ -16,6 +16,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 
+from lightning_gancompress.files import user_path
+
 # -- modules ---------------------------------------------------------------------------------------------
 
 
@@ -98,6 +100,8 @@ class ResumableTrainer(lightning.pytorch.Trainer):
     """A trainer whose `ckpt_path` is set in the setup hooks; Lightning's sets it after them."""
 
     def _run(self, model: LightningModule, ckpt_path: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if ckpt_path is not None:
+            ckpt_path = str(user_path(ckpt_path)) if "://" not in str(ckpt_path) else ckpt_path
         # not by the setter of `ckpt_path`, after which every later call would resume as well
         self._checkpoint_connector._ckpt_path = ckpt_path
         return super()._run(model, ckpt_path, *args, **kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_gancompress.callbacks import (
     Evaluation,
@@ -22,9 +24,12 @@ from lightning_gancompress.callbacks import (
     ProgressLines,
     SmallModel,
 )
+from lightning_gancompress.callbacks.earlier_run import EarlierRun
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
+from lightning_gancompress.run_folder import CHECKPOINTS, training_in
 
 
 class Trainer(ResumableTrainer):
@@ -32,8 +37,9 @@ class Trainer(ResumableTrainer):
 
     Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `ImageGrid`, `Evaluation`,
     `PredictionWriter`, `SmallModel` and `HtmlReport`, and without a terminal `ProgressLines`.
-    Checkpoints are written atomically. DDP looks for unused parameters, since each backward pass of a GAN
-    reaches one network only.
+    Checkpoints are written atomically. One run trains in a folder at a time, and a new one sets the results
+    of an earlier one aside, in `previous-1`, `previous-2`, and so on. DDP looks for unused parameters, since
+    each backward pass of a GAN reaches one network only.
 
     Args:
         default_root_dir: Folder of the run: checkpoints, images, logs, predictions.
@@ -61,14 +67,15 @@ class Trainer(ResumableTrainer):
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
-        root = Path(default_root_dir or ".")
+        root = user_path(default_root_dir or ".")
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:
             logger = CSVLogger(root, name="logs") if logger is None or logger is True else logger
             callbacks += missing_callbacks(callbacks, enable_checkpointing, enable_progress_bar)
+            callbacks.insert(0, EarlierRun())  # before anything is written
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(root / "checkpoints")
+                callback.dirpath = str(root / CHECKPOINTS)
         super().__init__(
             default_root_dir=root,
             logger=logger,
@@ -89,11 +96,24 @@ class Trainer(ResumableTrainer):
         """Train a teacher, or search and fine-tune.
 
         Raises:
-            UserError: The run's folder can't be written to.
+            UserError: The run's folder can't be written to, or another run trains there.
         """
-        if self.is_global_zero:
-            require_writable(Path(self.default_root_dir))
-        super().fit(*args, **kwargs)
+        folder = Path(self.default_root_dir)
+        with ExitStack() as stack:
+            if self.is_global_zero:
+                require_writable(folder)
+                if not self.fast_dev_run:  # type: ignore[attr-defined]
+                    self._take(folder, stack)
+            super().fit(*args, **kwargs)
+
+    def _take(self, folder: Path, stack: ExitStack) -> None:
+        """Keep other runs out of the folder; a run without checkpoints may be one of several at once."""
+        try:
+            stack.enter_context(training_in(folder))
+        except UserError as error:
+            if self.checkpoint_callbacks:
+                raise
+            rank_zero_warn(f"{error} This run goes on beside it, since it saves no checkpoints.")
 
 
 def missing_callbacks(

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_gancompress.callbacks.stop_signals import StopSignals
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.lightning_internals import save_checkpoint
 
 
@@ -34,21 +35,20 @@ class LastCheckpoint(ModelCheckpoint):
     # optimization it has no time interval and counts the steps of all optimizers
 
     def __init__(self, dirpath: str | None = None, minutes: float = 10.0) -> None:
-        super().__init__(dirpath=dirpath, save_top_k=0, save_last=True)
+        super().__init__(dirpath=dirpath and str(user_path(dirpath)), save_top_k=0, save_last=True)
         self.minutes = minutes
         self._saved_at = 0.0
         self._stop = StopSignals()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if a new run will replace the checkpoint of an earlier one, and handle Ctrl-C."""
-        if trainer.is_global_zero:
-            for stale in self._path.parent.glob(f".{self._path.stem}.*"):
-                stale.unlink()  # left by a process that was killed while writing
-            if self._path.exists() and trainer.ckpt_path is None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                rank_zero_warn(
-                    f"{self._path} of an earlier run will be replaced. To go on with that run instead, stop "
-                    "now and add --ckpt_path last; to keep both, give each its own trainer.default_root_dir."
-                )
+        # in the run's folder an earlier one is set aside; not so in a folder of the user's
+        new = trainer.is_global_zero and trainer.ckpt_path is None and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if new and self._path.exists():
+            rank_zero_warn(
+                f"{self._path} of an earlier run will be replaced. To go on with that run instead, stop now "
+                "and add --ckpt_path last; to keep both, give each its own LastCheckpoint.dirpath."
+            )
         # before the workers of the data loaders are forked: they inherit the handler
         self._stop = StopSignals(speak=trainer.is_global_zero)
         self._stop.take_over(signal.SIGINT)

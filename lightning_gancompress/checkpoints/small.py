@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import write_files
+from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
 
 VERSION = 1
@@ -37,7 +37,7 @@ def save_small(
     Raises:
         UserError: When the files can't be written.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix != ".pth":
         raise UserError(f"A small model goes into a .pth file, not {path}: name one.")
     description = {
@@ -68,7 +68,7 @@ def load_small(
     Raises:
         UserError: When one of the two files is missing, damaged or not for the other.
     """
-    path = Path(path)
+    path = user_path(path)
     tensors = read_torch(path)
     description = _read_description(path.with_suffix(".json"))
     try:

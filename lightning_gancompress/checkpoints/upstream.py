@@ -18,6 +18,7 @@ from lightning_gancompress.checkpoints.contents import network_tensors, side_in
 from lightning_gancompress.checkpoints.dialects import evident_fit, under_own_names
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
 from lightning_gancompress.tasks import Side
 
@@ -56,7 +57,8 @@ def load_upstream(
     Raises:
         UserError: When the file is unreadable, of an unknown architecture, or of the other side.
     """
-    return network_from_tensors(read_torch(Path(path)), Path(path), batch_norm, role or "")
+    path = user_path(path)
+    return network_from_tensors(read_torch(path), path, batch_norm, role or "")
 
 
 def network_from_tensors(
@@ -149,7 +151,7 @@ def read_options(path: Path) -> dict[str, str]:
 
 def upstream_preprocessing(path: str | Path) -> dict[str, str | int]:
     """Return the preprocessing of images in the `train_opt.txt` beside `path`; empty without that file."""
-    options = read_options(Path(path))
+    options = read_options(user_path(path))
     names = {"input_nc": "in_channels", "output_nc": "out_channels", "direction": "direction"}
     names |= {name: name for name in ("preprocess", "load_size", "crop_size")}
     values = {name: options[theirs] for theirs, name in names.items() if theirs in options}

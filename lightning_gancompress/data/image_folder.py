@@ -5,7 +5,6 @@ import json
 from abc import abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain
-from pathlib import Path
 
 from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, ImageDataset, SampleDataset
@@ -13,6 +12,7 @@ from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_
 from lightning_gancompress.data.options import check_channels, check_least
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.tasks.role import Role
 
 # no `from __future__ import annotations`: the command line reads the types of inherited options
@@ -57,7 +57,7 @@ class ImageDataModule(GANDataModule):
         check_channels(**self.channels)  # type: ignore[arg-type]  # channels alone
         load_size = self.crop_size if self.load_size is None else self.load_size
         self.options = Preprocessing(self.preprocess, load_size, self.crop_size, self.flip)
-        self.folder = Path(self.root)
+        self.folder = user_path(self.root)
         others = [self.val_split, self.test_split]
         self.splits = {"train": ["train"], "val": others, "test": others[::-1]}
         self._files: dict[Split, dict[Role, Files]] = {}
@@ -144,7 +144,7 @@ class ImageDataModule(GANDataModule):
         """Images of `predict_folder`, in order, under the keys `source`, `index` and `path`."""
         if self.predict_folder is None:
             raise UserError("predict needs images: set data.predict_folder to a folder with source images.")
-        folder = Path(self.predict_folder)
+        folder = user_path(self.predict_folder)
         files = [(file,) for file in list_images(folder)]
         if not files:
             raise UserError(

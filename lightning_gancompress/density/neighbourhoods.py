@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import replacing
+from lightning_gancompress.files import replacing, user_path
 
 
 def nearest_neighbours(features: Tensor, k: int, chunk: int = 1024) -> Tensor:
@@ -61,7 +61,7 @@ def cache_key(*parts: object) -> str:
 
 def cache_folder(chosen: str | None, run: str | Path) -> Path:
     """The folder of cached tables: the `chosen` one, else `cache` in the folder of the run."""
-    return Path(chosen or Path(run) / "cache")
+    return user_path(chosen) if chosen else Path(run, "cache")
 
 
 def load_table(folder: Path, key: str) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lightning_gancompress.errors import UserError, first_line
-from lightning_gancompress.files import write_files
+from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks import copy_network
 
 
@@ -38,13 +38,14 @@ def export_torch(
     Raises:
         UserError: The network can't be traced, the file differs from it, or can't be written.
     """
+    path = user_path(path)
     reference = inference_copy(network)
     buffer = io.BytesIO()
     torch.export.save(trace(reference, sample), buffer)
     buffer.seek(0)
     difference = max_difference(reference, torch.export.load(buffer).module(), sample)
     check(difference, tolerance, path)
-    write_files({Path(path): buffer.getvalue()})
+    write_files({path: buffer.getvalue()})
     return describe(path, "torch", sample, difference)
 
 

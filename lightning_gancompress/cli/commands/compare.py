@@ -10,6 +10,7 @@ import torch
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import COMPARED
+from lightning_gancompress.files import user_path
 from lightning_gancompress.reporting.comparison import Run, execute, found_runs, plan, write_comparison
 from lightning_gancompress.reporting.comparison.runs import command_line
 
@@ -52,7 +53,7 @@ def compare(
         only_report: Tabulate the runs in `output`, also those of other commands, and run nothing.
         dry_run: Print the commands, and run nothing.
     """
-    folder = Path(output)
+    folder = user_path(output)
     if only_report:
         _tabulate(folder, metrics)
         return

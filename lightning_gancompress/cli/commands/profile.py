@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-from pathlib import Path
 from typing import get_args
 
 from lightning.pytorch import LightningDataModule
@@ -19,7 +18,7 @@ from lightning_gancompress.checkpoints.generators import (
 from lightning_gancompress.data.contract import adapt
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.evaluation.metrics import MACS_EXACT, MACS_LITERATURE, PARAMS, metric
-from lightning_gancompress.files import replacing
+from lightning_gancompress.files import replacing, user_path
 from lightning_gancompress.modules import CompressionModule, GANModule
 from lightning_gancompress.networks import blank_image, pixels
 from lightning_gancompress.pruning import (
@@ -54,7 +53,8 @@ def profile(
         json: File for the totals.
     """
     if ckpt_path:
-        networks, recorded = generators_in(Path(ckpt_path)), recorded_preprocessing(Path(ckpt_path))
+        path = user_path(ckpt_path)
+        networks, recorded = generators_in(path), recorded_preprocessing(path)
     elif model is not None:
         networks = teachers_of(model)
         recorded = dict(adapt(datamodule).preprocessing)
@@ -74,7 +74,7 @@ def profile(
             console.print(cost_table(str(name), costs[str(name)], None))
             console.print(groups)
     if json:
-        with replacing(json) as draft:
+        with replacing(user_path(json)) as draft:
             draft.write_text(json_format.dumps({n: totals(c) for n, c in costs.items()}, indent=2) + "\n")
 
 
