@@ -24,6 +24,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.modules.teacher_loader import Missing
 from lightning_gancompress.networks import blank_image
+from lightning_gancompress.run_folder import CHECKPOINTS
 from lightning_gancompress.tasks import Task
 from lightning_gancompress.trainer import Trainer
 
@@ -129,7 +130,7 @@ def compress(
             logger=logger,
         )
         batches = {"batch_size": batch_size, "search_batch_size": search_batch_size, "seed": seed}
-        last = Path(folder, "checkpoints", "last.ckpt")
+        last = Path(trainer.default_root_dir, CHECKPOINTS, "last.ckpt")
         datamodule = _data(data, module, size, batches)
         trainer.fit(module, datamodule, ckpt_path=last if resume and last.is_file() else None)
     small = {str(role): module.student[role].cpu().eval() for role in module.task.compressed}

@@ -13,7 +13,7 @@ from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.layout import EXTENSIONS
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import write_files
+from lightning_gancompress.files import fitting, user_path, write_files
 from lightning_gancompress.reporting.grid import png
 
 
@@ -21,15 +21,15 @@ class PredictionWriter(Callback):
     """Writes predicted images to `<default_root_dir>/predictions/` as PNG, named like their sources.
 
     Subfolders are kept. If two sources in a folder differ by the suffix only (`a.jpg`, `a.png`), it becomes
-    part of the name (`a.jpg.png`).
+    part of the name (`a.jpg.png`). Of a name that would be too long the end is replaced by a digest.
 
     Args:
         folder: Folder to write to, relative to `default_root_dir`.
     """
 
     def __init__(self, folder: str = "predictions") -> None:
-        self.folder = folder
-        self._stems: dict[Path, Counter[str]] = {}
+        self.folder = user_path(folder)
+        self._taken: dict[Path, Counter[str]] = {}
 
     def on_predict_batch_end(
         self,
@@ -65,10 +65,14 @@ class PredictionWriter(Callback):
         """
         path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the folder
         parent = path.parent.relative_to(path.anchor)
-        if sources is not None and path.is_relative_to(os.path.abspath(sources)):  # noqa: PTH100
-            parent = path.parent.relative_to(os.path.abspath(sources))  # noqa: PTH100
-        if path.parent not in self._stems:
+        if sources is not None and path.is_relative_to(folder := os.path.abspath(user_path(sources))):  # noqa: PTH100
+            parent = path.parent.relative_to(folder)
+        if path.parent not in self._taken:
             names = [Path(name) for name in os.listdir(path.parent)] if path.parent.is_dir() else []  # noqa: PTH208
-            self._stems[path.parent] = Counter(n.stem for n in names if n.suffix.lower() in EXTENSIONS)
-        alone = self._stems[path.parent][path.stem] <= 1
-        return parent / f"{path.stem if alone else path.name}.png"
+            images = [name for name in names if name.suffix.lower() in EXTENSIONS]
+            # a name is taken too: `a.jpg.png` beside `a.jpg` and `a.png`; case is one on many disks
+            self._taken[path.parent] = Counter(
+                word.lower() for image in images for word in (image.stem, image.name)
+            )
+        alone = self._taken[path.parent][path.stem.lower()] <= 1
+        return parent / fitting(path.stem if alone else path.name, ".png")

@@ -2,7 +2,7 @@
 
 import json
 import os
-import shutil
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,16 +17,19 @@ from lightning_gancompress.data.options import check_least
 from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import discard, draft_of
 
 VERSION = 1  # of the pictures; to be raised when the renderer changes
 MANIFEST = "facades.json"
 
 
 class FacadeFolder:
-    """A folder of generated facades.
+    """A folder of generated facades: one within `root` for each choice of settings.
+
+    Nothing is ever replaced or removed.
 
     Args:
-        root: The folder; created, or rewritten if it holds facades of other settings.
+        root: Folder of generated facades alone; created if it is missing.
         counts: Pictures per split.
         size: Pixels per side.
         seed: Seed of the pictures.
@@ -42,40 +45,50 @@ class FacadeFolder:
         if not paired:
             self.manifest["paired"] = False
 
+    @property
+    def folder(self) -> Path:
+        """The folder of these settings; `root` itself where an earlier release has written them there."""
+        if read_manifest(self.root) == self.manifest:
+            return self.root
+        kind, counts = "facades" if self.paired else "domains", "-".join(map(str, self.counts.values()))
+        return self.root / f"{kind}-v{VERSION}-{self.size}px-seed{self.seed}-{counts}"
+
     def prepare(self) -> None:
         """Write the pictures, unless the folder holds them already.
 
         Raises:
-            UserError: The folder holds something else, or can't be written.
+            UserError: The root holds something else, or can't be written.
         """
-        manifest = self.read_manifest()
-        if manifest == self.manifest:
+        folder = self.folder
+        if read_manifest(folder) == self.manifest:
             return
-        empty = not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir()))
-        if manifest is None and not empty:
+        self._require_own()
+        draft = draft_of(folder)
+        try:
+            self.write(draft)
+            draft.rename(folder)
+        except OSError as error:
+            # another process may have written the folder meanwhile
+            if read_manifest(folder) != self.manifest:
+                raise UserError(f"Facades can't be written to {folder}: {error}.") from error
+        finally:
+            discard(draft)
+            with suppress(OSError):  # it holds facades
+                self.root.rmdir()
+
+    def _require_own(self) -> None:
+        """Raise a UserError if the root holds anything but generated facades."""
+        if not os.path.lexists(self.root):
+            return
+        own = self.root.is_dir() and all(
+            path.name.startswith(".draft-") or is_manifest(read_manifest(path))
+            for path in self.root.iterdir()
+        )
+        if not own and not is_manifest(read_manifest(self.root)):
             raise UserError(
                 f"Generated facades need a folder of their own, but {describe_folder(self.root)}: set "
                 "data.root to a new folder."
             )
-        unfinished = self.root.with_name(f".{self.root.name}.{os.getpid()}")
-        try:
-            self.write(unfinished)
-            if self.root.exists():
-                shutil.rmtree(self.root)
-            unfinished.replace(self.root)
-        except OSError as error:
-            # another process may have written the folder meanwhile
-            if self.read_manifest() != self.manifest:
-                raise UserError(f"Facades can't be written to {self.root}: {error}.") from error
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-    def read_manifest(self) -> Any:
-        """The content of the folder's manifest; None without one."""
-        try:
-            return json.loads((self.root / MANIFEST).read_text())
-        except (OSError, ValueError):
-            return None
 
     def write(self, folder: Path) -> None:
         """Render all splits into a folder."""
@@ -94,6 +107,19 @@ class FacadeFolder:
         (folder / MANIFEST).write_text(json.dumps(self.manifest, indent=2))
 
 
+def read_manifest(folder: Path) -> Any:
+    """The content of a folder's manifest; None without one."""
+    try:
+        return json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def is_manifest(content: Any) -> bool:
+    """Whether the content of a file is that of a manifest, of any settings."""
+    return isinstance(content, dict) and {"version", "size", "seed", "counts"} <= content.keys()
+
+
 def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
     """Join two images of one size."""
     pair = Image.new("RGB", (2 * left.width, left.height))
@@ -109,7 +135,7 @@ class FacadesDataModule(ImageDataModule):
     They are written once; the same seed gives the same pictures.
 
     Args:
-        root: Folder to write to; created, or rewritten if it holds facades of other settings.
+        root: Folder to write to, created if it is missing; within it each choice of settings has its own.
         n_train: Training pairs, or images of each domain.
         n_val: The same for validation.
         n_test: The same for the test.
@@ -135,6 +161,7 @@ class FacadesDataModule(ImageDataModule):
         super().__post_init__()
         counts = {"train": self.n_train, "val": self.n_val, "test": self.n_test}
         self.facades = FacadeFolder(self.folder, counts, self.size, self.seed, self.paired)
+        self.folder = self.facades.folder
 
     def prepare_data(self) -> None:
         """Write the pictures, unless the folder holds them already."""
@@ -146,7 +173,7 @@ class FacadesDataModule(ImageDataModule):
 class SyntheticFacades(FacadesDataModule, PairedDataModule):
     """Generated facades: pairs of label maps and photos with texture, light and noise; no download.
 
-    Written once as `root/{train,val,test}/*.png` with A (photo) | B (labels) side by side.
+    Written once as `{train,val,test}/*.png` in a folder of `root`, with A (photo) | B (labels) side by side.
 
     Args:
         direction: BtoA translates labels to photos.
@@ -161,7 +188,7 @@ class SyntheticFacades(FacadesDataModule, PairedDataModule):
 class SyntheticUnpairedFacades(FacadesDataModule, UnpairedDataModule):
     """The facades of `SyntheticFacades` as two domains: label maps, and photos of other buildings.
 
-    Written once as `root/{train,val,test}{A,B}/*.png`, A are label maps.
+    Written once as `{train,val,test}{A,B}/*.png` in a folder of `root`, A are label maps.
     """
 
     root: str = "data/facades_unpaired"

@@ -54,6 +54,21 @@ def test_sources_of_one_stem_do_not_collide(tmp_path):
     assert files(tmp_path / "out" / "predictions") == ["a.PNG.png", "a.jpg.png", "b.png"]
 
 
+def test_names_that_look_like_written_ones_do_not_collide(tmp_path):
+    names = ["a.jpg", "a.png", "a.jpg.png", "a.jpg.png.tif", "B.png", "b.jpg", "x/a.png", "x_a.png"]
+    for path in sources(tmp_path / "in", *names):
+        write(tmp_path / "out", [path], tmp_path / "in")
+    assert len({name.lower() for name in files(tmp_path / "out" / "predictions")}) == len(names)
+
+
+def test_the_longest_names_of_sources_are_written(tmp_path):
+    long = "x" * 250
+    names = [f"{long}.jpg", f"{long}.png", "y" * 251 + ".png", "\N{GREEK SMALL LETTER ALPHA}" * 125 + ".png"]
+    for path in sources(tmp_path / "in", *names):
+        write(tmp_path / "out", [path], tmp_path / "in")
+    assert len(files(tmp_path / "out" / "predictions")) == len(names)
+
+
 def test_sources_outside_the_folder_keep_their_whole_path(tmp_path):
     paths = sources(tmp_path, "one/a.jpg", "two/a.jpg")
     write(tmp_path / "out", paths)

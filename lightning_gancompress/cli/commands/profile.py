@@ -52,6 +52,9 @@ def profile(
         size: Image size in pixels, or `[height, width]`; None is that of the training.
         json: File for the totals.
     """
+    file = user_path(json) if json else None
+    if file and file.exists() and MACS_EXACT not in file.read_text(errors="replace"):
+        raise UserError(f"json {file} exists and holds something else: choose another name.")
     if ckpt_path:
         path = user_path(ckpt_path)
         networks, recorded = generators_in(path), recorded_preprocessing(path)
@@ -73,8 +76,8 @@ def profile(
         else:
             console.print(cost_table(str(name), costs[str(name)], None))
             console.print(groups)
-    if json:
-        with replacing(user_path(json)) as draft:
+    if file:
+        with replacing(file) as draft:
             draft.write_text(json_format.dumps({n: totals(c) for n, c in costs.items()}, indent=2) + "\n")
 
 
