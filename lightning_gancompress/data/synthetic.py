@@ -2,14 +2,14 @@
 
 import json
 import os
-from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from PIL import Image
 
-from lightning_gancompress.data.datasets import Direction
+from lightning_gancompress.data.contract import Split
+from lightning_gancompress.data.datasets import Direction, Files
 from lightning_gancompress.data.facades import render_facade
 from lightning_gancompress.data.image_folder import ImageDataModule
 from lightning_gancompress.data.layout import describe_folder
@@ -18,18 +18,17 @@ from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import discard, draft_of
+from lightning_gancompress.tasks.role import Role
 
 VERSION = 1  # of the pictures; to be raised when the renderer changes
 MANIFEST = "facades.json"
 
 
 class FacadeFolder:
-    """A folder of generated facades: one within `root` for each choice of settings.
-
-    Nothing is ever replaced or removed.
+    """A folder of generated facades. Nothing is ever replaced or removed.
 
     Args:
-        root: Folder of generated facades alone; created if it is missing.
+        root: The folder; created if it is missing. If it holds facades of other settings, a folder within it.
         counts: Pictures per split.
         size: Pixels per side.
         seed: Seed of the pictures.
@@ -47,8 +46,9 @@ class FacadeFolder:
 
     @property
     def folder(self) -> Path:
-        """The folder of these settings; `root` itself where an earlier release has written them there."""
-        if read_manifest(self.root) == self.manifest:
+        """The folder of these settings."""
+        found = read_manifest(self.root)
+        if found == self.manifest or not is_manifest(found):
             return self.root
         kind, counts = "facades" if self.paired else "domains", "-".join(map(str, self.counts.values()))
         return self.root / f"{kind}-v{VERSION}-{self.size}px-seed{self.seed}-{counts}"
@@ -57,38 +57,28 @@ class FacadeFolder:
         """Write the pictures, unless the folder holds them already.
 
         Raises:
-            UserError: The root holds something else, or can't be written.
+            UserError: The folder holds something else, or can't be written.
         """
         folder = self.folder
         if read_manifest(folder) == self.manifest:
             return
-        self._require_own()
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UserError(
+                f"Generated facades need a folder of their own, but {describe_folder(folder)}: set "
+                "data.root to a new folder."
+            )
         draft = draft_of(folder)
         try:
             self.write(draft)
             draft.rename(folder)
         except OSError as error:
-            # another process may have written the folder meanwhile
-            if read_manifest(folder) != self.manifest:
+            # another process may have written them meanwhile, or others to the root
+            if self.folder != folder:
+                self.prepare()
+            elif read_manifest(folder) != self.manifest:
                 raise UserError(f"Facades can't be written to {folder}: {error}.") from error
         finally:
             discard(draft)
-            with suppress(OSError):  # it holds facades
-                self.root.rmdir()
-
-    def _require_own(self) -> None:
-        """Raise a UserError if the root holds anything but generated facades."""
-        if not os.path.lexists(self.root):
-            return
-        own = self.root.is_dir() and all(
-            path.name.startswith(".draft-") or is_manifest(read_manifest(path))
-            for path in self.root.iterdir()
-        )
-        if not own and not is_manifest(read_manifest(self.root)):
-            raise UserError(
-                f"Generated facades need a folder of their own, but {describe_folder(self.root)}: set "
-                "data.root to a new folder."
-            )
 
     def write(self, folder: Path) -> None:
         """Render all splits into a folder."""
@@ -135,7 +125,8 @@ class FacadesDataModule(ImageDataModule):
     They are written once; the same seed gives the same pictures.
 
     Args:
-        root: Folder to write to, created if it is missing; within it each choice of settings has its own.
+        root: Folder to write to, created if it is missing; if it holds facades of other settings, a folder
+            within it.
         n_train: Training pairs, or images of each domain.
         n_val: The same for validation.
         n_test: The same for the test.
@@ -161,19 +152,23 @@ class FacadesDataModule(ImageDataModule):
         super().__post_init__()
         counts = {"train": self.n_train, "val": self.n_val, "test": self.n_test}
         self.facades = FacadeFolder(self.folder, counts, self.size, self.seed, self.paired)
-        self.folder = self.facades.folder
 
     def prepare_data(self) -> None:
         """Write the pictures, unless the folder holds them already."""
         self.facades.prepare()
         self._files.clear()
 
+    def files(self, split: Split) -> dict[Role, Files]:
+        """The files of each sample of a split, where the pictures of these settings lie."""
+        self.folder = self.facades.folder
+        return super().files(split)
+
 
 @dataclass(eq=False, repr=False)
 class SyntheticFacades(FacadesDataModule, PairedDataModule):
     """Generated facades: pairs of label maps and photos with texture, light and noise; no download.
 
-    Written once as `{train,val,test}/*.png` in a folder of `root`, with A (photo) | B (labels) side by side.
+    Written once as `root/{train,val,test}/*.png` with A (photo) | B (labels) side by side.
 
     Args:
         direction: BtoA translates labels to photos.
@@ -188,7 +183,7 @@ class SyntheticFacades(FacadesDataModule, PairedDataModule):
 class SyntheticUnpairedFacades(FacadesDataModule, UnpairedDataModule):
     """The facades of `SyntheticFacades` as two domains: label maps, and photos of other buildings.
 
-    Written once as `{train,val,test}{A,B}/*.png` in a folder of `root`, A are label maps.
+    Written once as `root/{train,val,test}{A,B}/*.png`, A are label maps.
     """
 
     root: str = "data/facades_unpaired"

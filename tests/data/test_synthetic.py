@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -54,36 +55,36 @@ def test_files_are_written_once_and_beside_those_of_other_settings(tmp_path):
     root = tmp_path / "data" / "facades"
     data = facades(root, batch_size=1)
     data.prepare_data()
-    assert sorted(path.name for path in (data.folder / "train").iterdir()) == [
-        f"000{n}.png" for n in range(3)
-    ]
-    assert Image.open(data.folder / "test" / "0004.png").size == (64, 32)
-    assert list(root.iterdir()) == [data.folder]  # nothing temporary stays
-    stamp = (data.folder / "facades.json").stat().st_mtime_ns
+    assert sorted(path.name for path in (root / "train").iterdir()) == ["0000.png", "0001.png", "0002.png"]
+    assert Image.open(root / "test" / "0004.png").size == (64, 32)
+    assert [path.name for path in root.parent.iterdir()] == ["facades"]  # nothing temporary stays
+    stamp = (root / "facades.json").stat().st_mtime_ns
     facades(root).prepare_data()
-    assert (data.folder / "facades.json").stat().st_mtime_ns == stamp
+    assert (root / "facades.json").stat().st_mtime_ns == stamp
     others = [facades(root, seed=1, n_train=2), facades(root, size=64), facades(root, n_val=2)]
     for other in others:
         other.prepare_data()
-    assert len({path for path in root.iterdir()}) == 4
+        assert all(path.is_relative_to(other.facades.folder) for (path, _), *_ in other.files("val").values())
+    assert len(list(root.iterdir())) == 4 + 3
     assert len(list((others[0].folder / "train").iterdir())) == 2
     assert json.loads((others[0].folder / "facades.json").read_text())["seed"] == 1
-    data.setup("fit")
-    assert len(data.train_dataloader().dataset) == 3  # as before
+    assert len(list((root / "train").iterdir())) == 3  # as before
 
 
-def test_what_an_earlier_release_has_written_is_read(tmp_path):
-    data = facades(tmp_path / "new")
-    data.prepare_data()
-    data.folder.rename(tmp_path / "old")
-    again = facades(tmp_path / "old")
-    again.prepare_data()
-    assert again.folder == tmp_path / "old"
-    assert not list(again.folder.glob("facades-*"))
-    other = facades(tmp_path / "old", size=64)
-    other.prepare_data()
-    assert other.folder.parent == again.folder
-    assert len(list((again.folder / "train").iterdir())) == 3
+def test_runs_that_begin_at_once_keep_their_pictures(tmp_path, monkeypatch):
+    """The root gets other pictures while those of a run are drawn."""
+    first, second = facades(tmp_path / "root"), facades(tmp_path / "root", size=64)
+    write = first.facades.write
+
+    def interrupted(folder):
+        write(folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)  # another process
+            second.prepare_data()
+
+    monkeypatch.setattr(first.facades, "write", interrupted)
+    first.prepare_data()
+    assert [Image.open(data.files("test")["generator"][0][0]).height for data in (first, second)] == [32, 64]
 
 
 def test_labels_translate_to_photos_by_default(tmp_path):
@@ -112,9 +113,9 @@ def test_two_domains_show_different_buildings(tmp_path):
     for file, side in (("trainA/0001.png", 1), ("trainB/0004.png", 0)):
         picture = np.asarray(render_facade(32, 0, int(file[-8:-4]))[side])
         assert np.array_equal(np.asarray(Image.open(data.folder / file)), picture)
-    pairs = facades(tmp_path / "facades")
+    pairs = facades(data.folder)  # of other settings
     pairs.prepare_data()
-    assert (pairs.folder / "train").is_dir()
+    assert (pairs.facades.folder / "train").is_dir()
     assert (data.folder / "trainA").is_dir()
 
 
@@ -142,10 +143,11 @@ def test_a_manifest_of_known_form_removes_nothing_either(tmp_path):
     (tmp_path / "facades.json").write_text(json.dumps({**data.facades.manifest, "size": 64}))
     data.prepare_data()
     assert (tmp_path / "photos").is_dir()
-    data.folder.joinpath("facades.json").write_text("{}")
-    with pytest.raises(UserError, match="can't be written"):
+    folder = data.facades.folder
+    (folder / "facades.json").write_text("{}")
+    with pytest.raises(UserError, match="a folder of their own"):
         data.prepare_data()
-    assert (data.folder / "train" / "0000.png").is_file()
+    assert (folder / "train" / "0000.png").is_file()
 
 
 def test_unwritable_place(tmp_path):
