@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.contract import data_of
@@ -30,6 +31,7 @@ class PredictionWriter(Callback):
     def __init__(self, folder: str = "predictions") -> None:
         self.folder = user_path(folder)
         self._taken: dict[Path, Counter[str]] = {}
+        self._replaced = 0
 
     def on_predict_batch_end(
         self,
@@ -53,7 +55,18 @@ class PredictionWriter(Callback):
                     f"The prediction of {path} would replace it: choose another data.predict_folder, or "
                     f"another folder for the predictions than {self.folder}."
                 )
+            self._replaced += target.exists()
             write_files({target: png(to_picture(image))})
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell of pictures that were there before."""
+        if self._replaced:
+            rank_zero_warn(
+                f"{self._replaced} pictures of an earlier prediction in "
+                f"{Path(trainer.default_root_dir, self.folder)} were replaced: to keep both, give "
+                "PredictionWriter.folder."
+            )
+        self._replaced = 0
 
     def name(self, path: Path, sources: str | None) -> Path:
         """The file to write for the source `path`, relative to the folder of predictions.

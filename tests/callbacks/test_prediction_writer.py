@@ -104,3 +104,5 @@ def test_trainer_predict_without_a_datamodule(tmp_path):
     make_trainer(tmp_path, PredictionWriter("here")).predict(TinyModule(), DataLoader(data, batch_size=2))
     names = [path.name for path in (tmp_path / "here").rglob("*.png")]
     assert sorted(names) == ["a.png", "b.png"]
+    with pytest.warns(UserWarning, match="2 pictures of an earlier prediction .*here were replaced"):
+        make_trainer(tmp_path, PredictionWriter("here")).predict(TinyModule(), DataLoader(data, batch_size=2))

@@ -11,7 +11,14 @@ import torch
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import COMPARED
 from lightning_gancompress.files import user_path
-from lightning_gancompress.reporting.comparison import Run, execute, found_runs, plan, write_comparison
+from lightning_gancompress.reporting.comparison import (
+    Run,
+    execute,
+    found_runs,
+    plan,
+    require_own,
+    write_comparison,
+)
 from lightning_gancompress.reporting.comparison.runs import command_line
 
 
@@ -54,6 +61,7 @@ def compare(
         dry_run: Print the commands, and run nothing.
     """
     folder = user_path(output)
+    require_own(folder)
     if only_report:
         _tabulate(folder, metrics)
         return
