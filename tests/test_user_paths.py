@@ -1,6 +1,7 @@
 """Every argument that is a path may name the home folder and environment variables."""
 
 import pytest
+import torch
 from torch import nn
 
 from lightning_gancompress import UserError, compress, load_generator
@@ -54,7 +55,7 @@ USES = {
     "config": lambda: find_config(X),
     "export": lambda: export(X),
     "export output": lambda: export("here", output=X),
-    "export_torch": lambda: export_torch(nn.Conv2d(3, 3, 1), X, None),
+    "export_torch": lambda: export_torch(nn.Conv2d(3, 3, 1), X, torch.zeros(1, 3, 8, 8)),
     "profile": lambda: profile(ckpt_path=X),
     "profile json": lambda: profile(ckpt_path="here", json=X),
     "compare": lambda: compare(X),

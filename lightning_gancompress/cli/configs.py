@@ -14,10 +14,11 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.recorded_settings import current_names, recorded_settings
-from lightning_gancompress.cli.moved_runs import in_its_place
+from lightning_gancompress.cli.moved_runs import config_in_its_place, in_its_place
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
 from lightning_gancompress.leaves import leaves
+from lightning_gancompress.run_folder import CONFIG_HEADER
 from lightning_gancompress.shipped_configs import find_config
 
 RUNS = ("fit", "validate", "test", "predict")
@@ -38,8 +39,12 @@ class ConfigFile(ActionConfigFile):
             text = path.read_text(encoding="utf-8")
             # by its path if unchanged, since paths in it may be relative to it
             current = current_names(text)
+            if text.startswith(CONFIG_HEADER):
+                settings = yaml.safe_load(current)
+                placed = config_in_its_place(settings, path)
+                current = current if placed == settings else json.dumps(placed)
             self.apply_config(parser, cfg, self.dest, str(path) if current == text else current)
-        except (UserError, UnicodeError) as error:
+        except (UserError, UnicodeError, yaml.YAMLError) as error:
             raise UserError(f"{path}: {error}") from error
 
 
@@ -95,8 +100,7 @@ class Arguments:
         """The arguments with recorded settings as the first configuration, which all others override."""
         if not recorded:
             return self.args
-        at = self.args.index(str(self.command)) + 1
-        return [*self.args[:at], "--config", json.dumps(recorded), *self.args[at:]]
+        return ["--config", json.dumps({str(self.command): recorded}), *self.args]
 
 
 class _Reader(argparse.ArgumentParser):

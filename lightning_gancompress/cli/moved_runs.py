@@ -27,10 +27,27 @@ def in_its_place(recorded: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
     trainer = recorded.get("trainer")
     if trainer is None:
         return recorded
-    was = str(trainer.get("default_root_dir") or ".")
-    now = folder_of(checkpoint, user_path(was), [user_path(path) for path in values(trainer, "dirpath")])
+    others = [user_path(path) for path in values(trainer, "dirpath")]
+    return moved_to(folder_of(checkpoint, user_path(root_of(trainer)), others), recorded, checkpoint)
+
+
+def config_in_its_place(settings: Any, path: Path) -> Any:
+    """Likewise the content of a `config.yaml` that lies in its run's folder; that of any other as it is."""
+    own = path.name.startswith("config") and (path.parent / CHECKPOINTS / "last.ckpt").is_file()
+    trainer = settings.get("trainer") if own and isinstance(settings, dict) else None
+    return moved_to(near(path.resolve().parent), settings, path) if isinstance(trainer, dict) else settings
+
+
+def root_of(trainer: dict[str, Any]) -> str:
+    """The run's folder in the settings of the trainer."""
+    return str(trainer.get("default_root_dir") or ".")
+
+
+def moved_to(now: Path, settings: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Settings in a file of a run whose folder is `now`."""
+    was = root_of(settings["trainer"])
     if now.resolve() == user_path(was).resolve():
-        return recorded
+        return settings
 
     def moved(value: Any, required: bool) -> Any:
         if isinstance(value, dict):
@@ -42,10 +59,8 @@ def in_its_place(recorded: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
         place = now / value[len(was.rstrip("/")) + 1 :]
         return value if required and not place.exists() else str(place)
 
-    rank_zero_info(
-        f"{checkpoint} was written by a run in {was} and lies in {now} now, where this run writes."
-    )
-    parts = {part: moved(value, required=part != "trainer") for part, value in recorded.items()}
+    rank_zero_info(f"{file} was written by a run in {was}; it is in {now} now, and so is the run.")
+    parts = {part: moved(value, required=part != "trainer") for part, value in settings.items()}
     return {**parts, "trainer": {**parts["trainer"], "default_root_dir": str(now)}}
 
 

@@ -295,6 +295,29 @@ def test_a_checkpoint_is_known_however_it_is_named(flag, unet, tmp_path, monkeyp
         GanCompressCLI(["test", flag, value, "--config", str(tmp_path / "other.yaml")])
 
 
+def test_a_configuration_before_the_command_outdoes_the_checkpoint(unet, tmp_path, monkeypatch):
+    monkeypatch.setattr(GanCompressCLI, "run_command", lambda self, command: None)
+    path = tmp_path / "all.yaml"
+    path.write_text(f"test: {{ckpt_path: {unet}, trainer: {{default_root_dir: {tmp_path}/there}}}}\n")
+    config = GanCompressCLI(["--config", str(path), "test"]).config.test
+    assert config.model.class_path.endswith("TeacherModule")
+    assert config.trainer.default_root_dir == f"{tmp_path}/there"
+
+
+def test_plain_lists_are_appended_to_once(unet, tmp_path, monkeypatch):
+    monkeypatch.setattr(GanCompressCLI, "instantiate_classes", lambda self: None)
+    monkeypatch.setattr(GanCompressCLI, "run_command", lambda self, command: None)
+    content = tiny.read(unet)
+    content["run_config"]["model"] = {
+        "class_path": "lightning_gancompress.modules.CompressionModule",
+        "init_args": {"ignored_layers": ["a", "b"]},
+    }
+    torch.save(content, tmp_path / "x.ckpt")
+    for option in ("--model.ignored_layers+=[b, c]", "--model.init_args.ignored_layers+=c"):
+        config = GanCompressCLI(["test", "--ckpt_path", str(tmp_path / "x.ckpt"), option]).config.test
+        assert config.model.init_args.ignored_layers == ["a", "b", "c"]
+
+
 def test_the_settings_of_a_resumed_run_start_afresh(unet, tmp_path):
     main(
         [
@@ -336,6 +359,11 @@ def test_a_moved_run_writes_where_its_checkpoint_lies(tmp_path, facades, monkeyp
     assert settings["default_root_dir"] == "runs/b"
     assert settings["logger"]["init_args"]["save_dir"] == "runs/b/csv"
     assert not Path("runs/b/previous-1").exists()
+    shutil.copy(root / "config.yaml", "runs/b/config.yaml")  # says runs/a
+    shutil.rmtree("runs/b/test")
+    main(["test", "--config", "runs/b/config.yaml", "--ckpt_path", "runs/b/checkpoints/last.ckpt"])
+    assert Path("runs/b/test/results.json").is_file()
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     main(["validate", "--ckpt_path", "runs/b/checkpoints/last.ckpt", "--trainer.default_root_dir=runs/c"])
     assert Path("runs/c/validate/grid.png").is_file()
 
