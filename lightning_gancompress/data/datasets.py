@@ -12,7 +12,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from lightning_gancompress.data.options import IMAGE_MODES
-from lightning_gancompress.data.transforms import ImageError, Preprocessing, read_image
+from lightning_gancompress.data.reading import ImageError, read_image
+from lightning_gancompress.data.transforms import Preprocessing
 
 Direction = Literal["AtoB", "BtoA"]
 Files = Sequence[tuple[Path, ...]]  # per sample: one file, or those of A and B

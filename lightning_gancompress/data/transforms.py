@@ -1,4 +1,4 @@
-"""Decoding, resizing, cropping and flipping of images, as in pytorch-CycleGAN-and-pix2pix."""
+"""Resizing, cropping and flipping of images, as in pytorch-CycleGAN-and-pix2pix."""
 
 from __future__ import annotations
 
@@ -14,19 +14,10 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_gancompress.data.options import check_least
+from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.errors import UserError
 
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
-
-
-class ImageError(UserError):
-    """An image that can't be used, with a message that survives a loader's worker process.
-
-    PyTorch rebuilds a worker's exception from its formatted traceback, whose last line has the message.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rpartition(f"{ImageError.__name__}: ")[2].strip())
 
 
 @dataclass(frozen=True)
@@ -104,24 +95,6 @@ class Preprocessing:
         if "crop" not in self.preprocess:
             width, height = max(4, round(width / 4) * 4), max(4, round(height / 4) * 4)
         return width, height
-
-
-def read_image(path: Path) -> Image.Image:
-    """Decode an image file with 8 bits a channel.
-
-    Raises:
-        ImageError: The file can't be read, decoded, or has more than 8 bits a channel.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ImageError(f"Image {path} can't be decoded ({error}): replace or remove it.") from error
-    if image.mode[0] in "IF":
-        raise ImageError(
-            f"Image {path} has more than 8 bits a channel (mode {image.mode}): convert it to 8 bits."
-        )
-    return image
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
