@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.contract import data_of
-from lightning_gancompress.data.layout import EXTENSIONS
+from lightning_gancompress.data.reading import endings
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import write_files
 from lightning_gancompress.reporting.grid import png
@@ -69,6 +69,6 @@ class PredictionWriter(Callback):
             parent = path.parent.relative_to(os.path.abspath(sources))  # noqa: PTH100
         if path.parent not in self._stems:
             names = [Path(name) for name in os.listdir(path.parent)] if path.parent.is_dir() else []  # noqa: PTH208
-            self._stems[path.parent] = Counter(n.stem for n in names if n.suffix.lower() in EXTENSIONS)
+            self._stems[path.parent] = Counter(n.stem for n in names if n.suffix.lower() in endings())
         alone = self._stems[path.parent][path.stem] <= 1
         return parent / f"{path.stem if alone else path.name}.png"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, ImageDataset, SampleDataset
-from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_images
+from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import check_channels, check_least
+from lightning_gancompress.data.reading import ENDINGS
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role
@@ -130,7 +131,7 @@ class ImageDataModule(GANDataModule):
         seen = [self.folder, *(path for name in names if (path := self.folder / name).is_dir())]
         return UserError(
             f"No {split} images in {self.root}: looked for {' or '.join(names)} with "
-            f"{self.layouts(names[0])}, with the endings {' '.join(sorted(EXTENSIONS))}; but "
+            f"{self.layouts(names[0])}, with {ENDINGS}; but "
             f"{', '.join(map(describe_folder, seen))}."
         )
 
@@ -148,7 +149,6 @@ class ImageDataModule(GANDataModule):
         files = [(file,) for file in list_images(folder)]
         if not files:
             raise UserError(
-                f"No images to predict: {describe_folder(folder)}; expected files with one of the endings "
-                f"{' '.join(sorted(EXTENSIONS))}."
+                f"No images to predict: {describe_folder(folder)}; expected files with {ENDINGS}."
             )
         return ImageDataset(files, self.options, self.predict_channels)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from PIL import ExifTags, Image, ImageFile
 
@@ -61,13 +61,7 @@ def endings() -> set[str]:
     return {ending for ending, name in Image.registered_extensions().items() if name in readable}
 
 
-ENDINGS = "such as .jpg, .png, .webp or .tif"  # for messages: there are some sixty
-
-
-def is_image(path: PurePath) -> bool:
-    """Whether the ending of a file is that of an image."""
-    return path.suffix.lower() in endings()
-
+ENDINGS = "endings such as .jpg, .png, .webp or .tif"  # for messages: there are some sixty
 
 # -- what a file says of itself ----------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from conftest import noise
 from PIL import Image
 
 from lightning_gancompress.data import ImageError, Preprocessing
-from lightning_gancompress.data.transforms import read_image
+from lightning_gancompress.data.reading import read_image
 from lightning_gancompress.errors import UserError
 
 
