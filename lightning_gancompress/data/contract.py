@@ -70,12 +70,14 @@ class GANDataModule(LightningDataModule, ABC):
 
     Evaluation has one loader for each generator; for CycleGAN the batches of the first hold A alone, those
     of the second B. A data set holds the keys of its generator: `A`, `index_A`, `path_A`.
+    In prediction, a batch may have `unreadable`, a list of messages about images that are missing from it.
     A torch data set of tensors becomes one by `ItemDataset`, which seeds its random numbers.
 
     Args:
         batch_size: Training images per step and process; of unpaired data, of each domain.
         search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
-        eval_batch_size: Images per step in validation, test and prediction.
+        eval_batch_size: Images per step in validation, test and prediction; images of mixed sizes come one
+            by one.
         num_workers: Processes that load images, per loader.
         seed: Seed of order and augmentation.
 
@@ -157,7 +159,9 @@ class GANDataModule(LightningDataModule, ABC):
     def plain_train_loader(self) -> Iterator[dict[str, Any]]:
         """Batches of all training images in order, without augmentation, on every rank, role by role."""
         datasets = self.datasets("train").values()
-        return chain.from_iterable(self._loader(dataset, None, self.eval_batch_size) for dataset in datasets)
+        return chain.from_iterable(
+            self._loader(dataset, None, self._eval_batch(dataset)) for dataset in datasets
+        )
 
     def search_by(self, neighbourhoods: Mapping[Role, Tensor], members: int) -> None:
         """Sample training batches by neighbourhoods from the next epoch on.
@@ -198,6 +202,10 @@ class GANDataModule(LightningDataModule, ABC):
         tables = self.neighbourhoods
         datasets = self.datasets("train", augment=tables is None)
         batch_size = self.batch_size if tables is None else self.search_batch_size
+        if batch_size > 1:
+            for one in datasets.values():
+                if (error := one.different()) is not None:
+                    raise error
         longest = max(map(len, datasets.values()))
         samplers = [
             EpochSampler(
@@ -229,7 +237,11 @@ class GANDataModule(LightningDataModule, ABC):
         return loaders if len(loaders) > 1 else loaders[0]
 
     def _share_loader(self, dataset: SampleDataset) -> DataLoader[Any]:
-        return self._loader(dataset, ShardSampler(dataset, self.trainer), self.eval_batch_size)
+        return self._loader(dataset, ShardSampler(dataset, self.trainer), self._eval_batch(dataset))
+
+    def _eval_batch(self, dataset: SampleDataset) -> int:
+        """`eval_batch_size`; 1 for images that can't share a batch."""
+        return self.eval_batch_size if dataset.different() is None else 1
 
     def _loader(
         self,

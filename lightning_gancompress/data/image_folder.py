@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
-from lightning_gancompress.data.datasets import Files, ImageDataset, SampleDataset
+from lightning_gancompress.data.datasets import Files, SampleDataset, SourceDataset
 from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import check_channels, check_least
 from lightning_gancompress.data.reading import ENDINGS
@@ -36,7 +36,7 @@ class ImageDataModule(GANDataModule):
         val_split: Folder name of the validation split; `test_split` where it is missing.
         test_split: Folder name of the test split; `val_split` where it is missing.
         max_train: Number of training images to use, the first of each domain; None uses all.
-        predict_folder: Source images for prediction.
+        predict_folder: Source images for prediction: a folder, or one file.
     """
 
     root: str
@@ -141,14 +141,16 @@ class ImageDataModule(GANDataModule):
         seeds = self._seeds() if augment else [None, None]
         return {role: self.dataset(role, files[role], seed) for role, seed in zip(files, seeds, strict=False)}
 
-    def predict_dataset(self) -> ImageDataset:
+    def predict_dataset(self) -> SourceDataset:
         """Images of `predict_folder`, in order, under the keys `source`, `index` and `path`."""
         if self.predict_folder is None:
-            raise UserError("predict needs images: set data.predict_folder to a folder with source images.")
+            raise UserError(
+                "predict needs images: set data.predict_folder to an image, or a folder of images."
+            )
         folder = Path(self.predict_folder)
-        files = [(file,) for file in list_images(folder)]
+        files = [(file,) for file in ([folder] if folder.is_file() else list_images(folder))]
         if not files:
             raise UserError(
                 f"No images to predict: {describe_folder(folder)}; expected files with {ENDINGS}."
             )
-        return ImageDataset(files, self.options, self.predict_channels)
+        return SourceDataset(files, self.options, self.predict_channels)

@@ -269,6 +269,8 @@ class GANModule(LightningModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Translated images `(B, C, H, W)` in [-1, 1] with the paths of their sources."""
+        if "source" not in batch:  # none of them could be read
+            return {"image": [], "path": []}
         return {"image": self(batch["source"]), "path": batch["path"]}
 
     def forward(self, source: Tensor) -> Tensor:
