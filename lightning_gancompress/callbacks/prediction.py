@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import distributed
 
 from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.contract import data_of
@@ -21,7 +23,8 @@ class PredictionWriter(Callback):
     """Writes predicted images to `<default_root_dir>/predictions/` as PNG, named like their sources.
 
     Subfolders are kept. If two sources in a folder differ by the suffix only (`a.jpg`, `a.png`), it becomes
-    part of the name (`a.jpg.png`).
+    part of the name (`a.jpg.png`). At the end it says how many pictures were written, and which could not
+    be read.
 
     Args:
         folder: Folder to write to, relative to `default_root_dir`.
@@ -30,6 +33,11 @@ class PredictionWriter(Callback):
     def __init__(self, folder: str = "predictions") -> None:
         self.folder = folder
         self._stems: dict[Path, Counter[str]] = {}
+        self._written, self._unreadable = 0, list[str]()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._written, self._unreadable = 0, []
 
     def on_predict_batch_end(
         self,
@@ -54,15 +62,40 @@ class PredictionWriter(Callback):
                     f"another folder for the predictions than {self.folder}."
                 )
             write_files({target: png(to_picture(image))})
+            self._written += 1
+        self._unreadable += batch.get("unreadable", []) if isinstance(batch, dict) else []
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how many pictures of all ranks went where, and which could not be read.
+
+        Raises:
+            UserError: None could be read.
+        """
+        written, unreadable = self._written, self._unreadable
+        if distributed.is_available() and distributed.is_initialized():
+            everyone: list[Any] = [None] * trainer.world_size
+            distributed.all_gather_object(everyone, (written, unreadable))
+            written, unreadable = (
+                sum(n for n, _ in everyone),
+                [text for _, texts in everyone for text in texts],
+            )
+        if unreadable and not written:
+            raise UserError(f"None of the images could be read: {unreadable[0]}")
+        for text in unreadable:
+            rank_zero_warn(f"Left out: {text}")
+        left_out = f"; {len(unreadable)} could not be read" if unreadable else ""
+        rank_zero_info(f"{written} pictures are in {Path(trainer.default_root_dir, self.folder)}{left_out}.")
 
     def name(self, path: Path, sources: str | None) -> Path:
         """The file to write for the source `path`, relative to the folder of predictions.
 
         Args:
             path: The source image.
-            sources: Folder of the sources, to which paths are relative; paths outside it are kept whole, so
-                that files never collide.
+            sources: Folder of the sources, to which paths are relative, or the one source; paths outside it
+                are kept whole, so that files never collide.
         """
+        if sources is not None and Path(sources).is_file():
+            sources = str(Path(sources).parent)
         path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the folder
         parent = path.parent.relative_to(path.anchor)
         if sources is not None and path.is_relative_to(os.path.abspath(sources)):  # noqa: PTH100

@@ -82,7 +82,8 @@ class GANDataModule(LightningDataModule, ABC):
         seed: Seed of order and augmentation.
 
     Attributes:
-        predict_folder: Folder to which paths of predictions are relative; None keeps whole paths.
+        predict_folder: Folder to which paths of predictions are relative, or the one image that is predicted;
+            None keeps whole paths.
         neighbourhoods: Tables that were passed to `search_by`; None outside of a search. Read only.
     """
 
@@ -185,9 +186,15 @@ class GANDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Make the data sets of a stage, so that a missing split is reported before anything else starts."""
-        stages: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
-        for split in stages.get(stage, []):
+        for split in self.splits_of(stage):
             self.datasets(split)
+
+    def splits_of(self, stage: str) -> list[Split]:
+        """The splits that a stage reads; a fit with `limit_val_batches` 0 needs no validation images."""
+        if stage == "fit" and self.trainer is not None and self.trainer.limit_val_batches == 0:
+            return ["train"]
+        stages: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
+        return stages.get(stage, [])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled and augmented images, or in a search neighbourhoods of images without augmentation.
@@ -202,10 +209,9 @@ class GANDataModule(LightningDataModule, ABC):
         tables = self.neighbourhoods
         datasets = self.datasets("train", augment=tables is None)
         batch_size = self.batch_size if tables is None else self.search_batch_size
-        if batch_size > 1:
-            for one in datasets.values():
-                if (error := one.different()) is not None:
-                    raise error
+        for one in datasets.values():
+            if (error := one.different()) is not None and batch_size > 1:
+                raise error
         longest = max(map(len, datasets.values()))
         samplers = [
             EpochSampler(

@@ -7,11 +7,14 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+
 from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, SampleDataset, SourceDataset
 from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import check_channels, check_least
 from lightning_gancompress.data.reading import ENDINGS
+from lightning_gancompress.data.survey import describe_images, doubts
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role
@@ -135,6 +138,22 @@ class ImageDataModule(GANDataModule):
             f"{', '.join(map(describe_folder, seen))}."
         )
 
+    def setup(self, stage: str) -> None:
+        """Find the images of a stage, and say in one line what they are."""
+        super().setup(stage)
+        self._say(stage)
+
+    @rank_zero_only
+    def _say(self, stage: str) -> None:
+        root: Path | None = self.folder
+        splits = {str(split): list(self.files(split).values()) for split in self.splits_of(stage)}
+        if stage == "predict":
+            root, splits = None, {"predict": [self._sources()]}
+        size = self.options.trained_size if stage == "fit" else self.options.final_size
+        rank_zero_info(describe_images(splits, root, size, self.channels))
+        for warning in doubts(splits):
+            rank_zero_warn(warning)
+
     def datasets(self, split: Split, augment: bool = False) -> dict[Role, SampleDataset]:
         """The data set of a split per generator; search and evaluation read it without augmentation."""
         files = self.files(split)
@@ -143,6 +162,10 @@ class ImageDataModule(GANDataModule):
 
     def predict_dataset(self) -> SourceDataset:
         """Images of `predict_folder`, in order, under the keys `source`, `index` and `path`."""
+        return SourceDataset(self._sources(), self.options, self.predict_channels)
+
+    def _sources(self) -> Files:
+        """The files to translate."""
         if self.predict_folder is None:
             raise UserError(
                 "predict needs images: set data.predict_folder to an image, or a folder of images."
@@ -153,4 +176,4 @@ class ImageDataModule(GANDataModule):
             raise UserError(
                 f"No images to predict: {describe_folder(folder)}; expected files with {ENDINGS}."
             )
-        return SourceDataset(files, self.options, self.predict_channels)
+        return files

@@ -96,10 +96,14 @@ class Preprocessing:
             box = (x, y, x + self.crop_size, y + self.crop_size)
         return Transform(loaded, box, self.flip and random is not None and bool(random.random() < 0.5))
 
-    def final_size(self, size: tuple[int, int], path: Path | str) -> tuple[int, int]:
+    def final_size(self, size: tuple[int, int], path: Path | str = "") -> tuple[int, int]:
         """Width and height of the result in evaluation, for an image of a size (width, height)."""
         transform = self.transform(size, path)
         return (self.crop_size, self.crop_size) if transform.box else transform.size
+
+    def trained_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of the result in training, for an image of a size (width, height)."""
+        return (self.crop_size,) * 2 if "crop" in self.preprocess else self.loaded_size(size, self.load_size)
 
     def loaded_size(self, size: tuple[int, int], load_size: int) -> tuple[int, int]:
         """Width and height before the crop."""
