@@ -23,8 +23,8 @@ class PredictionWriter(Callback):
     """Writes predicted images to `<default_root_dir>/predictions/` as PNG, named like their sources.
 
     Subfolders are kept. If two sources in a folder differ by the suffix only (`a.jpg`, `a.png`), it becomes
-    part of the name (`a.jpg.png`). At the end it says how many pictures were written, and which could not
-    be read.
+    part of the name (`a.jpg.png`). At the end it says how many pictures were written, and which images
+    were left out.
 
     Args:
         folder: Folder to write to, relative to `default_root_dir`.
@@ -33,11 +33,11 @@ class PredictionWriter(Callback):
     def __init__(self, folder: str = "predictions") -> None:
         self.folder = folder
         self._stems: dict[Path, Counter[str]] = {}
-        self._written, self._unreadable = 0, list[str]()
+        self._written, self._left_out = 0, list[str]()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
-        self._written, self._unreadable = 0, []
+        self._written, self._left_out = 0, []
 
     def on_predict_batch_end(
         self,
@@ -63,28 +63,26 @@ class PredictionWriter(Callback):
                 )
             write_files({target: png(to_picture(image))})
             self._written += 1
-        self._unreadable += batch.get("unreadable", []) if isinstance(batch, dict) else []
+        self._left_out += outputs.get("left_out", ())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say how many pictures of all ranks went where, and which could not be read.
+        """Say how many pictures of all ranks went where, and which images were left out, and why.
 
         Raises:
-            UserError: None could be read.
+            UserError: All were left out.
         """
-        written, unreadable = self._written, self._unreadable
+        everyone: list[Any] = [(self._written, self._left_out)]
         if distributed.is_available() and distributed.is_initialized():
-            everyone: list[Any] = [None] * trainer.world_size
-            distributed.all_gather_object(everyone, (written, unreadable))
-            written, unreadable = (
-                sum(n for n, _ in everyone),
-                [text for _, texts in everyone for text in texts],
-            )
-        if unreadable and not written:
-            raise UserError(f"None of the images could be read: {unreadable[0]}")
-        for text in unreadable:
+            everyone *= trainer.world_size
+            distributed.all_gather_object(everyone, everyone[0])
+        written = sum(count for count, _ in everyone)
+        left_out = [text for _, texts in everyone for text in texts]
+        if left_out and not written:
+            raise UserError(f"No image was translated: {left_out[0]}")
+        for text in left_out:
             rank_zero_warn(f"Left out: {text}")
-        left_out = f"; {len(unreadable)} could not be read" if unreadable else ""
-        rank_zero_info(f"{written} pictures are in {Path(trainer.default_root_dir, self.folder)}{left_out}.")
+        rest = f"; {len(left_out)} images were left out" if left_out else ""
+        rank_zero_info(f"{written} pictures are in {Path(trainer.default_root_dir, self.folder)}{rest}.")
 
     def name(self, path: Path, sources: str | None) -> Path:
         """The file to write for the source `path`, relative to the folder of predictions.

@@ -133,6 +133,30 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ImageError(f"Image {path} can't be decoded ({error}): replace or remove it.") from error
 
 
+def decode(path: Path, most_bits: int = 16) -> Image.Image:
+    """Decode an image file, upright, in the mode of the file: palettes and transparency are kept.
+
+    Args:
+        path: The file.
+        most_bits: 8 refuses files with more bits a channel, of which Pillow drops the lower ones.
+
+    Raises:
+        ImageError: The file can't be decoded, or has more bits.
+    """
+    with _opened(path) as image:
+        if most_bits == 8 and _is_deep(image):
+            raise ImageError(
+                f"Image {path} has more than 8 bits a channel, which would lose the lower ones: convert it "
+                "to 8 bits, scaled as you want it."
+            )
+        image.load()
+        # after loading: Pillow turns some formats by itself, and then forgets their orientation
+        turn = _TURNS.get(_orientation(image))
+        upright = image if turn is None else image.transpose(turn)
+        upright.format = image.format
+        return upright
+
+
 def read_image(path: Path) -> Image.Image:
     """Decode an image file as `RGB`, or `L` if it is greyscale, upright, with 8 bits a channel.
 
@@ -142,23 +166,14 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         ImageError: The file can't be decoded, has more than 8 bits a channel, or colours that are not read.
     """
-    with _opened(path) as image:
-        if _is_deep(image):
-            raise ImageError(
-                f"Image {path} has more than 8 bits a channel, which would lose the lower ones: convert it "
-                "to 8 bits, scaled as you want it."
-            )
-        image.load()
-        # after loading: Pillow turns some formats by itself, and then forgets their orientation
-        turn = _TURNS.get(_orientation(image))
-        upright = image if turn is None else image.transpose(turn)
-        mode = "L" if image.mode in _GREY else "RGB"
-        try:
-            return (_on_white(upright) if _has_alpha(upright) else upright).convert(mode)
-        except ValueError as error:
-            raise ImageError(
-                f"Image {path} has colours of the kind {image.mode}, which are not read: convert it to RGB."
-            ) from error
+    image = decode(path, 8)
+    mode = "L" if image.mode in _GREY else "RGB"
+    try:
+        return (_on_white(image) if _has_alpha(image) else image).convert(mode)
+    except ValueError as error:
+        raise ImageError(
+            f"Image {path} has colours of the kind {image.mode}, which are not read: convert it to RGB."
+        ) from error
 
 
 def _on_white(image: Image.Image) -> Image.Image:

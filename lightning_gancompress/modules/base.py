@@ -268,10 +268,19 @@ class GANModule(LightningModule):
         return self.translations(batch)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Translated images `(B, C, H, W)` in [-1, 1] with the paths of their sources."""
+        """Translated images `(B, C, H, W)` in [-1, 1] with the paths of their sources, and what was left out.
+
+        `left_out` are messages about images that could not be read, or are not of a size for the network.
+        """
+        left_out = list(batch.get("unreadable", ()))
         if "source" not in batch:  # none of them could be read
-            return {"image": [], "path": []}
-        return {"image": self(batch["source"]), "path": batch["path"]}
+            return {"image": [], "path": [], "left_out": left_out}
+        generator = self._translator()
+        try:
+            return {"image": generator(batch["source"]), "path": batch["path"], "left_out": left_out}
+        except UserError as error:  # the size is not for this network; that of other images may be
+            left_out += [f"Image {path}: {error}" for path in batch["path"]]
+            return {"image": [], "path": [], "left_out": left_out}
 
     def forward(self, source: Tensor) -> Tensor:
         """Translate images (B, C, H, W) in [-1, 1] with the compressed generator, else the trained one.
@@ -279,14 +288,17 @@ class GANModule(LightningModule):
         Raises:
             UserError: Two generators are compressed.
         """
+        image: Tensor = self._translator()(source)
+        return image
+
+    def _translator(self) -> nn.Module:
         if len(self.task.compressed) > 1:
             raise UserError(
                 "model.task.direction: both leaves open which generator should translate; choose AtoB "
                 "or BtoA."
             )
         *_, generator = self.generators(self.task.compressed[0]).values()
-        image: Tensor = generator(source)
-        return image
+        return generator
 
     # -- guards ----------------------------------------------------------------------------------------
 
