@@ -81,8 +81,8 @@ class PredictionWriter(Callback):
             raise UserError(f"No image was translated: {left_out[0]}")
         for text in left_out:
             rank_zero_warn(f"Left out: {text}")
-        rest = f"; {len(left_out)} images were left out" if left_out else ""
-        rank_zero_info(f"{written} pictures are in {Path(trainer.default_root_dir, self.folder)}{rest}.")
+        rest = f", {len(left_out)} left out" if left_out else ""
+        rank_zero_info(f"Predictions: {written} in {Path(trainer.default_root_dir, self.folder)}{rest}.")
 
     def name(self, path: Path, sources: str | None) -> Path:
         """The file to write for the source `path`, relative to the folder of predictions.

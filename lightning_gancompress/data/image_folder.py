@@ -132,10 +132,14 @@ class ImageDataModule(GANDataModule):
     def _nothing_found(self, split: Split) -> UserError:
         names = self.splits[split]
         seen = [self.folder, *(path for name in names if (path := self.folder / name).is_dir())]
+        remedies = {
+            "val": " Set data.val_split to train to validate there, or trainer.limit_val_batches to 0.",
+            "test": " Set data.test_split to the folder to test on.",
+        }
         return UserError(
             f"No {split} images in {self.root}: looked for {' or '.join(names)} with "
             f"{self.layouts(names[0])}, with {ENDINGS}; but "
-            f"{', '.join(map(describe_folder, seen))}."
+            f"{', '.join(map(describe_folder, seen))}.{remedies.get(split, '')}"
         )
 
     def setup(self, stage: str) -> None:

@@ -32,12 +32,10 @@ def describe_images(
         result: The size of an image after preprocessing.
         channels: Channels of the networks' images.
     """
-    texts = {split: _describe(domains, root, result) for split, domains in splits.items()}
-    first, *others = texts
     words = {1: "greyscale", 3: "RGB"}
-    kinds = dict.fromkeys(words.get(count, f"{count} channels") for count in channels.values())
-    more = "".join(f"; {split}: {texts[split]}" for split in others)
-    return f"Data: {texts[first]}, {' / '.join(kinds)}{more}."
+    kinds = " / ".join(dict.fromkeys(words.get(count, f"{count} channels") for count in channels.values()))
+    texts = [(split, _describe(domains, root, result, kinds)) for split, domains in splits.items()]
+    return f"Data: {'; '.join(f'{split}: {text}' if n else text for n, (split, text) in enumerate(texts))}."
 
 
 def doubts(splits: Mapping[str, Sequence[Files]]) -> list[str]:
@@ -50,21 +48,27 @@ def doubts(splits: Mapping[str, Sequence[Files]]) -> list[str]:
     ]
 
 
-def _describe(domains: Sequence[Files], root: Path | None, result: Callable[[Size], Size]) -> str:
+def _describe(domains: Sequence[Files], root: Path | None, result: Callable[[Size], Size], kinds: str) -> str:
     folders = _folders(domains)
-    headers = _headers(path for files in domains for path in dict.fromkeys(chain(*files)))
-    names = " + ".join(str(folder.relative_to(root) if root else folder) for folder in folders)
-    pairs = len(domains[0][0]) == 2
-    halves = pairs and len(folders) == 1
+    paths = [path for files in domains for path in dict.fromkeys(chain(*files))]
+    headers = _headers(paths)
+    pairs, halves = len(domains[0][0]) == 2, len(set(domains[0][0])) < len(domains[0][0])
+    places = paths if len(paths) == 1 else folders
+    names = " + ".join(_name(place, root) for place in places)
     parts = [
         f"{' + '.join(str(len(files)) for files in domains)} {'pairs' if pairs else 'images'}",
         f"{names} (A | B side by side)" if halves else names,
         _sizes([header.size for header in headers], result, halves),
+        kinds,
         *(["transparent pixels on white"] if any(header.transparent for header in headers) else []),
         *(["the first frame of animations"] if any(header.animated for header in headers) else []),
-        *_not_read(folders),
+        *(_not_read(folders) if places is folders else []),
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _name(place: Path, root: Path | None) -> str:
+    return str(place.relative_to(root)) if root is not None and root in place.parents else str(place)
 
 
 def _folders(domains: Sequence[Files]) -> list[Path]:
