@@ -13,6 +13,7 @@ from lightning_gancompress.data.layout import (
     pairs_in,
     require_side_by_side,
 )
+from lightning_gancompress.data.options import FileChannels
 from lightning_gancompress.tasks.role import Role
 
 
@@ -33,7 +34,7 @@ class PairedDataModule(ImageDataModule):
 
     _: KW_ONLY
     direction: Direction = "AtoB"
-    out_channels: int = 3
+    out_channels: FileChannels = 3
     layout: Layout = "auto"
 
     def __post_init__(self) -> None:

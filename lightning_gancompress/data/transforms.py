@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lightning_gancompress.data.options import check_least
 from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Pixels, check_fields
 
 # of one image after resizing; Pillow refuses files of more
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
@@ -53,12 +53,12 @@ class Preprocessing:
     """
 
     preprocess: Preprocess = "resize_and_crop"
-    load_size: int = 286
-    crop_size: int = 256
+    load_size: Pixels = 286
+    crop_size: Pixels = 256
     flip: bool = True
 
     def __post_init__(self) -> None:
-        check_least(1, load_size=self.load_size, crop_size=self.crop_size)
+        check_fields(self)
         if self.preprocess.endswith("_and_crop") and self.crop_size > self.load_size:
             raise UserError(
                 f"data.crop_size {self.crop_size} is larger than data.load_size {self.load_size}: raise "

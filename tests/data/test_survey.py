@@ -96,7 +96,9 @@ def test_pairs_that_are_read_whole(tmp_path, said):
 
 def test_only_a_train_folder(tmp_path):
     write_aligned(tmp_path / "train", 2)
-    with pytest.raises(UserError, match=r"val_split to train to validate there, or trainer\.limit_val_batches to 0"):
+    with pytest.raises(
+        UserError, match=r"val_split to train to validate there, or trainer\.limit_val_batches to 0"
+    ):
         small(PairedDataModule, tmp_path).setup("fit")
     with pytest.raises(UserError, match=r"No test images .* Set data\.test_split to the folder to test on"):
         small(PairedDataModule, tmp_path).setup("test")
