@@ -13,7 +13,7 @@ from lightning_gancompress.data.contract import GANDataModule, PreprocessingReco
 from lightning_gancompress.data.datasets import Files, SampleDataset, SourceDataset
 from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import FileChannels
-from lightning_gancompress.data.reading import ENDINGS
+from lightning_gancompress.data.reading import ENDINGS, VERSION
 from lightning_gancompress.data.survey import describe_images, doubts
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
@@ -108,7 +108,7 @@ class ImageDataModule(GANDataModule):
         files = sorted({file for sample in chain(*self.files(split).values()) for file in sample})
         stats = [(str(file.relative_to(self.folder)), file.stat()) for file in files]
         facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-        return hashlib.sha256(json.dumps([self.preprocessing, facts]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([VERSION, self.preprocessing, facts]).encode()).hexdigest()
 
     def files(self, split: Split) -> dict[Role, Files]:
         """The files of each sample of a split, for each generator; read from disk once.

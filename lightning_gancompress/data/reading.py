@@ -9,12 +9,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from PIL import ExifTags, Image, ImageFile
 
 from lightning_gancompress.errors import UserError
 
+VERSION = 2  # of the pixels; to be raised when files of any kind are read otherwise, so that caches know
 # documents that Pillow hands to an interpreter, and containers of other things than pictures
 _NO_PICTURES = {"EPS", "PDF", "WMF", "MPEG", "IPTC"}
 _GREY, _TRANSPARENT = {"1", "L", "LA", "La"}, {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -46,6 +48,11 @@ class ImageError(UserError):
 def formats() -> list[str]:
     """Formats that are read: those of Pillow, and of plugins registered with it, without documents."""
     Image.init()
+    return _formats(len(Image.OPEN))  # plugins may come later
+
+
+@cache
+def _formats(registered: int) -> list[str]:
     classes = {name: factory for name, (factory, _) in Image.OPEN.items()}
     stubs = {
         name
@@ -169,7 +176,8 @@ def read_image(path: Path) -> Image.Image:
     image = decode(path, 8)
     mode = "L" if image.mode in _GREY else "RGB"
     try:
-        return (_on_white(image) if _has_alpha(image) else image).convert(mode)
+        image = _on_white(image) if _has_alpha(image) else image
+        return image if image.mode == mode else image.convert(mode)
     except ValueError as error:
         raise ImageError(
             f"Image {path} has colours of the kind {image.mode}, which are not read: convert it to RGB."

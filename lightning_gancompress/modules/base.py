@@ -256,7 +256,11 @@ class GANModule(LightningModule):
         for role, view in self.task.views(batch).items():
             if role in self.task.compressed:
                 columns[role] = {name: view[name] for name in ("source", "target") if name in view}
-                columns[role] |= {name: net(view["source"]) for name, net in self.generators(role).items()}
+                try:
+                    columns[role] |= {n: net(view["source"]) for n, net in self.generators(role).items()}
+                except UserError as error:
+                    named = f"Image {view['path'][0]}: " if "path" in view else ""
+                    raise UserError(f"{named}{error}") from error
         return columns
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
