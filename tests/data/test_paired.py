@@ -239,9 +239,9 @@ def test_images_smaller_than_the_crop_are_told_before_training(root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"in_channels": 4}, "in_channels is 4"),
-        ({"batch_size": 0}, "batch_size 0"),
-        ({"load_size": 0}, "load_size 0"),
+        ({"in_channels": 4}, "in_channels of PairedDataModule is 4"),
+        ({"batch_size": 0}, "batch_size of PairedDataModule is 0"),
+        ({"load_size": 0}, "load_size of PairedDataModule is 0"),
     ],
 )
 def test_options_out_of_range(root, options, message):
