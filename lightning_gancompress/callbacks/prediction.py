@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import distributed
 
 from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.contract import data_of
-from lightning_gancompress.data.layout import EXTENSIONS
+from lightning_gancompress.data.reading import endings
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import fitting, user_path, write_files
 from lightning_gancompress.options import checked
@@ -23,7 +24,9 @@ class PredictionWriter(Callback):
     """Writes predicted images to `<default_root_dir>/predictions/` as PNG, named like their sources.
 
     Subfolders are kept. If two sources in a folder differ by the suffix only (`a.jpg`, `a.png`), it becomes
-    part of the name (`a.jpg.png`). Of a name that would be too long the end is replaced by a digest.
+    part of the name (`a.jpg.png`). Of a name that would be too long the end is replaced by a digest. At the
+    end it says how many pictures were written, how many of them in place of earlier ones, and which images
+    were left out.
 
     Args:
         folder: Folder to write to, relative to `default_root_dir`.
@@ -33,7 +36,11 @@ class PredictionWriter(Callback):
     def __init__(self, folder: str = "predictions") -> None:
         self.folder = user_path(folder)
         self._taken: dict[Path, Counter[str]] = {}
-        self._replaced = 0
+        self._written, self._replaced, self._left_out = 0, 0, list[str]()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._written, self._replaced, self._left_out = 0, 0, []
 
     def on_predict_batch_end(
         self,
@@ -59,32 +66,47 @@ class PredictionWriter(Callback):
                 )
             self._replaced += target.exists()
             write_files({target: png(to_picture(image))})
+            self._written += 1
+        self._left_out += outputs.get("left_out", ())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell of pictures that were there before."""
-        if self._replaced:
-            rank_zero_warn(
-                f"{self._replaced} pictures of an earlier prediction in "
-                f"{Path(trainer.default_root_dir, self.folder)} were replaced: to keep both, give "
-                "PredictionWriter.folder."
-            )
-        self._replaced = 0
+        """Say how many pictures of all ranks went where, and which images were left out, and why.
+
+        Raises:
+            UserError: All were left out.
+        """
+        everyone: list[Any] = [(self._written, self._replaced, self._left_out)]
+        if distributed.is_available() and distributed.is_initialized():
+            everyone *= trainer.world_size
+            distributed.all_gather_object(everyone, everyone[0])
+        written, replaced = (sum(counts[n] for counts in everyone) for n in (0, 1))
+        left_out = [text for *_, texts in everyone for text in texts]
+        if left_out and not written:
+            raise UserError(f"No image was translated: {left_out[0]}")
+        for text in left_out:
+            rank_zero_warn(f"Left out: {text}")
+        rest = f", {replaced} in place of earlier ones" if replaced else ""
+        rest += f", {len(left_out)} left out" if left_out else ""
+        rank_zero_info(f"Predictions: {written} in {Path(trainer.default_root_dir, self.folder)}{rest}.")
 
     def name(self, path: Path, sources: str | None) -> Path:
         """The file to write for the source `path`, relative to the folder of predictions.
 
         Args:
             path: The source image.
-            sources: Folder of the sources, to which paths are relative; paths outside it are kept whole, so
-                that files never collide.
+            sources: Folder of the sources, to which paths are relative, or the one source; paths outside it
+                are kept whole, so that files never collide.
         """
+        root = user_path(sources) if sources is not None else None
+        if root is not None and root.is_file():
+            root = root.parent
         path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the folder
         parent = path.parent.relative_to(path.anchor)
-        if sources is not None and path.is_relative_to(folder := os.path.abspath(user_path(sources))):  # noqa: PTH100
+        if root is not None and path.is_relative_to(folder := os.path.abspath(root)):  # noqa: PTH100
             parent = path.parent.relative_to(folder)
         if path.parent not in self._taken:
             names = [Path(name) for name in os.listdir(path.parent)] if path.parent.is_dir() else []  # noqa: PTH208
-            images = [name for name in names if name.suffix.lower() in EXTENSIONS]
+            images = [name for name in names if name.suffix.lower() in endings()]
             # a name is taken too: `a.jpg.png` beside `a.jpg` and `a.png`; case is one on many disks
             self._taken[path.parent] = Counter(
                 word.lower() for image in images for word in (image.stem, image.name)

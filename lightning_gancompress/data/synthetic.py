@@ -12,7 +12,8 @@ from lightning_gancompress.data.contract import Split
 from lightning_gancompress.data.datasets import Direction, Files
 from lightning_gancompress.data.facades import render_facade
 from lightning_gancompress.data.image_folder import ImageDataModule
-from lightning_gancompress.data.layout import describe_folder
+from lightning_gancompress.data.layout import Layout
+from lightning_gancompress.data.listing import describe_folder
 from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 from lightning_gancompress.errors import UserError
@@ -153,6 +154,7 @@ class FacadesDataModule(ImageDataModule):
     def prepare_data(self) -> None:
         """Write the pictures, unless the folder holds them already."""
         self.facades.prepare()
+        self.folder = self.facades.folder
         self._files.clear()
 
     def files(self, split: Split) -> dict[Role, Files]:
@@ -173,6 +175,7 @@ class SyntheticFacades(FacadesDataModule, PairedDataModule):
 
     _: KW_ONLY
     direction: Direction = "BtoA"
+    layout: Layout = field(default="side_by_side", init=False)
     paired = True
 
 

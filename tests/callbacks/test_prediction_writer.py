@@ -98,11 +98,13 @@ def test_unwritable_place_is_named(tmp_path):
         write(tmp_path, sources(tmp_path / "in", "a.jpg"), tmp_path / "in")
 
 
-def test_trainer_predict_without_a_datamodule(tmp_path):
+def test_trainer_predict_without_a_datamodule(tmp_path, caplog):
     paths = sources(tmp_path / "in", "a.jpg", "b.jpg")
     data = [{"source": torch.zeros(3, 4, 4), "path": path} for path in paths]
     make_trainer(tmp_path, PredictionWriter("here")).predict(TinyModule(), DataLoader(data, batch_size=2))
     names = [path.name for path in (tmp_path / "here").rglob("*.png")]
     assert sorted(names) == ["a.png", "b.png"]
-    with pytest.warns(UserWarning, match="2 pictures of an earlier prediction .*here were replaced"):
+    with caplog.at_level("INFO"):
         make_trainer(tmp_path, PredictionWriter("here")).predict(TinyModule(), DataLoader(data, batch_size=2))
+    assert "Predictions: 2 in " in caplog.text
+    assert "here, 2 in place of earlier ones." in caplog.text
