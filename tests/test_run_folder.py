@@ -200,6 +200,14 @@ def test_a_run_does_not_move_its_own_teacher(tmp_path, facades, capsys):
     assert files(tmp_path) == before
 
 
+def test_a_network_of_the_users_is_not_replaced(tmp_path, unet, facades, capsys):
+    (tmp_path / "generator.pth").write_text("mine")
+    code, words = tiny.fail_code(capsys, [*tiny.compression(tmp_path, unet, "UniformWidth"), *facades])
+    assert code == 2
+    assert "would be replaced: choose another trainer.default_root_dir" in words
+    assert [path.name for path in tmp_path.iterdir()] == ["generator.pth"]
+
+
 def test_a_run_resumed_elsewhere_sets_aside_what_is_there(tmp_path):
     boring(tmp_path / "a")
     boring(tmp_path / "b")
