@@ -1,0 +1,137 @@
+"""A run that is stopped on purpose goes on where it was: all weights come out bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Timer
+
+from lightning_gancompress.cli import main
+
+
+class StopAt(Callback):
+    """Ask the trainer to stop in some hook of a batch, or of an epoch, as the user's callbacks do."""
+
+    def __init__(self, epoch: int, batch: int, hook: str = "on_train_batch_end") -> None:
+        self.epoch, self.batch = epoch, batch
+        setattr(self, hook, self.stop)
+
+    def stop(self, trainer: Any, *_: Any) -> None:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        if trainer.ckpt_path is None and (trainer.current_epoch, done) == (self.epoch, self.batch):
+            trainer.should_stop = True
+
+
+Arguments = Callable[[str, Path], list[str]]
+
+
+@pytest.fixture(scope="module")
+def arguments(facades: list[str], resnet: Path) -> Arguments:
+    """Arguments of a run of some kind into some folder."""
+
+    def make(kind: str, folder: Path) -> list[str]:
+        if kind == "teacher":
+            return [*tiny.teacher(folder, tiny.RESNET), *facades]
+        return [*tiny.compression(folder, resnet), *facades]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, arguments: Arguments) -> Callable[[str], Path]:
+    """Runs that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    def run(kind: str) -> Path:
+        if not (folder / kind).exists():
+            main(arguments(kind, folder / kind))
+        return folder / kind
+
+    return run
+
+
+def batches(folder: Path) -> int:
+    """Batches that a run has done."""
+    loops = tiny.read(tiny.last(folder))["loops"]["fit_loop"]
+    return int(loops["epoch_loop.batch_progress"]["total"]["processed"])
+
+
+KINDS = pytest.mark.parametrize(("kind", "limits"), [("teacher", [3, 5]), ("compression", [3, 7, 8, 10])])
+
+
+@KINDS
+def test_max_steps_counts_batches(
+    kind: str, limits: list[int], tmp_path: Path, arguments: Arguments, whole: Callable[[str], Path]
+) -> None:
+    resume: list[str] = []
+    for limit in limits:
+        main([*arguments(kind, tmp_path), f"--trainer.max_steps={limit}", *resume])
+        assert batches(tmp_path) == limit
+        resume = ["--ckpt_path", "last"]
+    main([*arguments(kind, tmp_path), *resume])
+    tiny.assert_same_end(tmp_path, whole(kind))
+
+
+@KINDS
+def test_max_time(
+    kind: str,
+    limits: list[int],
+    tmp_path: Path,
+    arguments: Arguments,
+    whole: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Timer, "time_elapsed", lambda timer, stage="train": clock(timer))
+    trained = {"batches": 0}
+
+    def clock(timer: Any) -> float:
+        return float(trained["batches"])
+
+    def count(timer: Any, trainer: Any, *_: Any) -> None:
+        trained["batches"] += 1
+        timer._check_time_remaining(trainer)
+
+    monkeypatch.setattr(Timer, "on_train_batch_end", count)
+    resume: list[str] = []
+    for limit in limits:
+        main([*arguments(kind, tmp_path), f"--trainer.max_time=00:00:00:{limit:02}", *resume])
+        assert batches(tmp_path) == limit
+        resume = ["--ckpt_path", "last"]
+    main([*arguments(kind, tmp_path), *resume])
+    tiny.assert_same_end(tmp_path, whole(kind))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "batch", "hook", "done"),
+    [
+        (0, 2, "on_train_batch_end", 2),
+        (1, 4, "on_train_batch_end", 8),  # the last batch: the border is crossed
+        (1, 4, "on_validation_end", 8),
+        (2, 4, "on_train_epoch_start", 8),  # the counter is that of the epoch before
+        (1, 2, "on_train_batch_start", 7),  # this batch is finished
+        (2, 4, "on_train_epoch_end", 12),
+        (3, 1, "on_validation_end", 13),  # a validation within the epoch
+    ],
+)
+def test_should_stop(
+    epoch: int,
+    batch: int,
+    hook: str,
+    done: int,
+    tmp_path: Path,
+    arguments: Arguments,
+    whole: Callable[[str], Path],
+) -> None:
+    stop = [f"--trainer.callbacks+={__name__}.StopAt", f"--trainer.callbacks.epoch={epoch}"]
+    stop += [f"--trainer.callbacks.batch={batch}", f"--trainer.callbacks.hook={hook}"]
+    args = [*arguments("compression", tmp_path)]
+    args += ["--trainer.val_check_interval=1"] if done == 13 else []
+    main([*args, *stop])
+    assert batches(tmp_path) == done
+    main([*args, "--ckpt_path", "last"])
+    tiny.assert_same_end(tmp_path, whole("compression"))
