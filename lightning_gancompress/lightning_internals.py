@@ -47,7 +47,8 @@ class _EpochLoop(_TrainingEpochLoop):
         module = self.trainer.lightning_module
         if module is None or module.automatic_optimization:
             return super().global_step
-        return self.batch_progress.total.processed
+        batches: Any = self.batch_progress.total
+        return int(batches.processed)
 
     @property
     def cut_short(self) -> bool:
@@ -80,7 +81,8 @@ class _EpochsLoop(_FitLoop):
 
     def reset(self) -> None:
         if not self._loaded_from_state_dict:  # a second fit begins anew the epoch in which the first stopped
-            for tracker in (self.epoch_progress.total, self.epoch_progress.current):
+            trackers: Any = self.epoch_progress.total, self.epoch_progress.current
+            for tracker in trackers:
                 tracker.ready = tracker.started = tracker.processed
         super().reset()
 
@@ -90,7 +92,7 @@ class _EpochsLoop(_FitLoop):
         super().on_advance_end()
 
     def _iteration_based_training(self) -> bool:
-        return False  # else a run with `max_steps` would repeat the end of a finished epoch when it is resumed
+        return False  # else a resumed run with `max_steps` would repeat the end of a finished epoch
 
 
 def replace_loops(trainer: lightning.pytorch.Trainer) -> None:
@@ -107,7 +109,8 @@ def batches_of_epoch_in_progress(trainer: lightning.pytorch.Trainer) -> int | No
     epochs: Any = trainer.fit_loop.epoch_progress.current
     if epochs.started == epochs.processed:
         return None
-    return trainer.fit_loop.epoch_loop.batch_progress.current.processed
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return int(batches.processed)
 
 
 def set_max_epochs(trainer: lightning.pytorch.Trainer, max_epochs: int) -> None:

@@ -41,10 +41,10 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if a new run will replace the checkpoint of an earlier one, and handle Ctrl-C."""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             for stale in self._path.parent.glob(f".{self._path.stem}.*"):
                 stale.unlink()  # left by a process that was killed while writing
-            if self._path.exists() and trainer.ckpt_path is None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            if self._path.exists() and trainer.ckpt_path is None:
                 rank_zero_warn(
                     f"{self._path} of an earlier run will be replaced. To go on with that run instead, stop "
                     "now and add --ckpt_path last; to keep both, give each its own trainer.default_root_dir."

@@ -118,12 +118,12 @@ class CompressionModule(GANModule):
         """Epoch of the run in which the fine-tuning begins."""
         if self._finished_search is not None:
             return self._finished_search.epochs
-        return self.policy.search_epochs if self.policy else 0
+        return self.shortened(self.policy.search_epochs if self.policy else 0)
 
     @property
     def total_epochs(self) -> int:
         """Epochs of search and fine-tuning."""
-        return self.border + self.phases.schedule.length
+        return self.border + self.shortened(self.phases.schedule.length)
 
     def setup(self, stage: str) -> None:
         """Build the networks before the strategy wraps the module, unless a checkpoint will be loaded.

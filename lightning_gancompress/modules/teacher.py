@@ -60,7 +60,7 @@ class TeacherModule(GANModule):
     @property
     def total_epochs(self) -> int:
         """Epochs at the full learning rate plus epochs of decay."""
-        return self.schedule.length
+        return self.shortened(self.schedule.length)
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
         """The trained generator, named `generator`."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tiny
@@ -135,3 +136,113 @@ def test_should_stop(
     assert batches(tmp_path) == done
     main([*args, "--ckpt_path", "last"])
     tiny.assert_same_end(tmp_path, whole("compression"))
+
+
+# -- development runs ----------------------------------------------------------------------------------------
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Contents of all files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Notes(Callback):
+    """Note the phase of each step."""
+
+    steps: ClassVar[list[tuple[int, str]]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.steps.append((trainer.current_epoch, pl_module.phase.name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "batches", "steps"),
+    [
+        ("teacher", "true", ["teacher"]),
+        ("compression", "true", ["search", "finetune"]),
+        ("compression", "2", ["search", "search", "finetune", "finetune"]),
+        ("uniform", "1", ["finetune"]),
+    ],
+)
+def test_a_development_run_has_all_phases_and_writes_nothing(
+    kind: str,
+    batches: str,
+    steps: list[str],
+    tmp_path: Path,
+    arguments: Arguments,
+    facades: list[str],
+    resnet: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Notes, "steps", [])
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "generator.pth", "checkpoints/last.ckpt", "checkpoints/.last.1.ckpt"):
+        (folder / name).write_text("of a run before")
+    before = files(folder)
+    if kind == "uniform":
+        args = [*tiny.compression(folder, resnet, "UniformWidth"), *facades]
+    else:
+        args = arguments(kind, folder)
+    logger = args.index("--trainer.logger=false")
+    args = [*args[:logger], *args[logger + 1 :], f"--trainer.callbacks+={__name__}.Notes"]
+    main([*args, f"--trainer.fast_dev_run={batches}"])
+    assert [phase for _, phase in Notes.steps] == steps
+    assert files(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # no folder of caches
+
+
+def test_a_development_test_keeps_the_results(tmp_path: Path, resnet: Path, facades: list[str]) -> None:
+    for command, option in (
+        ("test", []),
+        ("predict", [f"--data.predict_folder={facades[1].partition('=')[2]}"]),
+    ):
+        (tmp_path / command).mkdir()
+        main(
+            [
+                command,
+                f"--ckpt_path={resnet}",
+                f"--trainer.default_root_dir={tmp_path / command}",
+                "--trainer.fast_dev_run=true",
+                "--trainer.logger=false",
+                *facades,
+                *option,
+            ]
+        )
+        assert files(tmp_path / command) == {}
+
+
+def test_a_development_run_is_a_new_one(
+    tmp_path: Path, arguments: Arguments, resnet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [*arguments("teacher", tmp_path), "--trainer.fast_dev_run=true", f"--ckpt_path={resnet}"]
+    code, words = tiny.fail_code(capsys, args)
+    assert code == 2
+    assert "leave ckpt_path out" in words
+
+
+# -- lengths -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["max_epochs", "min_epochs"])
+def test_more_epochs_than_the_schedule_are_no_silent_wish(
+    option: str, tmp_path: Path, arguments: Arguments
+) -> None:
+    with pytest.warns(UserWarning, match=rf"trainer\.{option}: 9 is above the 2 epochs.*raise model\.epochs"):
+        main([*arguments("teacher", tmp_path), f"--trainer.{option}=9"])
+    assert tiny.read(tiny.last(tmp_path))["epoch"] == 1
+
+
+def test_a_stopped_run_says_how_far_it_came(
+    tmp_path: Path, facades: list[str], resnet: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = [*tiny.compression(tmp_path, resnet, "UniformWidth"), *facades]
+    main([*args, "--trainer.max_steps=5"])
+    assert "Stopped after 1.25 of 2 epochs" in caplog.text
+    provenance = json.loads((tmp_path / "generator.json").read_text())["provenance"]
+    assert (provenance["epochs"], provenance["of_epochs"]) == (1.25, 2)
+    assert "1.25 of 2: the run was stopped before its end" in (tmp_path / "report.html").read_text()
+    caplog.clear()
+    main([*args, "--ckpt_path", "last"])
+    assert "Stopped after" not in caplog.text
+    assert "stopped before its end" not in (tmp_path / "report.html").read_text()
