@@ -105,12 +105,19 @@ def replace_loops(trainer: lightning.pytorch.Trainer) -> None:
 
 
 def batches_of_epoch_in_progress(trainer: lightning.pytorch.Trainer) -> int | None:
-    """Finished batches of the epoch that a stop has cut short; None between two epochs."""
+    """Finished batches of the epoch in progress; None between two epochs."""
     epochs: Any = trainer.fit_loop.epoch_progress.current
-    if epochs.started == epochs.processed:
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+    if epochs.started == epochs.processed or batches.is_last_batch:
         return None
-    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return int(batches.processed)
+    return int(batches.current.processed)
+
+
+def epochs_in(checkpoint: dict[str, Any]) -> tuple[int, int]:
+    """Epochs that the run of a checkpoint has begun, and those that it has done."""
+    loops = checkpoint.get("loops") or {}
+    epochs = loops.get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+    return epochs.get("started", 0), epochs.get("processed", 0)
 
 
 def set_max_epochs(trainer: lightning.pytorch.Trainer, max_epochs: int) -> None:

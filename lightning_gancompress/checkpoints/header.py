@@ -7,7 +7,7 @@ search the student has all channels, and "sides.generator.masks.mask" holds the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lightning_gancompress.tasks import Role, Side
 
 KEY = "gancompress"
 VERSION = 1
+Change = tuple[str, Any, Any]  # an option, its value when the run began, and its value now
 PHASES = {"teacher": ("teacher",), "compression": ("search", "finetune")}
 
 
@@ -72,7 +73,12 @@ class Header:
         sides: In the search, the roles that share one mask, by side.
         ignored_layers: Layers that are not pruned, by side.
         search: Options of the search; None for a teacher, and for files of releases that did not record it.
+        began: Epoch in which the fine-tuning began; None before it, and for files of releases that did not
+            record it, where it is the length of the search.
         versions: Versions of the packages that wrote it, by name.
+        seed: Seed of the run; None for files of releases that did not record it.
+        images: Digest of the training images; empty if it is not known.
+        epoch: Of an epoch in progress, options by which its batches are counted.
     """
 
     kind: str
@@ -84,7 +90,11 @@ class Header:
     sides: dict[Side, list[Role]] = field(default_factory=dict)
     ignored_layers: dict[Side, list[str]] = field(default_factory=dict)
     search: Search | None = None
+    began: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    images: str = ""
+    epoch: dict[str, Any] = field(default_factory=dict)
 
     def require_compressed(self, compressed: Sequence[Role], path: Path, exactly: bool) -> None:
         """Check that the checkpoint is of a compression of these generators.
@@ -104,8 +114,8 @@ class Header:
                 f"wants {' and '.join(compressed)}: give the task that it was made with."
             )
 
-    def require_same_run(self, partner: str, configured: Search | None, path: Path) -> None:
-        """Check that a resumed compression changes no option that can't change any more.
+    def require_same_search(self, partner: str, configured: Search | None, path: Path) -> None:
+        """Check that a resumed compression changes no option of the search that can't change any more.
 
         Args:
             partner: Configured value of `model.partner`.
@@ -115,7 +125,7 @@ class Header:
         Raises:
             UserError: An option has changed; the message names it with its old and its new value.
         """
-        options = [("model.partner", self.partner or partner, partner)]
+        options: list[Change] = [("model.partner", self.partner or partner, partner)]
         if configured is not None and self.phase == "search" and configured.epochs == 0:
             raise UserError(
                 f"ckpt_path: {path} is in the midst of a search, but {configured.policy} does not search; "
@@ -125,12 +135,7 @@ class Header:
             options.append(("trainer.callbacks", self.search.policy, configured.policy))
             if self.phase == "finetune":
                 options += self.search.beside(configured)
-        for option, was, now in options:
-            if was != now and str(was) != str(now):  # 1 and 1.0 are equal, and so are 0.1 and "0.1"
-                raise UserError(
-                    f"{option}: {now} comes too late, {path} began with {was}: go on with that, or begin "
-                    "anew."
-                )
+        refuse_late(options, path)
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of a checkpoint, in plain types; `of` reads it."""
@@ -142,12 +147,16 @@ class Header:
             "preprocessing": self.preprocessing,
             "wanted": [str(role) for role in self.compressed],
             "versions": self.versions,
+            "seed": self.seed,
+            "images": self.images,
+            "epoch": self.epoch,
         }
         if self.kind == "compression":
             entry |= {
                 "partner": self.partner,
                 "sides": {str(side): [str(role) for role in roles] for side, roles in self.sides.items()},
                 "ignored_layers": {str(side): list(names) for side, names in self.ignored_layers.items()},
+                "began": self.began,
             }
         if self.search is not None:
             budgets = {str(side): budget for side, budget in self.search.budgets.items()}
@@ -194,8 +203,26 @@ class Header:
             {Side(s): list(map(Role, roles)) for s, roles in written.get("sides", {}).items()},
             {Side(s): list(map(str, names)) for s, names in written.get("ignored_layers", {}).items()},
             None if search is None else _read_search(search),
+            written.get("began"),
             dict(written.get("versions", {})),
+            written.get("seed"),
+            str(written.get("images", "")),
+            dict(written.get("epoch", {})),
         )
+
+
+def refuse_late(changes: Iterable[Change], path: Path) -> None:
+    """Raise a `UserError` at the first option whose value now is not that with which the run began.
+
+    Args:
+        changes: Options that can't change any more.
+        path: Path of the checkpoint, for the message.
+    """
+    for option, was, now in changes:
+        if was != now and str(was) != str(now):  # 1 and 1.0 are equal, and so are 0.1 and "0.1"
+            raise UserError(
+                f"{option}: {now} comes too late, {path} began with {was}: go on with that, or begin anew."
+            )
 
 
 def _read_search(written: Mapping[str, Any]) -> Search:

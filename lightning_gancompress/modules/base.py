@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -48,6 +49,8 @@ class GANModule(LightningModule):
     Attributes:
         phase: Current phase; not set before the first one begins.
         inputs: Blank inputs of the networks.
+        seed: Seed of the run.
+        images: Digest of the training images; empty before a fit.
     """
 
     phase: Phase
@@ -62,7 +65,7 @@ class GANModule(LightningModule):
         self._base_lrs: list[list[float]] = []  # by optimizer and parameter group
         self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
-        self.seed = 0
+        self.seed, self.images = 0, ""
 
     def remember_arguments(self) -> None:
         """Save the parsed config as `hparams`; outside the command line they would be pickled modules."""
@@ -100,6 +103,12 @@ class GANModule(LightningModule):
         self._phase_modules = list(modules)
         self.phase = phase
         phase.set_modes()
+
+    @property
+    def fitting(self) -> bool:
+        """Whether the module's trainer trains it."""
+        trainer = trainer_of(self)
+        return trainer is not None and trainer.state.fn == TrainerFn.FITTING
 
     @property
     def begun(self) -> bool:
@@ -165,6 +174,7 @@ class GANModule(LightningModule):
             return
         trainer: Any = self.trainer
         self.seed = trainer.strategy.broadcast(int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed())))
+        self.images = data_of(trainer).images()
         set_max_epochs(trainer, self._last_epoch(trainer))
         # search and fine-tuning have different batches
         trainer.reload_dataloaders_every_n_epochs = 1
