@@ -33,7 +33,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory, facades: list[str], unet: Pa
 
 TOO_LATE = {
     "seed": (["--seed_everything=1"], "seed_everything: 1 comes too late, .* began with 0"),
-    "crop": (["--data.crop_size=16"], "data.crop_size: 16 comes too late, .* began with 32"),
+    "preprocess": (["--data.preprocess=crop"], "data.preprocess: crop comes too late, .* began with resize"),
     "load": (["--data.load_size=40"], "data.load_size: 40 comes too late"),
     "direction": (["--data.direction=AtoB"], "data.direction: AtoB comes too late, .* began with BtoA"),
     "channels": (["--data.in_channels=1"], "data.in_channels: 1 comes too late"),
@@ -123,6 +123,8 @@ def test_other_images_come_too_late_in_the_search(
         else:
             with pytest.warns(UserWarning, match=r"was trained with other images"):
                 main([*args, "--data.max_train=24", "--trainer.max_epochs=3"])
+            shutil.rmtree(tmp_path / phase)
+            shutil.copytree(begun[phase], tmp_path / phase)
         with pytest.warns(UserWarning, match=rf"data.{size} was 8 when this epoch began and is now 4"):
             main([*args, f"--data.{size}=4", "--trainer.max_epochs=3"])
 
