@@ -34,6 +34,7 @@ class Search:
         min_channels: Channels that every group keeps.
         channel_multiple: Widths of the small networks are multiples of it.
         student_weights: Weights that the small networks begin with: `inherited` or `fresh`.
+        options: Further options of the policy that are plain values, by name.
     """
 
     policy: str
@@ -43,6 +44,7 @@ class Search:
     min_channels: int
     channel_multiple: int
     student_weights: str
+    options: dict[str, Any] = field(default_factory=dict)
 
     def beside(self, configured: Search) -> list[tuple[str, Any, Any]]:
         """Name of each option, its value here, and its value in `configured`."""
@@ -56,7 +58,12 @@ class Search:
             "model.student_weights": "student_weights",
         }
         others = [(option, vars(self)[name], vars(configured)[name]) for option, name in options.items()]
-        return [*budgets, *others]
+        own = [
+            (f"trainer.callbacks.{name}", value, configured.options[name])
+            for name, value in self.options.items()
+            if name in configured.options
+        ]
+        return [*budgets, *others, *own]
 
 
 @dataclass(frozen=True)
@@ -234,6 +241,7 @@ def _read_search(written: Mapping[str, Any]) -> Search:
         min_channels=int(written["min_channels"]),
         channel_multiple=int(written["channel_multiple"]),
         student_weights=str(written["student_weights"]),
+        options=dict(written.get("options", {})),
     )
 
 

@@ -197,7 +197,7 @@ class CompressionModule(GANModule):
         """The search as this run's options define it; None without a policy."""
         if self.policy is None:
             return None
-        return self.pruning.search_of(type(self.policy).__name__, self.policy.search_epochs)
+        return self.pruning.search_of(self.policy)
 
     def header(self) -> Header:
         """The header of a checkpoint of the current state."""

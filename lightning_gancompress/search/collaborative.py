@@ -71,6 +71,8 @@ class CollaborativePruning(SearchPolicy):
             it are computed in every step.
     """
 
+    not_settled = ("search_epochs", "cache_dir", "teacher_cache_gb")
+
     def __init__(
         self,
         search_epochs: int = 40,

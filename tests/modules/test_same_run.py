@@ -61,6 +61,20 @@ def test_what_a_compression_began_with_stays(
     assert tiny.last(folder).read_bytes() == before
 
 
+def test_options_of_the_search_act_until_the_border(
+    begun: dict[str, Path], facades: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for phase in ("search", "finetune"):
+        shutil.copytree(begun[phase], tmp_path / phase)
+        args = [*tiny.compression(tmp_path / phase, tmp_path / "gone.ckpt"), *facades, "--ckpt_path=last"]
+        args += ["--trainer.callbacks.cache_dir=" + str(tmp_path / "elsewhere"), "--trainer.max_epochs=3"]
+        changed = [*args, "--trainer.callbacks.temperature=0.8"]
+        if phase == "finetune":
+            code, words = tiny.fail_code(capsys, changed)
+            assert (code, "trainer.callbacks.temperature: 0.8 comes too late" in words) == (2, True), words
+        main(args if phase == "finetune" else changed)
+
+
 @pytest.mark.parametrize("phase", ["search", "finetune"])
 def test_another_teacher_comes_too_late(
     phase: str,
