@@ -154,16 +154,14 @@ class Header:
             "preprocessing": self.preprocessing,
             "wanted": [str(role) for role in self.compressed],
             "versions": self.versions,
-            "seed": self.seed,
-            "images": self.images,
-            "epoch": self.epoch,
         }
+        known = {"seed": self.seed, "images": self.images, "epoch": self.epoch, "began": self.began}
+        entry |= {name: value for name, value in known.items() if value not in (None, "", {})}
         if self.kind == "compression":
             entry |= {
                 "partner": self.partner,
                 "sides": {str(side): [str(role) for role in roles] for side, roles in self.sides.items()},
                 "ignored_layers": {str(side): list(names) for side, names in self.ignored_layers.items()},
-                "began": self.began,
             }
         if self.search is not None:
             budgets = {str(side): budget for side, budget in self.search.budgets.items()}
@@ -210,9 +208,9 @@ class Header:
             {Side(s): list(map(Role, roles)) for s, roles in written.get("sides", {}).items()},
             {Side(s): list(map(str, names)) for s, names in written.get("ignored_layers", {}).items()},
             None if search is None else _read_search(search),
-            written.get("began"),
+            _number(written.get("began")),
             dict(written.get("versions", {})),
-            written.get("seed"),
+            _number(written.get("seed")),
             str(written.get("images", "")),
             dict(written.get("epoch", {})),
         )
@@ -230,6 +228,10 @@ def refuse_late(changes: Iterable[Change], path: Path) -> None:
             raise UserError(
                 f"{option}: {now} comes too late, {path} began with {was}: go on with that, or begin anew."
             )
+
+
+def _number(written: Any) -> int | None:
+    return None if written is None else int(written)
 
 
 def _read_search(written: Mapping[str, Any]) -> Search:

@@ -212,7 +212,7 @@ class GANModule(LightningModule):
         if self.epochs_done < self.total_epochs:
             rank_zero_info(
                 f"Stopped after {self.epochs_done:.4g} of {self.total_epochs} epochs; resumed from its last "
-                "checkpoint the run goes on there."
+                "checkpoint the run goes on."
             )
 
     def on_fit_start(self) -> None:

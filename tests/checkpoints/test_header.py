@@ -73,6 +73,9 @@ def test_headers_of_before(name):
         {"search": {"policy": "UniformWidth"}},
         {"search": 1},
         {"versions": 2},
+        {"seed": "x"},
+        {"began": []},
+        {"epoch": 3},
     ],
     ids=str,
 )
