@@ -72,6 +72,8 @@ class CollaborativePruning(SearchPolicy):
             it are computed in every step.
     """
 
+    not_settled = ("search_epochs", "cache_dir", "teacher_cache_gb")
+
     @checked
     def __init__(
         self,
@@ -194,7 +196,7 @@ class CollaborativePruning(SearchPolicy):
     def _neighbourhoods(
         self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule
     ) -> dict[Role, Tensor]:
-        folder = cache_folder(self.cache_dir, trainer.default_root_dir)
+        folder = cache_folder(self.cache_dir, trainer)
         images = data.fingerprint()
         keys = {
             role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, images)

@@ -74,11 +74,7 @@ class SetDistances(Measure):
         self._cached, self._trained = {}, None
         for role in translator(pl_module).task.compressed:
             key = self._key(trainer, role)
-            cached = (
-                None
-                if key is None
-                else load_table(cache_folder(self.cache_dir, trainer.default_root_dir), key)
-            )
+            cached = None if key is None else load_table(cache_folder(self.cache_dir, trainer), key)
             cached = trainer.strategy.broadcast(cached)
             if cached is not None:
                 self._cached[role] = cached
@@ -124,7 +120,7 @@ class SetDistances(Measure):
         features = torch.cat(present)
         key = self._key(trainer, seen.role)
         if key is not None and trainer.is_global_zero:
-            save_table(cache_folder(self.cache_dir, trainer.default_root_dir), key, features)
+            save_table(cache_folder(self.cache_dir, trainer), key, features)
         return features
 
     def _training(self, trainer: Trainer, pl_module: LightningModule) -> dict[Role, Tensor]:
