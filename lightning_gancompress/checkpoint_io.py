@@ -34,6 +34,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     raise error.__context__ from None
                 raise
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint; nothing else, since a checkpoint names those that its run has replaced."""
+        if "://" in str(path):
+            super().remove_checkpoint(path)
+        elif Path(path).suffix == ".ckpt" and Path(path).is_file():
+            Path(path).unlink()
+
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:

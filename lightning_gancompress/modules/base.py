@@ -18,6 +18,7 @@ from lightning_gancompress.checkpoints.header import KEY, Header, kind_of
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import made_from_config, set_max_epochs
+from lightning_gancompress.modules.saved_arguments import require_known_arguments
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
@@ -66,6 +67,16 @@ class GANModule(LightningModule):
     def describe(self, argument: str, network: nn.Module) -> NetworkSpec:
         """The spec of a network that was passed to the constructor as `argument`."""
         return NetworkSpec.of(network, self.hparams.get(argument))
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Lightning's way to make a module from a checkpoint, which may name classes of this package only.
+
+        Raises:
+            UserError: The checkpoint names other classes.
+        """
+        require_known_arguments(checkpoint_path, cls)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     # -- implemented by subclasses ---------------------------------------------------------------------
 
