@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.resumable import require_resumable
 from lightning_gancompress.files import replacing
 
 
@@ -52,4 +53,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
         checkpoint: dict[str, Any] = read_torch(Path(path))
+        require_resumable(checkpoint, Path(path))
         return checkpoint

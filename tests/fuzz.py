@@ -62,8 +62,25 @@ VALUES: list[Callable[[], Any]] = [
         for value in (
             *(None, True, -1, 0, 1, 3, 7, 10**9, 2**63, -(2**70), 0.5, -1.5, 1e300),
             *(float("nan"), float("inf"), "", "x", "x" * 3000, "0", "\0", "../../../etc/passwd", "/dev/null"),
-            *("os.system", f"{CANARY}.Net", f"{CANARY}.yaml", "generator_../../x", "<script>", "{}", "&a [*a]"),
-            *([], {}, [0], [1, 2], ["a"], {"a": 1}, {"class_path": f"{CANARY}.Net"}, {"class_path": "os.system"}),
+            *(
+                "os.system",
+                f"{CANARY}.Net",
+                f"{CANARY}.yaml",
+                "generator_../../x",
+                "<script>",
+                "{}",
+                "&a [*a]",
+            ),
+            *(
+                [],
+                {},
+                [0],
+                [1, 2],
+                ["a"],
+                {"a": 1},
+                {"class_path": f"{CANARY}.Net"},
+                {"class_path": "os.system"},
+            ),
         )
     ),
     lambda: deep(50),
@@ -141,7 +158,9 @@ def mutate(path: Path, rng: random.Random) -> None:
         return
     for _ in range(many):
         content = change(content, rng, values)
-    with contextlib.suppress(RecursionError, TypeError, NotImplementedError):  # can't be written, so can't be read
+    with contextlib.suppress(
+        RecursionError, TypeError, NotImplementedError
+    ):  # can't be written, so can't be read
         write(content, path)
 
 
@@ -226,7 +245,12 @@ def read_checkpoint(folder: Path) -> None:
 
 def resume_checkpoint(folder: Path) -> None:
     """Test the run, and go on with it."""
-    options = ["--trainer.accelerator=cpu", "--trainer.logger=false", "--data.root=data", "--data.num_workers=0"]
+    options = [
+        "--trainer.accelerator=cpu",
+        "--trainer.logger=false",
+        "--data.root=data",
+        "--data.num_workers=0",
+    ]
     with refusals():
         command("test", "--ckpt_path", folder / "last.ckpt", *options, "--trainer.limit_test_batches=1")
     command("fit", "--ckpt_path", folder / "last.ckpt", *options, "--trainer.limit_train_batches=1")
@@ -261,7 +285,9 @@ def read_run(folder: Path) -> None:
 def make_images(folder: Path) -> None:
     for number, ending in enumerate(("png", "jpg", "webp", "tif", "bmp", "gif")):
         mode = ["RGB", "L", "RGBA", "P", "I;16", "CMYK"][number] if ending in ("png", "tif") else "RGB"
-        Image.new("RGB", (40 + number, 33), "red").convert("L" if mode == "I;16" else mode).save(folder / f"a.{ending}")
+        Image.new("RGB", (40 + number, 33), "red").convert("L" if mode == "I;16" else mode).save(
+            folder / f"a.{ending}"
+        )
 
 
 def read_images(folder: Path) -> None:
@@ -283,7 +309,9 @@ def make_config(folder: Path) -> None:
     settings["trainer"] = {k: v for k, v in settings["trainer"].items() if v is not None}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     comparison = {"output": "out", "seeds": [0], "budgets": [0.1], "common": ["quickstart.yaml"]}
-    (folder / "compare.yaml").write_text(yaml.safe_dump({**comparison, "experiments": {"a": [], "b": ["--x=1"]}}))
+    (folder / "compare.yaml").write_text(
+        yaml.safe_dump({**comparison, "experiments": {"a": [], "b": ["--x=1"]}})
+    )
 
 
 def read_config(folder: Path) -> None:

@@ -41,6 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working folder of the command, with a module that tells when it is imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("lightning_gancompress.trust._passed", {})
     Path("canary.py").write_text(CANARY)
     Path("canary.yaml").write_text("class_path: canary.Net\n")
     yield tmp_path

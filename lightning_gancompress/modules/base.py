@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gancompress.checkpoints.header import KEY, Header, kind_of
+from lightning_gancompress.checkpoints.resumable import POOLS_KEY, require_fitting
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import made_from_config, set_max_epochs
@@ -26,8 +27,6 @@ from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
 from lightning_gancompress.version import __version__
-
-POOLS_KEY = "image_pools"
 
 
 class GANModule(LightningModule):
@@ -54,7 +53,8 @@ class GANModule(LightningModule):
         self.task = task or Pix2Pix()
         self.pools = ImagePools(self.task.pool_size)
         self._optimizer_names: list[str] = []
-        self._base_lrs: list[list[float]] = []  # by optimizer and parameter group
+        self._options: list[list[dict[str, Any]]] = []  # by optimizer and parameter group
+        self._base_lrs: list[list[float]] = []
         self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
         self.seed = 0
@@ -130,7 +130,11 @@ class GANModule(LightningModule):
         self._optimizer_names = list(self.phase.trained())
         optimizers = [self.phase.optimizer(name) for name in self._optimizer_names]
         # read before a checkpoint is loaded: the user's learning rates override those in it
-        self._base_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        self._options = [
+            [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            for optimizer in optimizers
+        ]
+        self._base_lrs = [[group["lr"] for group in options] for options in self._options]
         return optimizers
 
     def optimizer(self, name: str) -> LightningOptimizer:
@@ -181,7 +185,15 @@ class GANModule(LightningModule):
         self.phase.set_modes()
 
     def on_train_start(self) -> None:
-        """Set the learning rates: a run that is resumed within an epoch may have been given others."""
+        """Set the options of the optimizers, since a resumed run may have been given others.
+
+        Raises:
+            UserError: A restored state of an optimizer is damaged.
+        """
+        for optimizer, options in zip(self.trainer.optimizers, self._options, strict=True):
+            for group, own in zip(optimizer.param_groups, options, strict=True):
+                group.update(own)
+        require_fitting(self.trainer.optimizers)
         self._set_learning_rates()
 
     def on_train_epoch_start(self) -> None:
