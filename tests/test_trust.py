@@ -256,3 +256,12 @@ def test_checkpoints_are_replaced_beside_the_one_that_names_them(
     with pytest.raises(SystemExit):
         main(["fit", "--ckpt_path", hostile({"run_config.trainer.callbacks": [kept]}), "--print_config"])
     assert ("dirpath: ." in capsys.readouterr().out) == (folder == ".")
+
+
+def test_what_the_command_replaces_is_left_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = hostile({"run_config.trainer.callbacks": [{"class_path": "canary.Net"}]})
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--ckpt_path", path, "--trainer.callbacks=ImageGrid", "--print_config"])
+    assert stopped.value.code in (0, None)
+    assert "canary" not in capsys.readouterr().out
+    assert "canary" in refused(capsys, "fit", "--ckpt_path", path, "--trainer.callbacks+=ImageGrid")

@@ -17,8 +17,9 @@ from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.report import report
-from lightning_gancompress.cli.configs import RUNS, TRUST, ConfigFile, Trust, recorded_config, with_config
+from lightning_gancompress.cli.configs import RUNS, ConfigFile, recorded_config, with_config
 from lightning_gancompress.cli.explain import condense, explain
+from lightning_gancompress.cli.trusted_settings import TRUST, Trust
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
 from lightning_gancompress.lightning_internals import OpenCLI, child_processes

@@ -7,20 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-from lightning.pytorch import LightningDataModule
 
 from lightning_gancompress.checkpoints.files import read_torch
-from lightning_gancompress.checkpoints.recorded_classes import arguments_of, require_known
 from lightning_gancompress.checkpoints.recorded_settings import current_names, recorded_settings
+from lightning_gancompress.cli.trusted_settings import require_trusted
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.modules import GANModule
 from lightning_gancompress.shipped_configs import find_config
-from lightning_gancompress.trainer import Trainer
-from lightning_gancompress.trust import Named
 
-TRUST = "--trust"
 RUNS = ("fit", "validate", "test", "predict")
 # not taken from a checkpoint: options of the machine, and limits of the run that wrote it
 _NOT_RESUMED = (
@@ -53,17 +47,6 @@ class ConfigFile(ActionConfigFile):
             raise UserError(f"{path}: {error}") from error
 
 
-class Trust(argparse.Action):
-    """The flag `--trust`, which `named_by` looks for; a configuration neither sets nor records it."""
-
-    def __init__(self, option_strings: list[str], dest: str, help: str | None = None, **kwargs: Any) -> None:
-        nowhere = argparse.SUPPRESS
-        super().__init__(option_strings, dest=nowhere, default=nowhere, nargs=0, help=help)
-
-    def __call__(self, *args: Any) -> None:
-        """Do nothing."""
-
-
 def recorded_config(args: list[str]) -> dict[str, Any]:
     """Settings recorded in the checkpoint of `--ckpt_path`, without those of the machine; empty without one.
 
@@ -85,42 +68,8 @@ def recorded_config(args: list[str]) -> dict[str, Any]:
     recorded = {key: settings[key] for key in keys if settings.get(key) is not None}
     for name in _NOT_RESUMED:
         recorded.get("trainer", {}).pop(name, None)
-    for name, kind in {"model": GANModule, "data": LightningDataModule}.items():
-        require_known(recorded.get(name), kind, name)
-    options = arguments_of(Trainer)
-    for name, value in recorded.get("trainer", {}).items():
-        require_known(value, options.get(name, object), f"trainer.{name}")
-    for callback in recorded.get("trainer", {}).get("callbacks") or []:
-        # with a folder goes the list of checkpoints there that the run replaces
-        given = callback["init_args"] if isinstance(callback, dict) and "init_args" in callback else {}
-        if given.get("dirpath") and Path(given["dirpath"]).resolve() != Path(path).resolve().parent:
-            given["dirpath"] = None
+    require_trusted(recorded, args, Path(path))
     return recorded
-
-
-def named_by(args: list[str]) -> Named:
-    """What the user's own command and configurations name; files may name the same."""
-    texts: set[str] = set()
-    for arg in args:
-        for text in (arg, arg.partition("=")[2]):
-            texts |= _texts_of(text, is_file=text.endswith((".yaml", ".yml")))
-    return Named(frozenset(texts), everything=TRUST in args)
-
-
-def _texts_of(text: str, is_file: bool) -> set[str]:
-    """All texts in a text of YAML, or in a configuration by its name; none if it can't be read."""
-    try:
-        content = yaml.safe_load(find_config(text).read_text(encoding="utf-8") if is_file else text)
-    except (UserError, OSError, ValueError, RecursionError, yaml.YAMLError):
-        return set()  # the parser will raise the error
-    texts, waiting = set(), [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            texts.add(value)
-        elif isinstance(value, dict | list):
-            waiting += value.values() if isinstance(value, dict) else value
-    return texts
 
 
 def given_checkpoint(args: list[str]) -> str | None:

@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_gancompress.cli.command_line import GanCompressCLI
-from lightning_gancompress.cli.configs import named_by
 from lightning_gancompress.cli.explain import explain
 from lightning_gancompress.cli.quieten import quieten
+from lightning_gancompress.cli.trusted_settings import named_by
 from lightning_gancompress.trust import trusting
 
 
