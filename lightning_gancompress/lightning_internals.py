@@ -6,6 +6,7 @@ of these libraries, which `tests/test_lightning_internals.py` checks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from subprocess import Popen
 from typing import Any
 
@@ -18,6 +19,8 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
+
+from lightning_gancompress.errors import UserError, first_line
 
 # -- modules ---------------------------------------------------------------------------------------------
 
@@ -188,8 +191,26 @@ class ResumableTrainer(lightning.pytorch.Trainer):
 
     def _run(self, model: LightningModule, ckpt_path: Any = None, *args: Any, **kwargs: Any) -> Any:
         # not by the setter of `ckpt_path`, after which every later call would resume as well
-        self._checkpoint_connector._ckpt_path = ckpt_path
+        connector = self._checkpoint_connector
+        connector._ckpt_path = ckpt_path
+        for name in ("restore_callbacks", "restore_training_state"):
+            setattr(connector, name, _restoring(getattr(type(connector), name), connector, ckpt_path))
         return super()._run(model, ckpt_path, *args, **kwargs)
+
+
+def _restoring(restore: Callable[[Any], None], connector: Any, path: Any) -> Callable[[], None]:
+    """A step of Lightning's restoring whose errors, of whatever is missing in a file, are one sentence."""
+
+    def restored() -> None:
+        try:
+            restore(connector)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"ckpt_path: the state of the run in {path} can't be restored ({type(error).__name__}: "
+                f"{first_line(error)}): give the settings that it was made with, or an earlier checkpoint."
+            ) from error
+
+    return restored
 
 
 def save_checkpoint(callback: ModelCheckpoint, trainer: lightning.pytorch.Trainer, path: str) -> None:

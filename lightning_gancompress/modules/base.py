@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gancompress.checkpoints.header import KEY, Header, kind_of
+from lightning_gancompress.checkpoints.resumable import POOLS_KEY, require_fitting
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import (
@@ -25,6 +26,7 @@ from lightning_gancompress.lightning_internals import (
     set_max_epochs,
     trainer_of,
 )
+from lightning_gancompress.modules.saved_arguments import require_known_arguments
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
@@ -32,8 +34,6 @@ from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
 from lightning_gancompress.version import __version__
-
-POOLS_KEY = "image_pools"
 
 
 class GANModule(LightningModule):
@@ -62,7 +62,8 @@ class GANModule(LightningModule):
         self.task = task or Pix2Pix()
         self.pools = ImagePools(self.task.pool_size)
         self._optimizer_names: list[str] = []
-        self._base_lrs: list[list[float]] = []  # by optimizer and parameter group
+        self._options: list[list[dict[str, Any]]] = []  # by optimizer and parameter group
+        self._base_lrs: list[list[float]] = []
         self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
         self.seed, self.images = 0, ""
@@ -75,6 +76,16 @@ class GANModule(LightningModule):
     def describe(self, argument: str, network: nn.Module) -> NetworkSpec:
         """The spec of a network that was passed to the constructor as `argument`."""
         return NetworkSpec.of(network, self.hparams.get(argument))
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Lightning's way to make a module from a checkpoint, which may name classes of this package only.
+
+        Raises:
+            UserError: The checkpoint names other classes.
+        """
+        require_known_arguments(checkpoint_path, cls)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     # -- implemented by subclasses ---------------------------------------------------------------------
 
@@ -134,7 +145,11 @@ class GANModule(LightningModule):
         self._optimizer_names = list(self.phase.trained())
         optimizers = [self.phase.optimizer(name) for name in self._optimizer_names]
         # read before a checkpoint is loaded: the user's learning rates override those in it
-        self._base_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        self._options = [
+            [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            for optimizer in optimizers
+        ]
+        self._base_lrs = [[group["lr"] for group in options] for options in self._options]
         return optimizers
 
     def optimizer(self, name: str) -> LightningOptimizer:
@@ -220,7 +235,15 @@ class GANModule(LightningModule):
         self.phase.set_modes()
 
     def on_train_start(self) -> None:
-        """Set the learning rates: a run that is resumed within an epoch may have been given others."""
+        """Set the options of the optimizers, since a resumed run may have been given others.
+
+        Raises:
+            UserError: A restored state of an optimizer is damaged.
+        """
+        for optimizer, options in zip(self.trainer.optimizers, self._options, strict=True):
+            for group, own in zip(optimizer.param_groups, options, strict=True):
+                group.update(own)
+        require_fitting(self.trainer.optimizers)
         self._set_learning_rates()
 
     def on_train_epoch_start(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from lightning_gancompress.density import (
     cache_folder,
     cache_key,
     gather_features,
+    is_neighbourhoods,
     kernel_density,
     load_table,
     nearest_neighbours,
@@ -202,7 +204,11 @@ class CollaborativePruning(SearchPolicy):
             role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, images)
             for role, encoder in self._encoders.items()
         }
-        tables = {role: load_table(folder, key) for role, key in keys.items()}
+        tables: dict[Role, Tensor | None] = {}
+        for role, dataset in data.datasets("train").items():
+            if role in keys:
+                fits = partial(is_neighbourhoods, count=len(dataset), k=self.neighbours)
+                tables[role] = load_table(folder, keys[role], fits)
         missing = [role for role, table in tables.items() if table is None]
         if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")

@@ -51,4 +51,4 @@ def use(run: Compression) -> tuple[str, str]:
 def config(run: Compression) -> str:
     """The text of the run's `config.yaml`; empty without that file."""
     path = run.folder / "config.yaml"
-    return path.read_text() if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
