@@ -8,6 +8,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from lightning_gancompress.training.phase import SEARCH
+
+VALIDATION = ("val/", f"{SEARCH}val/")
+
 
 class ProgressLines(ProgressBar):
     """Prints progress in plain lines, for output that is no terminal: per epoch, and within long epochs.
@@ -52,7 +56,7 @@ class ProgressLines(ProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's duration and its validation metrics."""
         last = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        figures = [f"{k} {v:.4g}" for k, v in trainer.callback_metrics.items() if k.startswith("val/")]
+        figures = [f"{k} {v:.4g}" for k, v in trainer.callback_metrics.items() if k.startswith(VALIDATION)]
         epoch = f"epoch {trainer.current_epoch + 1}{last} in {time.monotonic() - self._began:.1f} s"
         self._print(trainer, ", ".join([epoch, *figures]))
 

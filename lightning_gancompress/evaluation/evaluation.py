@@ -20,13 +20,15 @@ from lightning_gancompress.evaluation.session import Session
 from lightning_gancompress.evaluation.table import write_results_and_table
 from lightning_gancompress.evaluation.translator import phase_of
 from lightning_gancompress.metrics import Feature, Resize
+from lightning_gancompress.training.phase import SEARCH
 
 
 class Evaluation(Callback):
     """Measures how close generated images are to their targets, and what the generators cost.
 
     Validation logs `val/l1` (of pixels in [-1, 1]), `val/psnr` and `val/ssim` of the trained generator, where
-    there are pairs, and `val/teacher_l1`, the student's distance to the teacher. Test measures every
+    there are pairs, and `val/teacher_l1`, the student's distance to the teacher; during a search, whose student
+    is masked, `search/val/l1` and so on. Test measures every
     generator: also FID, KID, density, coverage, precision and recall against the real images, the student's
     local density against the teacher's, MACs, parameters, file size, memory, latency, and the figures of
     every `Measure` in `trainer.callbacks`. It writes `<default_root_dir>/test/results.json` and `table.md`.
@@ -122,7 +124,7 @@ class Evaluation(Callback):
         """Log the means over all images of all ranks."""
         for role in self.session.roles:
             _, findings = self.session.findings(role)
-            log(pl_module, f"val/{role.log_prefix}", findings)
+            log(pl_module, f"{phase_prefix(pl_module)}val/{role.log_prefix}", findings)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a session of the test, with the user's measures after the built-in ones."""
@@ -160,6 +162,11 @@ def log(module: LightningModule, prefix: str, findings: Findings) -> None:
     """Log the figures that are floats."""
     for name, figure in findings.logged():
         module.log(prefix + name, figure, sync_dist=True)
+
+
+def phase_prefix(module: LightningModule) -> str:
+    """What comes before the names of validation figures: `search/` in a search, so that monitors tell them."""
+    return SEARCH if phase_of(module) == "search" else ""
 
 
 def results_of(phase: str, seen: Seen, findings: Findings) -> TestResults:
