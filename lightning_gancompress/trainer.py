@@ -74,6 +74,8 @@ class Trainer(ResumableTrainer):
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(root / "checkpoints")
+            if isinstance(callback, BestCheckpoint):
+                callback.find()
         super().__init__(
             default_root_dir=root,
             logger=logger,
@@ -136,7 +138,7 @@ def dirpath_of_last(checkpoints: list[ModelCheckpoint]) -> str | None:
 
 
 def place(callback: Callback) -> int:
-    """Order of the callbacks: `Monitors` first, then as given; `last.ckpt`, which holds the states of all, last.
+    """Order of the callbacks: `Monitors`, then as given; at the end `last.ckpt`, which holds all their states.
 
     Lightning takes `ckpt_path="best"` from the first checkpoint callback: one that chooses by a figure.
     """

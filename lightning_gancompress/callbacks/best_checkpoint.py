@@ -44,6 +44,10 @@ class BestCheckpoint(ModelCheckpoint):
         self._chosen: dict[str, Any] = {}  # figure, its name and its epoch, of the best epoch
         self._due = False
 
+    def find(self) -> None:
+        """Make a file of an earlier run the one that `ckpt_path="best"` means, until a fit begins."""
+        self.best_model_path = str(self.path) if self.path.is_file() else ""
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on from the best epoch of a resumed run, if its file is still there."""
         self._due = False

@@ -13,6 +13,7 @@ from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.layout import EXTENSIONS
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.evaluation.translator import output_folder
 from lightning_gancompress.files import write_files
 from lightning_gancompress.reporting.grid import png
 
@@ -24,7 +25,8 @@ class PredictionWriter(Callback):
     part of the name (`a.jpg.png`).
 
     Args:
-        folder: Folder to write to, relative to `default_root_dir`.
+        folder: Folder to write to, relative to `default_root_dir`; images by `best.ckpt` go to
+            `predictions_best`.
     """
 
     def __init__(self, folder: str = "predictions") -> None:
@@ -47,7 +49,7 @@ class PredictionWriter(Callback):
                 raise UserError(
                     f"An image of {len(image)} channels can't be written as PNG: predictions need 1 or 3."
                 )
-            target = Path(trainer.default_root_dir, self.folder, self.name(Path(path), sources))
+            target = output_folder(trainer, self.folder) / self.name(Path(path), sources)
             if target.exists() and Path(path).exists() and target.samefile(path):
                 raise UserError(
                     f"The prediction of {path} would replace it: choose another data.predict_folder, or "

@@ -150,18 +150,21 @@ class GanCompressCLI(OpenCLI):
                 f"`{self.subcommand}` needs {' and '.join(missing)}: give --config with a file of yours or "
                 f"one of the shipped ones: {shipped()}."
             )
-        if self.subcommand != "fit":
+        if self.subcommand != "fit" or config.ckpt_path == "best":
             self._require_weights(config)
 
     def _require_weights(self, config: Any) -> None:
         """Raise a UserError where Lightning would evaluate random weights."""
-        last = Path(config.trainer.default_root_dir or ".", "checkpoints", "last.ckpt")
+        folder = Path(config.trainer.default_root_dir or ".", "checkpoints")
+        last = folder / "last.ckpt"
         if config.ckpt_path is None and config.model.class_path.endswith(TeacherModule.__name__):
             raise UserError(f"`{self.subcommand}` needs a trained teacher: give --ckpt_path, such as {last}.")
-        if config.ckpt_path == "last" and not last.is_file():
-            raise UserError(
-                f"There is no {last}: give the file to --ckpt_path, or set trainer.default_root_dir."
-            )
+        if config.ckpt_path in ("best", "last"):
+            file = folder / f"{config.ckpt_path}.ckpt"
+            if not file.is_file():
+                raise UserError(
+                    f"There is no {file}: give the file to --ckpt_path, or set trainer.default_root_dir."
+                )
 
     def instantiate_classes(self) -> None:
         """Instantiate model, data and trainer, as far as the command needs them."""

@@ -15,10 +15,10 @@ from lightning_gancompress.evaluation.measures.density import LocalDensity
 from lightning_gancompress.evaluation.measures.image_errors import ImageErrors, ValidationErrors
 from lightning_gancompress.evaluation.measures.set_distances import Reals, SetDistances
 from lightning_gancompress.evaluation.metrics import register
-from lightning_gancompress.evaluation.results import NetworkResults, TestResults
+from lightning_gancompress.evaluation.results import NetworkResults, Tested, TestResults
 from lightning_gancompress.evaluation.session import Session
 from lightning_gancompress.evaluation.table import write_results_and_table
-from lightning_gancompress.evaluation.translator import phase_of
+from lightning_gancompress.evaluation.translator import output_folder, phase_of, tested
 from lightning_gancompress.metrics import Feature, Resize
 from lightning_gancompress.training.phase import SEARCH
 
@@ -27,11 +27,12 @@ class Evaluation(Callback):
     """Measures how close generated images are to their targets, and what the generators cost.
 
     Validation logs `val/l1` (of pixels in [-1, 1]), `val/psnr` and `val/ssim` of the trained generator, where
-    there are pairs, and `val/teacher_l1`, the student's distance to the teacher; during a search, whose student
-    is masked, `search/val/l1` and so on. Test measures every
+    there are pairs, and `val/teacher_l1`, the student's distance to the teacher; in a search, whose student is
+    masked, `search/val/l1` and so on. Test measures every
     generator: also FID, KID, density, coverage, precision and recall against the real images, the student's
     local density against the teacher's, MACs, parameters, file size, memory, latency, and the figures of
-    every `Measure` in `trainer.callbacks`. It writes `<default_root_dir>/test/results.json` and `table.md`.
+    every `Measure` in `trainer.callbacks`. It writes `<default_root_dir>/test/results.json` and `table.md`
+    (`test_best/` for `best.ckpt`).
     For CycleGAN all figures are per direction: `val/AtoB/teacher_l1`, `results_AtoB.json`. Each image counts
     once, also if several processes share the images and pad their shares.
 
@@ -154,8 +155,9 @@ class Evaluation(Callback):
             seen, findings = self.session.findings(role)
             log(pl_module, f"test/{role.log_prefix}", findings)
             if trainer.is_global_zero:
-                results = results_of(phase_of(pl_module), seen, findings)
-                write_results_and_table(Path(trainer.default_root_dir, "test"), results, role.suffix)
+                weights = tested(trainer, pl_module)
+                results = results_of(phase_of(pl_module), weights, seen, findings)
+                write_results_and_table(output_folder(trainer, "test"), results, role.suffix)
 
 
 def log(module: LightningModule, prefix: str, findings: Findings) -> None:
@@ -165,11 +167,11 @@ def log(module: LightningModule, prefix: str, findings: Findings) -> None:
 
 
 def phase_prefix(module: LightningModule) -> str:
-    """What comes before the names of validation figures: `search/` in a search, so that monitors tell them."""
+    """What comes before the names of validation figures: `search/` in a search, else nothing."""
     return SEARCH if phase_of(module) == "search" else ""
 
 
-def results_of(phase: str, seen: Seen, findings: Findings) -> TestResults:
+def results_of(phase: str, weights: Tested, seen: Seen, findings: Findings) -> TestResults:
     """The content of `results.json`."""
     _, _, height, width = seen.sample.shape
     return TestResults(
@@ -180,4 +182,5 @@ def results_of(phase: str, seen: Seen, findings: Findings) -> TestResults:
         comparison=findings.comparison,
         latency=findings.latency,
         facts=findings.facts,
+        checkpoint=weights,
     )

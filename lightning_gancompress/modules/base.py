@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from lightning_gancompress.checkpoints.header import KEY, Header, kind_of
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import made_from_config, set_max_epochs
+from lightning_gancompress.lightning_internals import finished_epochs, made_from_config, set_max_epochs
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
@@ -42,6 +42,7 @@ class GANModule(LightningModule):
     Attributes:
         phase: Current phase; not set before the first one begins.
         inputs: Blank inputs of the networks.
+        trained_epochs: Finished epochs of the run; None before a fit or a loaded checkpoint.
     """
 
     phase: Phase
@@ -57,6 +58,7 @@ class GANModule(LightningModule):
         self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
         self.seed = 0
+        self.trained_epochs: int | None = None
 
     def remember_arguments(self) -> None:
         """Save the parsed config as `hparams`; outside the command line they would be pickled modules."""
@@ -197,6 +199,7 @@ class GANModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Stop if a loss was not finite, before a checkpoint is written."""
         self._stop_unless_finite()
+        self.trained_epochs = self.current_epoch + 1
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
@@ -235,6 +238,7 @@ class GANModule(LightningModule):
         Raises:
             UserError: The tensors are those of another architecture.
         """
+        self.trained_epochs = finished_epochs(checkpoint)
         for role, images in checkpoint.get(POOLS_KEY, {}).items():
             self.pools.images[Role(role)] = images[self.global_rank % len(images)]
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
