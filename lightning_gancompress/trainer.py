@@ -25,6 +25,7 @@ from lightning_gancompress.callbacks import (
     SmallModel,
 )
 from lightning_gancompress.callbacks.monitors import of_search
+from lightning_gancompress.callbacks.refused import refuse
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
@@ -96,8 +97,9 @@ class Trainer(ResumableTrainer):
         """Train a teacher, or search and fine-tune.
 
         Raises:
-            UserError: The run's folder can't be written to.
+            UserError: A callback can't work here, or the run's folder can't be written to.
         """
+        refuse(self.callbacks)  # type: ignore[attr-defined]
         if self.is_global_zero:
             require_writable(Path(self.default_root_dir))
         super().fit(*args, **kwargs)
@@ -138,7 +140,7 @@ def dirpath_of_last(checkpoints: list[ModelCheckpoint]) -> str | None:
 
 
 def place(callback: Callback) -> int:
-    """Order of the callbacks: `Monitors`, then as given; at the end `last.ckpt`, which holds all their states.
+    """Order of the callbacks: `Monitors`, then as given; at the end `last.ckpt`, which holds their states.
 
     Lightning takes `ckpt_path="best"` from the first checkpoint callback: one that chooses by a figure.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -26,13 +25,13 @@ from lightning_gancompress.training.phase import SEARCH
 class Evaluation(Callback):
     """Measures how close generated images are to their targets, and what the generators cost.
 
-    Validation logs `val/l1` (of pixels in [-1, 1]), `val/psnr` and `val/ssim` of the trained generator, where
-    there are pairs, and `val/teacher_l1`, the student's distance to the teacher; in a search, whose student is
-    masked, `search/val/l1` and so on. Test measures every
-    generator: also FID, KID, density, coverage, precision and recall against the real images, the student's
-    local density against the teacher's, MACs, parameters, file size, memory, latency, and the figures of
-    every `Measure` in `trainer.callbacks`. It writes `<default_root_dir>/test/results.json` and `table.md`
-    (`test_best/` for `best.ckpt`).
+    Validation logs `val/l1` (of pixels in [-1, 1]), `val/psnr` and `val/ssim` of the trained generator,
+    where there are pairs, and `val/teacher_l1`, the student's distance to the teacher; in a search, whose
+    student is masked, `search/val/l1` and so on. Test measures every generator: also FID, KID, density,
+    coverage, precision and recall against the real images, the student's local density against the
+    teacher's, MACs, parameters, file size, memory, latency, and the figures of every `Measure` in
+    `trainer.callbacks`. It writes `<default_root_dir>/test/results.json` and `table.md` (`test_best/` for
+    `best.ckpt`).
     For CycleGAN all figures are per direction: `val/AtoB/teacher_l1`, `results_AtoB.json`. Each image counts
     once, also if several processes share the images and pad their shares.
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -60,8 +59,7 @@ def output_folder(trainer: Trainer, name: str) -> Path:
 
     So figures and pictures of several checkpoints of a run don't mix; the plain name is that of the last one.
     """
-    root = Path(trainer.default_root_dir)
-    path = None if trainer.state.fn == TrainerFn.FITTING else trainer.ckpt_path
+    root, path = Path(trainer.default_root_dir), trainer.ckpt_path
     if path is None or "://" in str(path) or Path(path).stem.startswith("last"):
         return root / name
     inside = Path(path).resolve().is_relative_to(root.resolve())

@@ -11,16 +11,24 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gancompress.checkpoints.header import KEY, Header, kind_of
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import finished_epochs, made_from_config, set_max_epochs
+from lightning_gancompress.lightning_internals import (
+    finished_epochs,
+    made_from_config,
+    set_max_epochs,
+    trainer_of,
+)
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
+from lightning_gancompress.training.averages import Averages, to_trained_weights
 from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
@@ -42,6 +50,7 @@ class GANModule(LightningModule):
     Attributes:
         phase: Current phase; not set before the first one begins.
         inputs: Blank inputs of the networks.
+        averages: Moving averages of the trained generators; None unless `GeneratorEMA` averages them.
         trained_epochs: Finished epochs of the run; None before a fit or a loaded checkpoint.
     """
 
@@ -58,6 +67,7 @@ class GANModule(LightningModule):
         self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
         self.seed = 0
+        self.averages: Averages | None = None
         self.trained_epochs: int | None = None
 
     def remember_arguments(self) -> None:
@@ -207,6 +217,8 @@ class GANModule(LightningModule):
         """Write the header, which suffices to rebuild the networks, and the image pools of all ranks."""
         self._stop_unless_finite()
         checkpoint[KEY] = self.header().to_dict()
+        if self.averages is not None:
+            self.averages.save(checkpoint)
         if self.pools.images:
             # (ranks, n, C, H, W): a resumed rank takes its own
             checkpoint[POOLS_KEY] = {
@@ -239,6 +251,16 @@ class GANModule(LightningModule):
             UserError: The tensors are those of another architecture.
         """
         self.trained_epochs = finished_epochs(checkpoint)
+        trainer = trainer_of(self)
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            averaged, steps = to_trained_weights(checkpoint)
+            if self.averages is not None:
+                self.averages.load(averaged, steps)
+            elif averaged:
+                rank_zero_warn(
+                    "The weights of the resumed run were averaged and are no longer: to go on with that, add "
+                    "GeneratorEMA to trainer.callbacks."
+                )
         for role, images in checkpoint.get(POOLS_KEY, {}).items():
             self.pools.images[Role(role)] = images[self.global_rank % len(images)]
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
