@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.contract import data_of
@@ -16,6 +17,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.translator import output_folder
 from lightning_gancompress.files import write_files
 from lightning_gancompress.reporting.grid import png
+from lightning_gancompress.training.phase import Phased
 
 
 class PredictionWriter(Callback):
@@ -32,6 +34,11 @@ class PredictionWriter(Callback):
     def __init__(self, folder: str = "predictions") -> None:
         self.folder = folder
         self._stems: dict[Path, Counter[str]] = {}
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the images are of a search that isn't over."""
+        if isinstance(pl_module, Phased) and pl_module.phase.name == "search":
+            rank_zero_info("The search isn't over: the images are of the whole network under its masks.")
 
     def on_predict_batch_end(
         self,

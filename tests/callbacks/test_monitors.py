@@ -134,3 +134,17 @@ def test_after_an_exception_all_callbacks_are_there(tmp_path, unet, facades):
     for kind in (EarlyStopping, ModelCheckpoint):
         assert any(type(callback) is kind for callback in Fails.trainer.callbacks)
     assert [phase for _, phase in phases(tmp_path).values()] == ["search"]
+
+
+def test_ranks_agree_on_the_best_and_on_the_average(tmp_path, unet, facades):
+    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp_fork", *add("tiny.RankHashes")]
+    args = [*tiny.compression(tmp_path / "run", unet), *facades, *TOP, *STOP, *add("GeneratorEMA", decay=0.5)]
+    run = tiny.Fork([*args, *add("BestCheckpoint"), *ranks], tmp_path / "log")
+    assert run.wait(120) == 0, run.log.read_text()
+    found = phases(tmp_path / "run")
+    assert len(found) == 3
+    assert {phase for _, phase in found.values()} == {"finetune"}
+    content = tiny.read(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert content["averages"]["steps"] in (2, 4)
+    (chosen,) = [s for key, s in content["callbacks"].items() if key.startswith("BestCheckpoint")]
+    assert chosen["epoch"] == content["epoch"] + 1
