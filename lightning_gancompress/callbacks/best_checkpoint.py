@@ -17,6 +17,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import L1, TEACHER
 from lightning_gancompress.evaluation.translator import Translator
 from lightning_gancompress.lightning_internals import save_checkpoint
+from lightning_gancompress.options import checked
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -37,6 +38,7 @@ class BestCheckpoint(ModelCheckpoint):
     # a ModelCheckpoint, so that ckpt_path="best" finds the file
     NAME = "best"
 
+    @checked
     def __init__(
         self, monitor: str | None = None, mode: Literal["min", "max"] = "min", dirpath: str | None = None
     ) -> None:

@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import GANModule
+from lightning_gancompress.options import Decay, checked
 from lightning_gancompress.training.averages import Averages
 
 
@@ -28,9 +29,8 @@ class GeneratorEMA(Callback):
         UserError: `decay` is out of range.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise UserError(f"decay is {decay}: give a number from 0 to 1, such as 0.999.")
+    @checked
+    def __init__(self, decay: Decay = 0.999) -> None:
         self.decay = decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -16,6 +16,7 @@ from lightning_gancompress.data.layout import EXTENSIONS
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.translator import output_folder
 from lightning_gancompress.files import write_files
+from lightning_gancompress.options import checked
 from lightning_gancompress.reporting.grid import png
 from lightning_gancompress.training.phase import Phased
 
@@ -31,6 +32,7 @@ class PredictionWriter(Callback):
             `predictions_best`.
     """
 
+    @checked
     def __init__(self, folder: str = "predictions") -> None:
         self.folder = folder
         self._stems: dict[Path, Counter[str]] = {}

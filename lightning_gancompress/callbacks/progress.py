@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from lightning_gancompress.options import Amount, checked
 from lightning_gancompress.training.phase import SEARCH
 
 VALIDATION = ("val/", f"{SEARCH}val/")
@@ -20,7 +21,8 @@ class ProgressLines(ProgressBar):
         seconds: Time between two lines within an epoch.
     """
 
-    def __init__(self, seconds: float = 30.0) -> None:
+    @checked
+    def __init__(self, seconds: Amount = 30.0) -> None:
         super().__init__()
         self.seconds = seconds
         self._began = self._spoke = 0.0

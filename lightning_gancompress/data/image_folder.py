@@ -10,9 +10,10 @@ from pathlib import Path
 from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, ImageDataset, SampleDataset
 from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_images
-from lightning_gancompress.data.options import check_channels, check_least
+from lightning_gancompress.data.options import FileChannels
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Count, Pixels, Workers
 from lightning_gancompress.tasks.role import Role
 
 # no `from __future__ import annotations`: the command line reads the types of inherited options
@@ -40,21 +41,19 @@ class ImageDataModule(GANDataModule):
 
     root: str
     _: KW_ONLY
-    num_workers: int = 2
-    load_size: int | None = 286
-    crop_size: int = 256
+    num_workers: Workers = 2
+    load_size: Pixels | None = 286
+    crop_size: Pixels = 256
     preprocess: Preprocess = "resize_and_crop"
     flip: bool = True
-    in_channels: int = 3
+    in_channels: FileChannels = 3
     val_split: str = "val"
     test_split: str = "test"
-    max_train: int | None = None
+    max_train: Count | None = None
     predict_folder: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_least(1, max_train=self.max_train)
-        check_channels(**self.channels)  # type: ignore[arg-type]  # channels alone
         load_size = self.crop_size if self.load_size is None else self.load_size
         self.options = Preprocessing(self.preprocess, load_size, self.crop_size, self.flip)
         self.folder = Path(self.root)

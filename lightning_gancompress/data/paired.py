@@ -6,6 +6,7 @@ from lightning_gancompress.data.contract import GENERATOR, PreprocessingRecord, 
 from lightning_gancompress.data.datasets import Direction, Files, PairDataset
 from lightning_gancompress.data.image_folder import ImageDataModule
 from lightning_gancompress.data.layout import domain_layouts, find_pairs
+from lightning_gancompress.data.options import FileChannels
 from lightning_gancompress.tasks.role import Role
 
 
@@ -24,7 +25,7 @@ class PairedDataModule(ImageDataModule):
 
     _: KW_ONLY
     direction: Direction = "AtoB"
-    out_channels: int = 3
+    out_channels: FileChannels = 3
 
     @property
     def channels(self) -> PreprocessingRecord:

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lightning_gancompress.data.options import check_least
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Pixels, check_fields
 
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
@@ -59,12 +59,12 @@ class Preprocessing:
     """
 
     preprocess: Preprocess = "resize_and_crop"
-    load_size: int = 286
-    crop_size: int = 256
+    load_size: Pixels = 286
+    crop_size: Pixels = 256
     flip: bool = True
 
     def __post_init__(self) -> None:
-        check_least(1, load_size=self.load_size, crop_size=self.crop_size)
+        check_fields(self)
         if self.preprocess.endswith("_and_crop") and self.crop_size > self.load_size:
             raise UserError(
                 f"crop_size {self.crop_size} is larger than load_size {self.load_size}: raise load_size or "
