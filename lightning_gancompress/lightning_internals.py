@@ -73,6 +73,19 @@ def finished_epochs(checkpoint: Mapping[str, Any]) -> int | None:
         return None
 
 
+def lacks_end_of_epoch(checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint was saved after the last batch of an epoch, before the hooks of its end.
+
+    A resumed run goes on with the next epoch and leaves them out.
+    """
+    try:
+        loop = checkpoint["loops"]["fit_loop"]
+        epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
+        return bool(epochs["processed"] < epochs["started"] and batches["is_last_batch"])
+    except (KeyError, TypeError):
+        return False
+
+
 # -- strategies ------------------------------------------------------------------------------------------
 
 

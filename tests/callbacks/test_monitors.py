@@ -136,6 +136,18 @@ def test_after_an_exception_all_callbacks_are_there(tmp_path, unet, facades):
     assert [phase for _, phase in phases(tmp_path).values()] == ["search"]
 
 
+def test_a_search_is_not_resumed_behind_its_end(tmp_path, unet, facades, capsys):
+    """A checkpoint of the last batch is saved before the border, which a resumed run would miss."""
+    every = add("ModelCheckpoint", every_n_train_steps=4, save_top_k=-1, filename="{epoch}")
+    args = [*tiny.compression(tmp_path, unet), *facades]
+    main([*args, *every, "--trainer.max_epochs=2"])
+    path = max((tmp_path / "checkpoints").glob("epoch=1*"), key=lambda p: tiny.read(p)["global_step"])
+    code, words = tiny.fail_code(capsys, [*args, f"--ckpt_path={path}"])
+    assert code == 2
+    assert f"{path} was saved between the last batch of the search and its end" in words
+    assert "resume from last.ckpt" in words
+
+
 def test_ranks_agree_on_the_best_and_on_the_average(tmp_path, unet, facades):
     ranks = ["--trainer.devices=2", "--trainer.strategy=ddp_fork", *add("tiny.RankHashes")]
     args = [*tiny.compression(tmp_path / "run", unet), *facades, *TOP, *STOP, *add("GeneratorEMA", decay=0.5)]
