@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
@@ -36,6 +38,9 @@ class Commands(Trainer):
     compare = staticmethod(compare)
     report = staticmethod(report)
 
+
+# defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
 
 DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving their local density structure."
 
