@@ -23,8 +23,10 @@ def user_path(path: str | Path) -> Path:
     """A path that a user has written, with `~` and environment variables replaced.
 
     Raises:
-        UserError: A variable is not set.
+        UserError: A variable is not set, or the text is no path.
     """
+    if "\0" in str(path):
+        raise UserError(f"{str(path)!r} is no path: it holds a zero byte.")
     if os.path.lexists(path):  # a name may hold such characters
         return Path(path)
     expanded = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - `~name` may be no user's

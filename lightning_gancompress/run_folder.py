@@ -39,12 +39,10 @@ _WRITTEN = (
     "images/epoch_*[0-9]*.png",
     "logs/version_*[0-9]/metrics.csv",
     "logs/version_*[0-9]/hparams.yaml",
-    "predictions/**/*.png",
+    *(f"{name}/**/*.png" for name in ("predictions", "predictions_*")),
     "report.html",
-    "test/grid*.png",
-    "test/results*.json",
-    "test/table*.md",
-    "validate/grid*.png",
+    *(f"test{of}/{name}" for of in ("", "_*") for name in ("grid*.png", "results*.json", "table*.md")),
+    *(f"validate{of}/grid*.png" for of in ("", "_*")),
 )
 # a folder without any of these is none of a run, whatever else is called alike
 _SIGNS = (f"{CHECKPOINTS}/last.ckpt", "config.yaml", "generator*.json", "test/results*.json")

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_gancompress.callbacks.stop_signals import StopSignals
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
-from lightning_gancompress.lightning_internals import save_checkpoint
+from lightning_gancompress.lightning_internals import batches_of_epoch_in_progress, save_checkpoint
 from lightning_gancompress.options import Amount, checked
 
 
@@ -85,7 +85,9 @@ class LastCheckpoint(ModelCheckpoint):
         """Do nothing: the epoch's end follows."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do nothing: the last epoch is saved."""
+        """Save the epoch that a stop has cut short; a finished one is saved."""
+        if batches_of_epoch_in_progress(trainer) is not None:
+            self._save(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore the signal handlers; within a batch there is no state to save."""

@@ -15,6 +15,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.recorded_settings import current_names, recorded_settings
 from lightning_gancompress.cli.moved_runs import config_in_its_place, in_its_place
+from lightning_gancompress.cli.trusted_settings import require_trusted
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
 from lightning_gancompress.leaves import leaves
@@ -23,7 +24,16 @@ from lightning_gancompress.shipped_configs import find_config
 
 RUNS = ("fit", "validate", "test", "predict")
 # not taken from a checkpoint: options of the machine, and limits of the run that wrote it
-_NOT_RESUMED = ("accelerator", "devices", "num_nodes", "strategy", "max_epochs", "max_steps", "max_time")
+_NOT_RESUMED = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "model_registry",  # would upload checkpoints
+)
 
 
 class ConfigFile(ActionConfigFile):
@@ -117,20 +127,16 @@ class _Call(argparse.Action):
         self.call(values)
 
 
-def recorded_config(name: str | None) -> dict[str, Any]:
+def recorded_config(arguments: Arguments) -> dict[str, Any]:
     """Settings recorded in a checkpoint, without those of the machine; empty without one.
 
     Their folder of the run is the one in which the checkpoint lies.
 
-    Args:
-        name: The value of `--ckpt_path`.
-
     Raises:
         UserError: The file is missing or unreadable.
     """
-    if name == "best":
-        raise UserError("`--ckpt_path best` means the run in progress: here, name the file.")
-    if name is None or name in ("last", "hpc") or name.startswith("registry") or "://" in name:
+    name = arguments.checkpoint
+    if name in (None, "best", "last", "hpc") or name.startswith("registry") or "://" in name:
         return {}
     path = user_path(name)
     checkpoint = read_torch(path)
@@ -143,4 +149,6 @@ def recorded_config(name: str | None) -> dict[str, Any]:
     recorded = {key: settings[key] for key in keys if settings.get(key) is not None}
     for option in _NOT_RESUMED:
         recorded.get("trainer", {}).pop(option, None)
-    return in_its_place(recorded, path)
+    recorded = in_its_place(recorded, path)
+    require_trusted(recorded, arguments.args, path)
+    return recorded

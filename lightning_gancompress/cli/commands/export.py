@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lightning_gancompress.checkpoints import load_network
-from lightning_gancompress.checkpoints.generators import recorded_preprocessing
+from lightning_gancompress.checkpoints.generators import is_masked, recorded_preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import export_onnx, export_torch
 from lightning_gancompress.files import fitting, user_path
@@ -49,6 +49,8 @@ def export(
             f"output {path} exists and is no exported file: choose a name that ends in {_ENDING[format]}."
         )
     model, _ = load_network(source, network, batch_norm)
+    if is_masked(source, network):
+        print(f"The search in {source} isn't over: this is the student cut by its masks, not fine-tuned yet.")
     recorded = recorded_preprocessing(source)
     image = blank_image(model, size or pixels(recorded), image_channels(recorded))
     if format == "onnx":
