@@ -1,5 +1,7 @@
 """Every argument that is a path may name the home folder and environment variables."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -34,7 +36,7 @@ USES = {
     "folder": lambda: PredictionWriter(X),
     "fid_weights": lambda: load_inception(64, X),
     "lpips_weights": lambda: Lpips(X),
-    "cache_dir": lambda: cache_folder(X, "run"),
+    "cache_dir": lambda: cache_folder(X, SimpleNamespace(fast_dev_run=False)),
     "labels": lambda: SegmentationScore(labels=X, protocol="field"),
     "encoder": lambda: BackboneEncoder("resnet18", X),
     "vgg": lambda: load_vgg(X),
