@@ -143,6 +143,10 @@ class GANDataModule(LightningDataModule, ABC):
                     digest.update(image.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    def images(self) -> str:
+        """Digest of what tells the training images from others, wherever they lie; here their number."""
+        return str({str(role): len(dataset) for role, dataset in self.datasets("train").items()})
+
     # -- called by modules, policies and measures ------------------------------------------------------
 
     def first_batch(self) -> dict[str, Any]:
@@ -287,6 +291,10 @@ class PlainData:
     def fingerprint(self, split: Split = "train") -> str | None:
         """None: the images can't be identified."""
         return None
+
+    def images(self) -> str:
+        """Empty: the images are not known."""
+        return ""
 
     def first_batch(self) -> dict[str, Any] | None:
         """The first training sample as a batch of one; None if the loader is no plain `DataLoader`."""

@@ -110,6 +110,12 @@ class ImageDataModule(GANDataModule):
         facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
         return hashlib.sha256(json.dumps([VERSION, self.preprocessing, facts]).encode()).hexdigest()
 
+    def images(self) -> str:
+        """Digest of names and sizes of the training files, which stay the same in a copy of the folder."""
+        files = sorted({file for sample in chain(*self.files("train").values()) for file in sample})
+        facts = [[str(file.relative_to(self.folder)), file.stat().st_size] for file in files]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
     def files(self, split: Split) -> dict[Role, Files]:
         """The files of each sample of a split, for each generator; read from disk once.
 
