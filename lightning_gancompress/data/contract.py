@@ -26,6 +26,7 @@ from lightning_gancompress.tasks.role import Role
 
 Split = Literal["train", "val", "test"]
 
+STAGES: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
 GENERATOR = Role("generator")
 FINGERPRINTED = 64  # items that a fingerprint reads: a data set may be slow
 CHANNELS = {"source": "in_channels", "A": "in_channels", "target": "out_channels", "B": "out_channels"}
@@ -41,6 +42,8 @@ class PreprocessingRecord(TypedDict, total=False):
     resample: str
     in_channels: int
     out_channels: int
+    labels: dict[str, Any]  # if sources are label maps: the options of `data.labels.Labels`
+    target_labels: dict[str, Any]
     range: list[float]
 
 
@@ -181,8 +184,7 @@ class GANDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Make the data sets of a stage, so that a missing split is reported before anything else starts."""
-        stages: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
-        for split in stages.get(stage, []):
+        for split in STAGES.get(stage, []):
             self.datasets(split)
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -7,11 +7,14 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from pathlib import Path
 
-from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_gancompress.data.contract import STAGES, GANDataModule, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, ImageDataset, SampleDataset
+from lightning_gancompress.data.labels import Labels, inspect, pixels_of, record_of
 from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_images
-from lightning_gancompress.data.options import check_channels, check_least
-from lightning_gancompress.data.transforms import Preprocess, Preprocessing
+from lightning_gancompress.data.options import check_least
+from lightning_gancompress.data.transforms import Pixels, Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role
 
@@ -32,6 +35,7 @@ class ImageDataModule(GANDataModule):
             multiple of 4.
         flip: Whether half of the training images are mirrored.
         in_channels: 1 makes the sources (the images of A) greyscale, 3 RGB.
+        labels: The sources are label maps, which are encoded and never interpolated; None for pictures.
         val_split: Folder name of the validation split; `test_split` where it is missing.
         test_split: Folder name of the test split; `val_split` where it is missing.
         max_train: Number of training images to use, the first of each domain; None uses all.
@@ -46,6 +50,7 @@ class ImageDataModule(GANDataModule):
     preprocess: Preprocess = "resize_and_crop"
     flip: bool = True
     in_channels: int = 3
+    labels: Labels | None = None
     val_split: str = "val"
     test_split: str = "test"
     max_train: int | None = None
@@ -54,13 +59,14 @@ class ImageDataModule(GANDataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_least(1, max_train=self.max_train)
-        check_channels(**self.channels)  # type: ignore[arg-type]  # channels alone
+        self.sources = pixels_of(self.in_channels, self.labels, "labels")
         load_size = self.crop_size if self.load_size is None else self.load_size
         self.options = Preprocessing(self.preprocess, load_size, self.crop_size, self.flip)
         self.folder = Path(self.root)
         others = [self.val_split, self.test_split]
         self.splits = {"train": ["train"], "val": others, "test": others[::-1]}
         self._files: dict[Split, dict[Role, Files]] = {}
+        self._warned = False
 
     # -- implemented by derived classes ----------------------------------------------------------------
 
@@ -78,13 +84,13 @@ class ImageDataModule(GANDataModule):
 
     @property
     def channels(self) -> PreprocessingRecord:
-        """`in_channels`, and `out_channels` where there are targets."""
-        return {"in_channels": self.in_channels}
+        """`in_channels`, and `out_channels` where there are targets; with `labels` of both, if they are."""
+        return record_of(self.sources)
 
     @property
-    def predict_channels(self) -> int:
-        """Channels of the images of `predict_folder`."""
-        return self.in_channels
+    def predict_pixels(self) -> Pixels:
+        """How the images of `predict_folder` are read."""
+        return self.sources
 
     # -- files and preprocessing -----------------------------------------------------------------------
 
@@ -95,9 +101,9 @@ class ImageDataModule(GANDataModule):
             "preprocess": self.preprocess,
             "load_size": self.options.load_size,
             "crop_size": self.crop_size,
-            "resample": "bicubic",
-            **self.channels,
-            "range": [-1.0, 1.0],
+            "resample": "nearest" if self.labels else "bicubic",
+            **self.channels,  # type: ignore[typeddict-item]
+            "range": [0.0, 1.0] if self.labels and self.labels.encoding == "one_hot" else [-1.0, 1.0],
         }
 
     def fingerprint(self, split: Split = "train") -> str:
@@ -140,6 +146,17 @@ class ImageDataModule(GANDataModule):
         seeds = self._seeds() if augment else [None, None]
         return {role: self.dataset(role, files[role], seed) for role, seed in zip(files, seeds, strict=False)}
 
+    def setup(self, stage: str) -> None:
+        """Make the data sets of a stage, and look at some of their images."""
+        super().setup(stage)
+        datasets = [dataset for split in STAGES.get(stage, []) for dataset in self.datasets(split).values()]
+        if stage == "predict":
+            datasets = [self.predict_dataset()]
+        for warning in chain.from_iterable(map(inspect, datasets)):
+            if not self._warned:  # once is enough
+                rank_zero_warn(warning)
+                self._warned = True
+
     def predict_dataset(self) -> ImageDataset:
         """Images of `predict_folder`, in order, under the keys `source`, `index` and `path`."""
         if self.predict_folder is None:
@@ -151,4 +168,4 @@ class ImageDataModule(GANDataModule):
                 f"No images to predict: {describe_folder(folder)}; expected files with one of the endings "
                 f"{' '.join(sorted(EXTENSIONS))}."
             )
-        return ImageDataset(files, self.options, self.predict_channels)
+        return ImageDataset(files, self.options, self.predict_pixels)

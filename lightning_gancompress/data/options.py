@@ -29,5 +29,6 @@ def check_channels(**options: int) -> None:
         if value not in IMAGE_MODES:
             raise UserError(
                 f"{name} is {value}, but image files give 1 (greyscale) or 3 (RGB) channels: use one of "
-                "them, or DatasetDataModule with a data set of your own."
+                f"them, labels: {{encoding: one_hot, classes: {value}}} for label maps, or DatasetDataModule "
+                "with a data set of your own."
             )

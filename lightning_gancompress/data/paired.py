@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from lightning_gancompress.data.contract import GENERATOR, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Direction, Files, PairDataset
 from lightning_gancompress.data.image_folder import ImageDataModule
+from lightning_gancompress.data.labels import Labels, pixels_of, record_of, require_pictures
 from lightning_gancompress.data.layout import domain_layouts, find_pairs
 from lightning_gancompress.tasks.role import Role
 
@@ -19,17 +20,26 @@ class PairedDataModule(ImageDataModule):
             name.
         direction: AtoB translates A (the left half) to B.
         in_channels: 1 makes the source greyscale, 3 RGB.
-        out_channels: The same for the target.
+        labels: The sources, by `direction`, are label maps, which are encoded and never interpolated; None
+            for pictures.
+        out_channels: As in_channels, for the target.
+        target_labels: As labels, for the target, to translate photos to label maps; `palette` or `colors`.
     """
 
     _: KW_ONLY
     direction: Direction = "AtoB"
     out_channels: int = 3
+    target_labels: Labels | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_pictures(self.target_labels, "target_labels", "a generator makes pictures")
+        self.targets = pixels_of(self.out_channels, self.target_labels, "target_labels")
 
     @property
     def channels(self) -> PreprocessingRecord:
-        """Channels of source and target."""
-        return {"in_channels": self.in_channels, "out_channels": self.out_channels}
+        """Channels of source and target, and their labels, if any."""
+        return record_of(self.sources, self.targets)
 
     @property
     def preprocessing(self) -> PreprocessingRecord:
@@ -47,5 +57,4 @@ class PairedDataModule(ImageDataModule):
 
     def dataset(self, role: Role, files: Files, seed: int | None) -> PairDataset:
         """The data set of a role; ``seed`` is None for no augmentation."""
-        channels = self.in_channels, self.out_channels
-        return PairDataset(files, self.options, self.direction, channels, seed)
+        return PairDataset(files, self.options, self.direction, (self.sources, self.targets), seed)

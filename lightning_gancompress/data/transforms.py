@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lightning_gancompress.data.options import check_least
+from lightning_gancompress.data.options import IMAGE_MODES, check_least
 from lightning_gancompress.errors import UserError
 
+Read = Callable[[Path], Image.Image]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
 
@@ -39,15 +41,22 @@ class Transform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Map an image to a float tensor ``(C, H, W)`` in [-1, 1]."""
+        return normalised(np.array(self.place(image, Image.Resampling.BICUBIC)))
+
+    def place(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+        """Resize, crop and flip an image."""
         if image.size != self.size:
-            image = image.resize(self.size, Image.Resampling.BICUBIC)
+            image = image.resize(self.size, resample)
         if self.box is not None:
             image = image.crop(self.box)
-        if self.flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1).permute(2, 0, 1)
-        # the operations of ToTensor and Normalize in the same order, for bitwise equal results
-        return pixels.contiguous().float().div_(255).sub_(0.5).div_(0.5)
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
+
+
+def normalised(pixels: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
+    """Map pixels (H, W) or (H, W, C) of 0..255 to a float tensor (C, H, W) in [-1, 1]."""
+    tensor = torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
+    # the operations of ToTensor and Normalize in the same order, for bitwise equal results
+    return tensor.contiguous().float().div_(255).sub_(0.5).div_(0.5)
 
 
 @dataclass(frozen=True)
@@ -106,17 +115,65 @@ class Preprocessing:
         return width, height
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decode an image file with 8 bits a channel.
+class Pixels(ABC):
+    """How the image files of one side of the data become tensors.
+
+    Attributes:
+        channels: Channels of the tensors.
+        option: Name of the data module's option that makes these images label maps.
+    """
+
+    channels: int
+    option: str
+
+    @property
+    @abstractmethod
+    def read(self) -> Read:
+        """The function that decodes a file; two sides in one file are decoded once if it is the same."""
+
+    @abstractmethod
+    def tensor(self, image: Image.Image, transform: Transform, path: Path | str) -> Tensor:
+        """Transform an image of `read`, or a part of it, to a tensor (C, H, W) float32 in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Picture(Pixels):
+    """Pictures of 1 (greyscale) or 3 (RGB) channels, to which others are converted."""
+
+    channels: int
+    option: str
+
+    @property
+    def read(self) -> Read:
+        """Pictures have 8 bits a channel."""
+        return read_image
+
+    def tensor(self, image: Image.Image, transform: Transform, path: Path | str) -> Tensor:
+        """Transform an image."""
+        return transform(image.convert(IMAGE_MODES[self.channels]))
+
+
+def decode(path: Path) -> Image.Image:
+    """Decode an image file.
 
     Raises:
-        ImageError: The file can't be read, decoded, or has more than 8 bits a channel.
+        ImageError: The file can't be read or decoded.
     """
     try:
         with Image.open(path) as image:
             image.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"Image {path} can't be decoded ({error}): replace or remove it.") from error
+    return image
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode an image file with 8 bits a channel.
+
+    Raises:
+        ImageError: The file can't be read, decoded, or has more than 8 bits a channel.
+    """
+    image = decode(path)
     if image.mode[0] in "IF":
         raise ImageError(
             f"Image {path} has more than 8 bits a channel (mode {image.mode}): convert it to 8 bits."

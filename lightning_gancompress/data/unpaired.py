@@ -7,7 +7,9 @@ from typing import Literal
 from lightning_gancompress.data.contract import PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, ImageDataset
 from lightning_gancompress.data.image_folder import ImageDataModule
+from lightning_gancompress.data.labels import Labels, pixels_of, record_of, require_pictures
 from lightning_gancompress.data.layout import describe_folder, domain_layouts, find_domains, list_images
+from lightning_gancompress.data.transforms import Pixels
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role
 
@@ -27,25 +29,35 @@ class UnpairedDataModule(ImageDataModule):
             or `A/train` and so on.
         in_channels: 1 makes the images of A greyscale, 3 RGB.
         out_channels: The same for B.
+        labels: The images of A are label maps, which are never interpolated: `palette` or `colors`; None for
+            pictures.
+        target_labels: The same for B.
         predict_domain: The domain of the images of `predict_folder`.
     """
 
     _: KW_ONLY
     out_channels: int = 3
+    target_labels: Labels | None = None
     predict_domain: Domain = "A"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option, labels in (("labels", self.labels), ("target_labels", self.target_labels)):
+            require_pictures(labels, option, "without pairs a generator makes pictures of each domain")
+        self.targets = pixels_of(self.out_channels, self.target_labels, "target_labels")
 
     @property
     def channels(self) -> PreprocessingRecord:
-        """Channels of A and B."""
-        return {"in_channels": self.in_channels, "out_channels": self.out_channels}
+        """Channels of A and B, and their labels, if any."""
+        return record_of(self.sources, self.targets)
 
     @property
-    def predict_channels(self) -> int:
-        """Channels of the images of `predict_folder`."""
-        return self._channels_of(self.predict_domain)
+    def predict_pixels(self) -> Pixels:
+        """How the images of `predict_folder` are read."""
+        return self._pixels_of(self.predict_domain)
 
-    def _channels_of(self, domain: Domain) -> int:
-        return self.in_channels if domain == "A" else self.out_channels
+    def _pixels_of(self, domain: Domain) -> Pixels:
+        return self.sources if domain == "A" else self.targets
 
     def find(self, split: Split) -> dict[Role, Files]:
         """Files of A and of B.
@@ -80,4 +92,4 @@ class UnpairedDataModule(ImageDataModule):
     def dataset(self, role: Role, files: Files, seed: int | None) -> ImageDataset:
         """The data set of a role; ``seed`` is None for no augmentation."""
         domain = DOMAINS[role]
-        return ImageDataset(files, self.options, self._channels_of(domain), seed, domain)
+        return ImageDataset(files, self.options, self._pixels_of(domain), seed, domain)
