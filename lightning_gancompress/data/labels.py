@@ -286,6 +286,12 @@ def record_of(*sides: Pixels) -> PreprocessingRecord:
     return cast(PreprocessingRecord, record)
 
 
+def as_picture(images: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
+    """Sources (B, C, H, W) to look at: label maps in colours, all others as they are."""
+    labels = labels_in(preprocessing)
+    return labels.picture(images) if labels else images
+
+
 def labels_in(preprocessing: Mapping[str, Any]) -> Labels | None:
     """The recorded option `labels`."""
     return Labels(**preprocessing["labels"]) if preprocessing.get("labels") else None
