@@ -24,7 +24,11 @@ from lightning_gancompress.callbacks import (
 )
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
+from lightning_gancompress.lightning_internals import (
+    ResumableTrainer,
+    look_for_unused_parameters,
+    print_figures_once,
+)
 
 
 class Trainer(ResumableTrainer):
@@ -82,6 +86,7 @@ class Trainer(ResumableTrainer):
             **kwargs,
         )
         look_for_unused_parameters(self)
+        print_figures_once(self)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
 

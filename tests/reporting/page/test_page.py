@@ -115,6 +115,15 @@ def test_page_is_rebuilt_from_files_alone_and_escapes_names(run, tmp_path):
     assert ("No curves were logged" in text, "No pictures yet" in text) == (True, True)
 
 
+def test_the_page_is_written_last_wherever_it_is_listed(tmp_path, facades, unet):
+    options = tiny.compression(tmp_path, unet, "HtmlReport", "--trainer.callbacks+=UniformWidth")
+    main([*options, *facades])
+    text, _ = check(tmp_path / "report.html")
+    assert "UniformWidth chose the channels" in text
+    assert f"<code>{unet}</code>" in text
+    assert "gancompress export" in text
+
+
 def test_both_directions(tmp_path, domains, cyclegan):
     options = tiny.compression(tmp_path, cyclegan, "UniformWidth")
     main([*options, *tiny.cyclegan(), *domains])
