@@ -14,6 +14,7 @@ from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.labels import as_picture
 from lightning_gancompress.files import write_files
 from lightning_gancompress.metrics import to_uint8
+from lightning_gancompress.options import Count, checked
 from lightning_gancompress.reporting.grid import lay_out, png
 from lightning_gancompress.tasks import Role
 
@@ -32,7 +33,8 @@ class ImageGrid(Callback):
         n_images: Rows of a grid.
     """
 
-    def __init__(self, every_n_epochs: int = 1, n_images: int = 8) -> None:
+    @checked
+    def __init__(self, every_n_epochs: Count = 1, n_images: Count = 8) -> None:
         self.every_n_epochs, self.n_images = every_n_epochs, n_images
         self._spreads: dict[Role, Spread] = {}
 

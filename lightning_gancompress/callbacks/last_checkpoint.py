@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_gancompress.callbacks.stop_signals import StopSignals
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import save_checkpoint
+from lightning_gancompress.options import Amount, checked
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -33,7 +34,8 @@ class LastCheckpoint(ModelCheckpoint):
     # a ModelCheckpoint, so that ckpt_path="last" finds the file. Its schedule is replaced: in manual
     # optimization it has no time interval and counts the steps of all optimizers
 
-    def __init__(self, dirpath: str | None = None, minutes: float = 10.0) -> None:
+    @checked
+    def __init__(self, dirpath: str | None = None, minutes: Amount = 10.0) -> None:
         super().__init__(dirpath=dirpath, save_top_k=0, save_last=True)
         self.minutes = minutes
         self._saved_at = 0.0

@@ -14,6 +14,7 @@ from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.layout import EXTENSIONS
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import write_files
+from lightning_gancompress.options import checked
 from lightning_gancompress.reporting.grid import png
 
 
@@ -27,6 +28,7 @@ class PredictionWriter(Callback):
         folder: Folder to write to, relative to `default_root_dir`.
     """
 
+    @checked
     def __init__(self, folder: str = "predictions") -> None:
         self.folder = folder
         self._stems: dict[Path, Counter[str]] = {}

@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from lightning_gancompress.options import Amount, checked
+
 
 class ProgressLines(ProgressBar):
     """Prints progress in plain lines, for output that is no terminal: per epoch, and within long epochs.
@@ -16,7 +18,8 @@ class ProgressLines(ProgressBar):
         seconds: Time between two lines within an epoch.
     """
 
-    def __init__(self, seconds: float = 30.0) -> None:
+    @checked
+    def __init__(self, seconds: Amount = 30.0) -> None:
         super().__init__()
         self.seconds = seconds
         self._began = self._spoke = 0.0

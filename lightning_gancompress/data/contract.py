@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
 
 from lightning_gancompress.data.datasets import SampleDataset, ZipDataset
-from lightning_gancompress.data.options import check_least
 from lightning_gancompress.data.sampler import EpochSampler, ResumableLoader, ShardSampler, ZipSampler
 from lightning_gancompress.data.transforms import collate
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Count, Seed, Workers, check_fields
 from lightning_gancompress.tasks.role import Role
 
 Split = Literal["train", "val", "test"]
@@ -88,18 +88,16 @@ class GANDataModule(LightningDataModule, ABC):
     """
 
     _: KW_ONLY
-    batch_size: int = 1
-    search_batch_size: int = 8
-    eval_batch_size: int = 8
-    num_workers: int = 0
-    seed: int = 0
+    batch_size: Count = 1
+    search_batch_size: Count = 8
+    eval_batch_size: Count = 8
+    num_workers: Workers = 0
+    seed: Seed = 0
     predict_folder: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         super().__init__()
-        check_least(1, batch_size=self.batch_size, search_batch_size=self.search_batch_size)
-        check_least(1, eval_batch_size=self.eval_batch_size)
-        check_least(0, num_workers=self.num_workers, seed=self.seed)
+        check_fields(self)
         self.neighbourhoods: Mapping[Role, Tensor] | None = None
         self._members = 1
         self._train_loader: tuple[Trainer | None, DataLoader[Any]] | None = None

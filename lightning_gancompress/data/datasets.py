@@ -11,7 +11,14 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from lightning_gancompress.data.transforms import ImageError, Picture, Pixels, Preprocessing, Read, read_image
+from lightning_gancompress.data.transforms import (
+    ImageError,
+    ImageReader,
+    PictureReader,
+    Preprocessing,
+    Read,
+    read_image,
+)
 
 Direction = Literal["AtoB", "BtoA"]
 Files = Sequence[tuple[Path, ...]]  # per sample: one file, or those of A and B
@@ -41,7 +48,7 @@ class FileDataset(SampleDataset):
     """
 
     def __init__(
-        self, files: Files, preprocessing: Preprocessing, sides: Mapping[str, Pixels], seed: int | None
+        self, files: Files, preprocessing: Preprocessing, sides: Mapping[str, ImageReader], seed: int | None
     ) -> None:
         self.files, self.preprocessing, self.sides, self.seed = files, preprocessing, sides, seed
 
@@ -78,10 +85,10 @@ class PairDataset(FileDataset):
         files: Files,
         preprocessing: Preprocessing,
         direction: Direction,
-        sides: tuple[Pixels | int, Pixels | int],
+        sides: tuple[ImageReader | int, ImageReader | int],
         seed: int | None = None,
     ) -> None:
-        source, target = (_pixels(side) for side in sides)
+        source, target = (_reader(side) for side in sides)
         super().__init__(files, preprocessing, {"source": source, "target": target}, seed)
         self.direction = direction
 
@@ -139,7 +146,7 @@ class ImageDataset(FileDataset):
     Args:
         files: Per sample the one file.
         preprocessing: How images are resized, cropped and flipped.
-        pixels: How pixels are read; or channels, 1 or 3, for pictures.
+        reader: How pixels are read; or channels, 1 or 3, for pictures.
         seed: As in `FileDataset`.
         domain: Names the keys.
     """
@@ -148,19 +155,19 @@ class ImageDataset(FileDataset):
         self,
         files: Files,
         preprocessing: Preprocessing,
-        pixels: Pixels | int,
+        reader: ImageReader | int,
         seed: int | None = None,
         domain: Literal["A", "B"] | None = None,
     ) -> None:
         self.keys = (
             (f"{domain}", f"index_{domain}", f"path_{domain}") if domain else ("source", "index", "path")
         )
-        super().__init__(files, preprocessing, {self.keys[0]: _pixels(pixels)}, seed)
+        super().__init__(files, preprocessing, {self.keys[0]: _reader(reader)}, seed)
 
     def images(self, index: int) -> dict[str, tuple[Image.Image, Path]]:
         """The image as decoded, and its file."""
         (path,) = self.files[index]
-        return {key: (pixels.read(path), path) for key, pixels in self.sides.items()}
+        return {key: (reader.read(path), path) for key, reader in self.sides.items()}
 
     def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
         """Read an image."""
@@ -171,8 +178,8 @@ class ImageDataset(FileDataset):
         )
 
 
-def _pixels(side: Pixels | int) -> Pixels:
-    return Picture(side, "labels") if isinstance(side, int) else side
+def _reader(side: ImageReader | int) -> ImageReader:
+    return PictureReader(side, "labels") if isinstance(side, int) else side
 
 
 class ZipDataset(Dataset[dict[str, Any]]):

@@ -11,11 +11,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_gancompress.data.contract import STAGES, GANDataModule, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, ImageDataset, SampleDataset
-from lightning_gancompress.data.labels import Labels, inspect, pixels_of, record_of
+from lightning_gancompress.data.labels import Labels, inspect, reader_of, record_of
 from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_images
-from lightning_gancompress.data.options import check_least
-from lightning_gancompress.data.transforms import Pixels, Preprocess, Preprocessing
+from lightning_gancompress.data.options import FileChannels
+from lightning_gancompress.data.transforms import ImageReader, Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Count, Pixels, Workers
 from lightning_gancompress.tasks.role import Role
 
 # no `from __future__ import annotations`: the command line reads the types of inherited options
@@ -44,22 +45,21 @@ class ImageDataModule(GANDataModule):
 
     root: str
     _: KW_ONLY
-    num_workers: int = 2
-    load_size: int | None = 286
-    crop_size: int = 256
+    num_workers: Workers = 2
+    load_size: Pixels | None = 286
+    crop_size: Pixels = 256
     preprocess: Preprocess = "resize_and_crop"
     flip: bool = True
-    in_channels: int = 3
+    in_channels: FileChannels = 3
     labels: Labels | None = None
     val_split: str = "val"
     test_split: str = "test"
-    max_train: int | None = None
+    max_train: Count | None = None
     predict_folder: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_least(1, max_train=self.max_train)
-        self.sources = pixels_of(self.in_channels, self.labels, "labels")
+        self.sources = reader_of(self.in_channels, self.labels, "labels")
         load_size = self.crop_size if self.load_size is None else self.load_size
         self.options = Preprocessing(self.preprocess, load_size, self.crop_size, self.flip)
         self.folder = Path(self.root)
@@ -88,7 +88,7 @@ class ImageDataModule(GANDataModule):
         return record_of(self.sources)
 
     @property
-    def predict_pixels(self) -> Pixels:
+    def predict_reader(self) -> ImageReader:
         """How the images of `predict_folder` are read."""
         return self.sources
 
@@ -168,4 +168,4 @@ class ImageDataModule(GANDataModule):
                 f"No images to predict: {describe_folder(folder)}; expected files with one of the endings "
                 f"{' '.join(sorted(EXTENSIONS))}."
             )
-        return ImageDataset(files, self.options, self.predict_pixels)
+        return ImageDataset(files, self.options, self.predict_reader)

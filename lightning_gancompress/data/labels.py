@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from lightning_gancompress.data.contract import PreprocessingRecord
 from lightning_gancompress.data.datasets import FileDataset, SampleDataset
-from lightning_gancompress.data.options import IMAGE_MODES, check_channels
+from lightning_gancompress.data.options import IMAGE_MODES
 from lightning_gancompress.data.transforms import (
     ImageError,
-    Picture,
-    Pixels,
+    ImageReader,
+    PictureReader,
     Preprocessing,
     Read,
     Transform,
@@ -27,11 +27,13 @@ from lightning_gancompress.data.transforms import (
     read_image,
 )
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Range, check_fields
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Encoding = Literal["palette", "one_hot", "colors"]
 
-MOST = 1024  # classes; a picture of 256 pixels has 268 MB in that many channels
+Classes = Annotated[int, Range(2, 2**10)]  # a picture of 256 pixels has 268 MB in that many channels
+Value = Annotated[int, Range(0, 2**16 - 1)]  # of a pixel
 VOID = 255  # the usual value of pixels without a class
 INSPECTED = 16  # images of a split that are looked at before a run
 CHANNEL_OPTIONS = {"labels": "in_channels", "target_labels": "out_channels"}
@@ -54,26 +56,18 @@ class Labels:
     """
 
     encoding: Encoding
-    classes: int | None = None
-    void: int | None = VOID
+    classes: Classes | None = None
+    void: Value | None = VOID
 
     def __post_init__(self) -> None:
-        if self.encoding == "colors":
-            if self.classes is not None:
-                raise UserError(
-                    f"labels.classes is {self.classes}, but encoding: colors reads colours, not classes: "
-                    "leave it out, or set encoding to palette or one_hot."
-                )
-            return
-        if self.encoding not in ("palette", "one_hot"):
-            raise UserError(f"labels.encoding is {self.encoding!r}: use palette, one_hot or colors.")
-        if not isinstance(self.classes, int) or not 2 <= self.classes <= MOST:
+        check_fields(self)
+        if self.indexed and self.classes is None:
+            raise UserError(f"labels.encoding is {self.encoding}, which needs the number of classes: set it.")
+        if not self.indexed and self.classes is not None:
             raise UserError(
-                f"labels.classes is {self.classes}: encoding: {self.encoding} needs the number of classes, "
-                f"2 to {MOST}."
+                f"labels.classes is {self.classes}, but encoding: colors reads colours, not classes: leave "
+                "it out, or set encoding to palette or one_hot."
             )
-        if self.void is not None and not 0 <= self.void < 2**16:
-            raise UserError(f"labels.void is {self.void}: give a pixel's value, 0 to 65535, or null.")
 
     @property
     def indexed(self) -> bool:
@@ -109,7 +103,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class LabelMap(Pixels):
+class LabelReader(ImageReader):
     """The pixels of label maps, for one side of the data.
 
     Args:
@@ -192,7 +186,7 @@ def require_pictures(labels: Labels | None, option: str, who: str) -> None:
         raise UserError(f"data.{option}.encoding is one_hot, but {who}: set it to palette.")
 
 
-def pixels_of(channels: int, labels: Labels | None, option: str) -> Pixels:
+def reader_of(channels: int, labels: Labels | None, option: str) -> ImageReader:
     """How the files of a side are read.
 
     Args:
@@ -205,9 +199,8 @@ def pixels_of(channels: int, labels: Labels | None, option: str) -> Pixels:
     """
     name = CHANNEL_OPTIONS[option]
     if labels is None:
-        check_channels(**{name: channels})
-        return Picture(channels, option)
-    pixels = LabelMap(labels, option, channels)
+        return PictureReader(channels, option)
+    pixels = LabelReader(labels, option, channels)
     if channels not in (3, pixels.channels):  # 3 is the default
         raise UserError(
             f"data.{name} is {channels}, but data.{option} with encoding: {labels.encoding} gives "
@@ -232,7 +225,7 @@ def inspect(dataset: SampleDataset) -> list[str]:
         largest = 0
         for index in np.unique(np.linspace(0, len(dataset) - 1, INSPECTED).astype(int)).tolist():
             image, path = dataset.images(index)[key]
-            if isinstance(side, LabelMap):
+            if isinstance(side, LabelReader):
                 side.check(image, path)
             elif (largest := max(largest, _brightest(side, image))) >= DARK:
                 break
@@ -245,7 +238,7 @@ def inspect(dataset: SampleDataset) -> list[str]:
     return found
 
 
-def _brightest(side: Pixels, image: Image.Image) -> int:
+def _brightest(side: ImageReader, image: Image.Image) -> int:
     """The largest value of a grey picture, besides that of pixels without class; 255 for one with colours."""
     values = np.asarray(image.convert(IMAGE_MODES[side.channels]))
     return int(values[values != VOID].max(initial=0)) if _grey(values) else VOID
@@ -264,24 +257,22 @@ def read_source(path: str | Path, preprocessing: Mapping[str, Any]) -> Tensor:
     Raises:
         UserError: The file can't be used.
     """
-    options = {
-        name: preprocessing[name]
-        for name in ("preprocess", "load_size", "crop_size")
-        if name in preprocessing
-    }
-    labels = labels_in(preprocessing)
-    pixels = pixels_of(3 if labels else preprocessing.get("in_channels", 3), labels, "labels")
-    image = pixels.read(Path(path))
-    transform = Preprocessing(**options, flip=False).transform(image.size, path)
-    return pixels.tensor(image, transform, path)
+    labels, channels = labels_in(preprocessing), preprocessing.get("in_channels", 3)
+    if labels is None and channels not in IMAGE_MODES:
+        raise UserError(f"preprocessing has in_channels {channels}, which no image file has.")
+    names = ("preprocess", "load_size", "crop_size")
+    options = {name: preprocessing[name] for name in names if name in preprocessing}
+    reader = reader_of(channels if labels is None else 3, labels, "labels")
+    image = reader.read(Path(path))
+    return reader.tensor(image, Preprocessing(**options, flip=False).transform(image.size, path), path)
 
 
-def record_of(*sides: Pixels) -> PreprocessingRecord:
+def record_of(*sides: ImageReader) -> PreprocessingRecord:
     """Channels and labels of sources, and maybe of targets, as checkpoints record them."""
     record: Any = {}
     for side in sides:
         record[CHANNEL_OPTIONS[side.option]] = side.channels
-        if isinstance(side, LabelMap):
+        if isinstance(side, LabelReader):
             record[side.option] = asdict(side.labels)
     return cast(PreprocessingRecord, record)
 

@@ -5,8 +5,9 @@ from dataclasses import KW_ONLY, dataclass
 from lightning_gancompress.data.contract import GENERATOR, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Direction, Files, PairDataset
 from lightning_gancompress.data.image_folder import ImageDataModule
-from lightning_gancompress.data.labels import Labels, pixels_of, record_of, require_pictures
+from lightning_gancompress.data.labels import Labels, reader_of, record_of, require_pictures
 from lightning_gancompress.data.layout import domain_layouts, find_pairs
+from lightning_gancompress.data.options import FileChannels
 from lightning_gancompress.tasks.role import Role
 
 
@@ -28,13 +29,13 @@ class PairedDataModule(ImageDataModule):
 
     _: KW_ONLY
     direction: Direction = "AtoB"
-    out_channels: int = 3
+    out_channels: FileChannels = 3
     target_labels: Labels | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_pictures(self.target_labels, "target_labels", "a generator makes pictures")
-        self.targets = pixels_of(self.out_channels, self.target_labels, "target_labels")
+        self.targets = reader_of(self.out_channels, self.target_labels, "target_labels")
 
     @property
     def channels(self) -> PreprocessingRecord:

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lightning_gancompress.data.options import IMAGE_MODES, check_least
+from lightning_gancompress.data.options import IMAGE_MODES
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Pixels, check_fields
 
 Read = Callable[[Path], Image.Image]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
@@ -68,12 +69,12 @@ class Preprocessing:
     """
 
     preprocess: Preprocess = "resize_and_crop"
-    load_size: int = 286
-    crop_size: int = 256
+    load_size: Pixels = 286
+    crop_size: Pixels = 256
     flip: bool = True
 
     def __post_init__(self) -> None:
-        check_least(1, load_size=self.load_size, crop_size=self.crop_size)
+        check_fields(self)
         if self.preprocess.endswith("_and_crop") and self.crop_size > self.load_size:
             raise UserError(
                 f"crop_size {self.crop_size} is larger than load_size {self.load_size}: raise load_size or "
@@ -115,7 +116,7 @@ class Preprocessing:
         return width, height
 
 
-class Pixels(ABC):
+class ImageReader(ABC):
     """How the image files of one side of the data become tensors.
 
     Attributes:
@@ -137,7 +138,7 @@ class Pixels(ABC):
 
 
 @dataclass(frozen=True)
-class Picture(Pixels):
+class PictureReader(ImageReader):
     """Pictures of 1 (greyscale) or 3 (RGB) channels, to which others are converted."""
 
     channels: int

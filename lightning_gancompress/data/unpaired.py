@@ -7,9 +7,10 @@ from typing import Literal
 from lightning_gancompress.data.contract import PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, ImageDataset
 from lightning_gancompress.data.image_folder import ImageDataModule
-from lightning_gancompress.data.labels import Labels, pixels_of, record_of, require_pictures
+from lightning_gancompress.data.labels import Labels, reader_of, record_of, require_pictures
 from lightning_gancompress.data.layout import describe_folder, domain_layouts, find_domains, list_images
-from lightning_gancompress.data.transforms import Pixels
+from lightning_gancompress.data.options import FileChannels
+from lightning_gancompress.data.transforms import ImageReader
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role
 
@@ -36,7 +37,7 @@ class UnpairedDataModule(ImageDataModule):
     """
 
     _: KW_ONLY
-    out_channels: int = 3
+    out_channels: FileChannels = 3
     target_labels: Labels | None = None
     predict_domain: Domain = "A"
 
@@ -44,7 +45,7 @@ class UnpairedDataModule(ImageDataModule):
         super().__post_init__()
         for option, labels in (("labels", self.labels), ("target_labels", self.target_labels)):
             require_pictures(labels, option, "without pairs a generator makes pictures of each domain")
-        self.targets = pixels_of(self.out_channels, self.target_labels, "target_labels")
+        self.targets = reader_of(self.out_channels, self.target_labels, "target_labels")
 
     @property
     def channels(self) -> PreprocessingRecord:
@@ -52,11 +53,11 @@ class UnpairedDataModule(ImageDataModule):
         return record_of(self.sources, self.targets)
 
     @property
-    def predict_pixels(self) -> Pixels:
+    def predict_reader(self) -> ImageReader:
         """How the images of `predict_folder` are read."""
-        return self._pixels_of(self.predict_domain)
+        return self._reader_of(self.predict_domain)
 
-    def _pixels_of(self, domain: Domain) -> Pixels:
+    def _reader_of(self, domain: Domain) -> ImageReader:
         return self.sources if domain == "A" else self.targets
 
     def find(self, split: Split) -> dict[Role, Files]:
@@ -92,4 +93,4 @@ class UnpairedDataModule(ImageDataModule):
     def dataset(self, role: Role, files: Files, seed: int | None) -> ImageDataset:
         """The data set of a role; ``seed`` is None for no augmentation."""
         domain = DOMAINS[role]
-        return ImageDataset(files, self.options, self._pixels_of(domain), seed, domain)
+        return ImageDataset(files, self.options, self._reader_of(domain), seed, domain)

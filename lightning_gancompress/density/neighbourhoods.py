@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import replacing
+from lightning_gancompress.options import Count, checked
 
 
-def nearest_neighbours(features: Tensor, k: int, chunk: int = 1024) -> Tensor:
+@checked
+def nearest_neighbours(features: Tensor, k: Count, chunk: Count = 1024) -> Tensor:
     """Each sample and its `k` nearest neighbours by cosine similarity, exactly.
 
     Args:

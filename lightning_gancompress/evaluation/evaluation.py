@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -20,6 +20,7 @@ from lightning_gancompress.evaluation.session import Session
 from lightning_gancompress.evaluation.table import write_results_and_table
 from lightning_gancompress.evaluation.translator import phase_of
 from lightning_gancompress.metrics import Feature, Resize
+from lightning_gancompress.options import Count, Items, Threads, checked
 
 
 class Evaluation(Callback):
@@ -52,6 +53,7 @@ class Evaluation(Callback):
         latency_repetitions: Timed calls per generator.
     """
 
+    @checked
     def __init__(
         self,
         fid_weights: str | None = None,
@@ -62,10 +64,10 @@ class Evaluation(Callback):
         lpips_weights: str | None = None,
         cache_dir: str | None = None,
         latency: bool = True,
-        latency_runtimes: list[Runtime] | None = None,
+        latency_runtimes: Annotated[list[Runtime], Items()] | None = None,
         latency_device: str = "cpu",
-        latency_threads: int = 1,
-        latency_repetitions: int = 20,
+        latency_threads: Threads = 1,
+        latency_repetitions: Count = 20,
     ) -> None:
         if fid_weights is not None and fid_feature is None:
             raise UserError(

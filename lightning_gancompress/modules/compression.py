@@ -17,7 +17,8 @@ from lightning_gancompress.modules.base import GANModule
 from lightning_gancompress.modules.compression_phases import CompressionPhases
 from lightning_gancompress.modules.teacher_loader import Missing, TeacherLoader
 from lightning_gancompress.networks import BatchNorm
-from lightning_gancompress.pruning import Convention
+from lightning_gancompress.options import Amount, Count, CountOrNone, Rate, Share, checked
+from lightning_gancompress.pruning import Budget, Convention
 from lightning_gancompress.search.phase import Pruning, SearchPhase, ignored_layers
 from lightning_gancompress.search.policy import PruningPolicy
 from lightning_gancompress.tasks import Role, Side, Task
@@ -65,6 +66,7 @@ class CompressionModule(GANModule):
         distillation: Further losses of the fine-tuning between student and teacher.
     """
 
+    @checked
     def __init__(
         self,
         teacher: str | dict[str, str] | None = None,
@@ -75,18 +77,18 @@ class CompressionModule(GANModule):
         task: Task | None = None,
         missing: Missing = "train",
         partner: Partner = "trained",
-        budget: float | str = 0.1,
-        discriminator_budget: float | str = 0.5,
+        budget: Budget = 0.1,
+        discriminator_budget: Budget = 0.5,
         macs: Convention = "exact",
-        min_channels: int = 1,
-        channel_multiple: int = 1,
+        min_channels: Count = 1,
+        channel_multiple: Count = 1,
         student_weights: Literal["inherited", "fresh"] = "inherited",
         ignored_layers: list[str] | None = None,
-        epochs: int = 100,
-        decay_epochs: int = 100,
-        lr: float = 2e-4,
-        beta1: float = 0.5,
-        distill_weight: float = 0.0,
+        epochs: CountOrNone = 100,
+        decay_epochs: CountOrNone = 100,
+        lr: Rate = 2e-4,
+        beta1: Share = 0.5,
+        distill_weight: Amount = 0.0,
         distillation: Distillation | None = None,
     ) -> None:
         super().__init__(task)

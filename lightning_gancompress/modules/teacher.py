@@ -10,6 +10,7 @@ from lightning_gancompress.checkpoints.header import Header
 from lightning_gancompress.modules.base import GANModule
 from lightning_gancompress.modules.counterparts import discriminating, swapped
 from lightning_gancompress.networks import NetworkSpec
+from lightning_gancompress.options import CountOrNone, Rate, Share, checked
 from lightning_gancompress.tasks import Role, Task
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Schedule
@@ -31,15 +32,16 @@ class TeacherModule(GANModule):
         decay_epochs: Further epochs in which it falls linearly towards zero (upstream: 100).
     """
 
+    @checked
     def __init__(
         self,
         generator: nn.Module,
         discriminator: nn.Module,
         task: Task | None = None,
-        lr: float = 2e-4,
-        beta1: float = 0.5,
-        epochs: int = 100,
-        decay_epochs: int = 100,
+        lr: Rate = 2e-4,
+        beta1: Share = 0.5,
+        epochs: CountOrNone = 100,
+        decay_epochs: CountOrNone = 100,
     ) -> None:
         super().__init__(task)
         self.remember_arguments()

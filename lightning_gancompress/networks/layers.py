@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import check
 
 Norm = Literal["instance", "instance_affine", "batch", "none"]
 
 
 class Network(nn.Module):
-    """A network that keeps the arguments of its constructor in `init_args`."""
+    """A network that checks the arguments of its constructor and keeps them in `init_args`."""
 
     init_args: dict[str, Any]
 
@@ -25,6 +26,7 @@ class Network(nn.Module):
         @functools.wraps(construct)
         def __init__(self: "Network", *args: Any, **kwargs: Any) -> None:
             bound = signature.bind(self, *args, **kwargs)
+            check(construct, bound.arguments)
             bound.apply_defaults()
             construct(self, *args, **kwargs)
             self.init_args = {k: v for k, v in bound.arguments.items() if k != "self"}

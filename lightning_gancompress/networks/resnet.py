@@ -1,9 +1,12 @@
 """The ResNet generator of Johnson et al. 2016, as CycleGAN uses it."""
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from lightning_gancompress.networks.init import Init, init_weights
 from lightning_gancompress.networks.layers import Network, Norm, check_image, has_bias, make_norm
+from lightning_gancompress.options import Channels, Positive, Range, Width
 
 
 class ResnetBlock(nn.Module):
@@ -50,14 +53,14 @@ class ResnetGenerator(Network):
 
     def __init__(
         self,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        ngf: int = 64,
-        n_blocks: int = 9,
+        in_channels: Channels = 3,
+        out_channels: Channels = 3,
+        ngf: Width = 64,
+        n_blocks: Annotated[int, Range(0, 1000)] = 9,
         norm: Norm = "instance",
         dropout: bool = False,
         init: Init = "normal",
-        init_gain: float = 0.02,
+        init_gain: Positive = 0.02,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels

@@ -27,6 +27,7 @@ from lightning_gancompress.density import (
     save_table,
 )
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Amount, Count, Fraction, Positive, Rate, checked
 from lightning_gancompress.pruning import PrunedSide
 from lightning_gancompress.search.agents import PruningAgent, binarize, gumbel, relax
 from lightning_gancompress.search.phase import SearchPhase
@@ -71,29 +72,28 @@ class CollaborativePruning(SearchPolicy):
             it are computed in every step.
     """
 
+    @checked
     def __init__(
         self,
-        search_epochs: int = 40,
-        lr: float = 1e-3,
-        budget_weight: float = 20.0,
-        budget_ramp: float = 0.6,
+        search_epochs: Count = 40,
+        lr: Rate = 1e-3,
+        budget_weight: Amount = 20.0,
+        budget_ramp: Fraction = 0.6,
         feedback: bool = True,
-        temperature: float = 0.4,
-        neighbours: int = 5,
-        members: int = 4,
+        temperature: Positive = 0.4,
+        neighbours: Count = 5,
+        members: Count = 4,
         search_weights: Literal["frozen", "trained"] = "trained",
-        weights_lr: float = 2e-4,
-        adversarial_weight: float = 0.1,
+        weights_lr: Rate = 2e-4,
+        adversarial_weight: Amount = 0.1,
         comparison: Comparison = "local",
-        kernel_weight: float | None = None,
-        teacher_weight: float = 10.0,
-        task_weight: float = 0.0,
+        kernel_weight: Amount | None = None,
+        teacher_weight: Amount = 10.0,
+        task_weight: Amount = 0.0,
         encoder: Encoder | None = None,
         cache_dir: str | None = None,
-        teacher_cache_gb: float = 4.0,
+        teacher_cache_gb: Amount = 4.0,
     ) -> None:
-        if search_epochs < 1:
-            raise UserError(f"search_epochs: {search_epochs} leaves nothing to search; choose at least 1.")
         if members > neighbours + 1:
             raise UserError(
                 f"members: {members} images can't be drawn from a neighbourhood of {neighbours + 1}: choose "

@@ -200,12 +200,12 @@ def test_masks_and_dark_photos_are_no_index_maps(maps, values, recwarn):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("one_hot",), r"labels\.classes is None"),
-        (("palette", 1), r"labels\.classes is 1"),
-        (("palette", 10**9), "2 to 1024"),
-        (("one_hot", 3, -1), r"labels\.void is -1"),
+        (("one_hot",), "needs the number of classes"),
+        (("palette", 1), "classes of Labels is 1"),
+        (("palette", 10**9), "from 2 to 1,024"),
+        (("one_hot", 3, -1), "void of Labels is -1"),
         (("colors", 3), "leave it out"),
-        (("rgb", 3), "encoding is 'rgb'"),
+        (("rgb", 3), "palette or one_hot or colors"),
     ],
 )
 def test_labels_that_make_no_sense(options, words):

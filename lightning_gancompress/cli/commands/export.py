@@ -11,15 +11,17 @@ from lightning_gancompress.checkpoints.generators import recorded_preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import export_onnx, export_torch
 from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
+from lightning_gancompress.options import Pixels, checked
 
 _ENDING = {"onnx": ".onnx", "torch": ".pt2"}
 
 
+@checked
 def export(
     ckpt_path: str,
     format: Literal["onnx", "torch"] = "onnx",
     output: str | None = None,
-    size: int | tuple[int, int] | None = None,
+    size: Pixels | tuple[Pixels, Pixels] | None = None,
     dynamic_size: bool = False,
     batch_norm: BatchNorm | None = None,
     network: str = "generator",
