@@ -35,7 +35,8 @@ def compare(
 ) -> None:
     """Run experiments with several seeds, and write tables and plots of their results.
 
-    Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, whose output is in log.txt. Finished
+    Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, whose output is in log.txt. The options
+    of the tests are read before anything is trained; epochs are told every minute. Finished
     commands are not repeated: the same command resumes after Ctrl-C or a failure, and can run on several
     machines at once if these share a file system with locks. After each run OUTPUT gets results.csv,
     table.md, plot.png (quality against MACs) and search.png (both sides' losses during the searches).
@@ -49,7 +50,8 @@ def compare(
         budgets: Values of `--model.budget`; each experiment runs at each, or at its own if none are given.
         common: Arguments of every run.
         test: Further arguments of every test.
-        metrics: Columns of the table and panels of the plot: names in results.csv, or patterns.
+        metrics: Columns of the first table and panels of the plot: names in results.csv, or patterns. A second
+            table has all others.
         seed_options: Options that get the seed. `--data.seed` sets order and augmentation of the images;
             leave it out for data modules that have none, and for generated pictures, which it would change.
         jobs: Runs at a time.
