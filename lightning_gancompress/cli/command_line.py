@@ -19,6 +19,7 @@ from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, ConfigFile, recorded_config, with_config
 from lightning_gancompress.cli.explain import condense, explain
+from lightning_gancompress.cli.trusted_settings import TRUST, Trust
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
 from lightning_gancompress.lightning_internals import OpenCLI, child_processes
@@ -90,8 +91,8 @@ class GanCompressCLI(OpenCLI):
     def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
         """The parser of a command; without options of trainer, model and data where it needs none."""
         if command in ("export", "compare", "report"):
-            return self.short_parser(trainer, command, **kwargs)
-        parser = super().command_parser(trainer, command, **kwargs)
+            return with_trust(self.short_parser(trainer, command, **kwargs))
+        parser = with_trust(super().command_parser(trainer, command, **kwargs))
         if command == "predict":
             parser.set_defaults({"return_predictions": False})  # they are written to files
         return parser
@@ -211,6 +212,13 @@ class Rehearsal(GanCompressCLI):
 
     def run_command(self, command: str) -> None:
         """Do nothing."""
+
+
+def with_trust(parser: LightningArgumentParser) -> LightningArgumentParser:
+    """Add the flag that `named_by` looks for."""
+    text = "Trust the checkpoint: let it name any class, whose code then runs."
+    parser.add_argument(TRUST, action=Trust, help=text)
+    return parser
 
 
 class Parser(LightningArgumentParser):

@@ -13,18 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gancompress.data.contract import PreprocessingRecord
-from lightning_gancompress.data.datasets import FileDataset, SampleDataset
+from lightning_gancompress.data.datasets import FileDataset, SampleDataset, SourceDataset
 from lightning_gancompress.data.options import IMAGE_MODES
+from lightning_gancompress.data.reading import ImageError, decode, read_image
 from lightning_gancompress.data.transforms import (
-    ImageError,
     ImageReader,
     PictureReader,
     Preprocessing,
     Read,
     Transform,
-    decode,
     normalised,
-    read_image,
 )
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Range, check_fields
@@ -122,6 +120,12 @@ class LabelReader(ImageReader):
         if self.labels.encoding == "one_hot":
             return self.labels.classes or 0
         return self.colour_channels if self.labels.encoding == "colors" else 3
+
+    @property
+    def kind(self) -> str:
+        """Number of classes and encoding."""
+        classes = f"{self.labels.classes} classes" if self.labels.indexed else "label maps"
+        return f"{classes} ({self.labels.encoding})"
 
     @property
     def read(self) -> Read:
@@ -224,10 +228,16 @@ def inspect(dataset: SampleDataset) -> list[str]:
     for key, side in dataset.sides.items():
         largest = 0
         for index in np.unique(np.linspace(0, len(dataset) - 1, INSPECTED).astype(int)).tolist():
-            image, path = dataset.images(index)[key]
-            if isinstance(side, LabelReader):
-                side.check(image, path)
-            elif (largest := max(largest, _brightest(side, image))) >= DARK:
+            try:
+                image, path = dataset.images(index)[key]
+                if isinstance(side, LabelReader):
+                    side.check(image, path)
+                    continue
+            except ImageError:
+                if not isinstance(dataset, SourceDataset):
+                    raise
+                continue  # told when all others are translated
+            if (largest := max(largest, _brightest(side, image))) >= DARK:
                 break
         if 0 < largest < DARK:
             found.append(

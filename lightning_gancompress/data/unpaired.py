@@ -4,11 +4,12 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
-from lightning_gancompress.data.contract import PreprocessingRecord, Split
+from lightning_gancompress.data.contract import Split
 from lightning_gancompress.data.datasets import Files, ImageDataset
 from lightning_gancompress.data.image_folder import ImageDataModule
-from lightning_gancompress.data.labels import Labels, reader_of, record_of, require_pictures
-from lightning_gancompress.data.layout import describe_folder, domain_layouts, find_domains, list_images
+from lightning_gancompress.data.labels import Labels, reader_of, require_pictures
+from lightning_gancompress.data.layout import domain_layouts, find_domains
+from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import FileChannels
 from lightning_gancompress.data.transforms import ImageReader
 from lightning_gancompress.errors import UserError
@@ -48,9 +49,9 @@ class UnpairedDataModule(ImageDataModule):
         self.targets = reader_of(self.out_channels, self.target_labels, "target_labels")
 
     @property
-    def channels(self) -> PreprocessingRecord:
-        """Channels of A and B, and their labels, if any."""
-        return record_of(self.sources, self.targets)
+    def readers(self) -> list[ImageReader]:
+        """How sources and targets are read."""
+        return [self.sources, self.targets]
 
     @property
     def predict_reader(self) -> ImageReader:

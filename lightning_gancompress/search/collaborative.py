@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from lightning_gancompress.density import (
     cache_folder,
     cache_key,
     gather_features,
+    is_neighbourhoods,
     kernel_density,
     load_table,
     nearest_neighbours,
@@ -71,6 +73,8 @@ class CollaborativePruning(SearchPolicy):
         teacher_cache_gb: Host memory per process for the teacher's images, in GB (1e9 bytes); images beyond
             it are computed in every step.
     """
+
+    not_settled = ("search_epochs", "cache_dir", "teacher_cache_gb")
 
     @checked
     def __init__(
@@ -194,13 +198,17 @@ class CollaborativePruning(SearchPolicy):
     def _neighbourhoods(
         self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule
     ) -> dict[Role, Tensor]:
-        folder = cache_folder(self.cache_dir, trainer.default_root_dir)
+        folder = cache_folder(self.cache_dir, trainer)
         images = data.fingerprint()
         keys = {
             role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, images)
             for role, encoder in self._encoders.items()
         }
-        tables = {role: load_table(folder, key) for role, key in keys.items()}
+        tables: dict[Role, Tensor | None] = {}
+        for role, dataset in data.datasets("train").items():
+            if role in keys:
+                fits = partial(is_neighbourhoods, count=len(dataset), k=self.neighbours)
+                tables[role] = load_table(folder, keys[role], fits)
         missing = [role for role, table in tables.items() if table is None]
         if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")

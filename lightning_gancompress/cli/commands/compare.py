@@ -35,13 +35,13 @@ def compare(
 ) -> None:
     """Run experiments with several seeds, and write tables and plots of their results.
 
-    Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, whose output is in log.txt. The options
-    of the tests are read before anything is trained; epochs are told every minute. Finished
-    commands are not repeated: the same command resumes after Ctrl-C or a failure, and can run on several
-    machines at once if these share a file system with locks. After each run OUTPUT gets results.csv,
-    table.md, plot.png (quality against MACs) and search.png (both sides' losses during the searches).
-    Arguments of a run are configurations (`*.yaml`) and options (`--key=value`), in which {seed} and {budget}
-    are replaced by those of the run.
+    Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, whose output is in log.txt. The
+    options of the tests are read before anything is trained; epochs are told every minute. Finished commands
+    are not repeated: the same command resumes after Ctrl-C or a failure, and can run on several machines at
+    once if these share a file system with locks. After each run OUTPUT gets results.csv, table.md, plot.png
+    (quality against MACs) and search.png (both sides' losses during the searches). Arguments of a run are
+    configurations (`*.yaml`) and options (`--key=value`), in which {seed} and {budget} are replaced by those
+    of the run.
 
     Args:
         output: The comparison's folder.
@@ -50,8 +50,8 @@ def compare(
         budgets: Values of `--model.budget`; each experiment runs at each, or at its own if none are given.
         common: Arguments of every run.
         test: Further arguments of every test.
-        metrics: Columns of the first table and panels of the plot: names in results.csv, or patterns. A second
-            table has all others.
+        metrics: Columns of the first table and panels of the plot: names in results.csv, or patterns. A
+            second table has all others.
         seed_options: Options that get the seed. `--data.seed` sets order and augmentation of the images;
             leave it out for data modules that have none, and for generated pictures, which it would change.
         jobs: Runs at a time.
