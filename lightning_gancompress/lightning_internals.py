@@ -6,7 +6,7 @@ of these libraries, which `tests/test_lightning_internals.py` checks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from subprocess import Popen
 from typing import Any
 
@@ -160,6 +160,31 @@ def print_figures_once(trainer: lightning.pytorch.Trainer) -> None:
             table(results[:1] if all(result == results[0] for result in results) else results, stage)
 
         loop._print_results = once  # type: ignore[method-assign]
+
+
+def finished_epochs(checkpoint: Mapping[str, Any]) -> int | None:
+    """Return how many epochs a run had finished when it wrote a checkpoint, or None if that isn't recorded.
+
+    Its entry `epoch` doesn't tell: a checkpoint of a finished epoch, written before Lightning counts it, has
+    the same as one of a run that was stopped in the epoch.
+    """
+    try:
+        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def lacks_end_of_epoch(checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint was saved after the last batch of an epoch, before the hooks of its end.
+
+    A resumed run goes on with the next epoch and leaves them out.
+    """
+    try:
+        loop = checkpoint["loops"]["fit_loop"]
+        epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
+        return bool(epochs["processed"] < epochs["started"] and batches["is_last_batch"])
+    except (KeyError, TypeError):
+        return False
 
 
 # -- strategies ------------------------------------------------------------------------------------------

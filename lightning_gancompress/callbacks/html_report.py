@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_gancompress.evaluation.translator import output_folder
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.reporting.page import write_page
 
@@ -17,8 +18,11 @@ class HtmlReport(Callback):
     """
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the page when all callbacks have written their files, in whatever order they are listed."""
-        if stage in ("fit", "test"):
+        """Write the page when all callbacks have written their files, in whatever order they are listed.
+
+        After a test it shows the last checkpoint, no other.
+        """
+        if stage == "fit" or (stage == "test" and output_folder(trainer, "test").name == "test"):
             self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -22,6 +22,7 @@ from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import (
     batches_of_epoch_in_progress,
+    finished_epochs,
     made_from_config,
     set_max_epochs,
     trainer_of,
@@ -30,6 +31,7 @@ from lightning_gancompress.modules.saved_arguments import require_known_argument
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
+from lightning_gancompress.training.averages import Averages, to_trained_weights
 from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
@@ -51,6 +53,8 @@ class GANModule(LightningModule):
         inputs: Blank inputs of the networks.
         seed: Seed of the run.
         images: Digest of the training images; empty before a fit.
+        averages: Moving averages of the trained generators; None unless `GeneratorEMA` averages them.
+        trained_epochs: Finished epochs of the run; None before a fit or a loaded checkpoint.
     """
 
     phase: Phase
@@ -67,6 +71,8 @@ class GANModule(LightningModule):
         self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
         self.seed, self.images = 0, ""
+        self.averages: Averages | None = None
+        self.trained_epochs: int | None = None
 
     def remember_arguments(self) -> None:
         """Save the parsed config as `hparams`; outside the command line they would be pickled modules."""
@@ -270,6 +276,7 @@ class GANModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Stop if a loss was not finite, before a checkpoint is written."""
         self._stop_unless_finite()
+        self.trained_epochs = self.current_epoch + 1
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
@@ -277,6 +284,8 @@ class GANModule(LightningModule):
         """Write the header, which suffices to rebuild the networks, and the image pools of all ranks."""
         self._stop_unless_finite()
         checkpoint[KEY] = self.header().to_dict()
+        if self.averages is not None:
+            self.averages.save(checkpoint)
         if self.pools.images:
             # (ranks, n, C, H, W): a resumed rank takes its own
             checkpoint[POOLS_KEY] = {
@@ -308,6 +317,17 @@ class GANModule(LightningModule):
         Raises:
             UserError: The tensors are those of another architecture.
         """
+        self.trained_epochs = finished_epochs(checkpoint)
+        trainer = trainer_of(self)
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            averaged, steps = to_trained_weights(checkpoint)
+            if self.averages is not None:
+                self.averages.load(averaged, steps)
+            elif averaged:
+                rank_zero_warn(
+                    "The weights of the resumed run were averaged and are no longer: to go on with that, add "
+                    "GeneratorEMA to trainer.callbacks."
+                )
         for role, images in checkpoint.get(POOLS_KEY, {}).items():
             self.pools.images[Role(role)] = images[self.global_rank % len(images)]
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])

@@ -36,7 +36,7 @@ from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.policy import SearchPolicy
 from lightning_gancompress.search.teacher_images import TeacherImages
 from lightning_gancompress.tasks import Images, Role, Side
-from lightning_gancompress.training.phase import Logs, Position
+from lightning_gancompress.training.phase import SEARCH, Logs, Position
 from lightning_gancompress.training.teacher_student import TeacherStudent
 
 GENERATOR, DISCRIMINATOR = Side.GENERATOR, Side.DISCRIMINATOR
@@ -171,7 +171,7 @@ class CollaborativePruning(SearchPolicy):
         """Also log whether there was feedback, as 0 or 1."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.searching(pl_module) is not None:
-            pl_module.log("search/feedback", float(self.feedback), sync_dist=True)
+            pl_module.log(f"{SEARCH}feedback", float(self.feedback), sync_dist=True)
 
     # -- neighbourhoods --------------------------------------------------------------------------------
 
