@@ -32,7 +32,11 @@ from lightning_gancompress.callbacks.monitors import of_search
 from lightning_gancompress.callbacks.refused import refuse
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
+from lightning_gancompress.lightning_internals import (
+    ResumableTrainer,
+    look_for_unused_parameters,
+    print_figures_once,
+)
 
 
 class Trainer(ResumableTrainer):
@@ -113,6 +117,7 @@ class Trainer(ResumableTrainer):
             **kwargs,
         )
         look_for_unused_parameters(self)
+        print_figures_once(self)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -66,7 +66,9 @@ def net(width=12, kind=Net, **arguments):
 
 def quick(folder, generator, *args, **arguments):
     """A run of one epoch of search and one of fine-tuning, two steps each."""
-    settings = {"budget": 0.5, "search_epochs": 1, "epochs": 1, "decay_epochs": 0, "batch_size": 7}
+    settings = {"budget": 0.5, "epochs": 1, "decay_epochs": 0}
+    settings |= {} if "policy" in arguments else {"search_epochs": 1}
+    settings |= {} if isinstance(arguments.get("data"), LightningDataModule) else {"batch_size": 7}
     settings |= {"folder": folder, "accelerator": "cpu", "logger": False} | arguments
     return compress(generator, *args, **settings)
 
@@ -308,6 +310,22 @@ def test_the_way_back_of_a_network_that_nobody_can_construct(tmp_path):
         quick(tmp_path / "run", net(), missing="train", **settings)
     small = quick(tmp_path / "run", net(), distill_weight=10.0, **settings)
     assert small(images(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+
+
+def test_arguments_that_another_one_makes_idle(tmp_path):
+    data = DatasetDataModule(sources(), batch_size=5, search_batch_size=4)
+    for arguments, words in (
+        (
+            {"data": sources(), "policy": UniformWidth(), "search_epochs": 7},
+            "search_epochs is 7, but policy is",
+        ),
+        ({"data": data, "batch_size": 3}, "batch_size is 3, but data is a DatasetDataModule"),
+        ({"data": data, "search_batch_size": 3}, "search_batch_size is 3"),
+        ({"data": data, "size": 64}, "size is 64"),
+        ({"data": sources(), "size": 64}, "size is 64, but data is a TensorDataset"),
+    ):
+        with pytest.raises(UserError, match=words):
+            quick(tmp_path, net(), **arguments)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------

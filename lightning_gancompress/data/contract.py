@@ -41,6 +41,8 @@ class PreprocessingRecord(TypedDict, total=False):
     resample: str
     in_channels: int
     out_channels: int
+    labels: dict[str, Any]  # if sources are label maps: the options of `data.labels.Labels`
+    target_labels: dict[str, Any]
     range: list[float]
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from lightning_gancompress.data.datasets import Files
 from lightning_gancompress.data.halves import SAMPLE, judge_halves
@@ -22,7 +21,7 @@ def describe_images(
     splits: Mapping[str, Sequence[Files]],
     root: Path | None,
     result: Callable[[Size], Size],
-    channels: Mapping[str, Any],
+    kinds: Sequence[str],
 ) -> str:
     """The line about a run's images: numbers, folders, sizes, channels and what is special.
 
@@ -30,11 +29,10 @@ def describe_images(
         splits: Files of each split: those of the pairs, or of each domain.
         root: Folder to which names are relative; None keeps them whole.
         result: The size of an image after preprocessing.
-        channels: Channels of the networks' images.
+        kinds: What the networks read of each side, in words.
     """
-    words = {1: "greyscale", 3: "RGB"}
-    kinds = " / ".join(dict.fromkeys(words.get(count, f"{count} channels") for count in channels.values()))
-    texts = [(split, _describe(domains, root, result, kinds)) for split, domains in splits.items()]
+    words = " / ".join(dict.fromkeys(kinds))
+    texts = [(split, _describe(domains, root, result, words)) for split, domains in splits.items()]
     return f"Data: {'; '.join(f'{split}: {text}' if n else text for n, (split, text) in enumerate(texts))}."
 
 
