@@ -90,8 +90,9 @@ class GANModule(LightningModule):
             delattr(self, name)
         modules = phase.saved_modules()
         for name, module in modules.items():
-            setattr(self, name, module.to(self.device))
+            setattr(self, name, module)
         self._phase_modules = list(modules)
+        self.to(self.device, cast(torch.dtype, self.dtype))  # what is new within a run
         self.phase = phase
         phase.set_modes()
 

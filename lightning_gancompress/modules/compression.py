@@ -165,12 +165,12 @@ class CompressionModule(GANModule):
         assert self.policy is not None
         broadcast = self.trainer.strategy.broadcast
         masks = {side: broadcast(mask) for side, mask in self.policy.choose(search).items()}
-        self.phases.cut(search, masks, self.seed, self.device)
+        self.phases.cut(search, masks, self.seed)
         self._begin_finetune(self._configured_search())
 
     def _begin_finetune(self, finished: Search | None) -> None:
         self._finished_search = finished
-        self.enter(self.phases.finetune(self.border, self.device))
+        self.enter(self.phases.finetune(self.border))
         data_of(trainer_of(self)).end_search()
 
     # -- checkpoints -----------------------------------------------------------------------------------
