@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,6 +18,8 @@ from lightning_gancompress.checkpoints.header import KEY, Header, kind_of
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import made_from_config, set_max_epochs
+from lightning_gancompress.modules.gradients import Window
+from lightning_gancompress.modules.supported import loss_scale, require_supported
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
@@ -27,6 +29,9 @@ from lightning_gancompress.training.phase import Phase, Position
 from lightning_gancompress.version import __version__
 
 POOLS_KEY = "image_pools"
+WINDOW_KEY = "gradient_window"
+
+ClipAlgorithm = Literal["norm", "value"]
 
 
 class GANModule(LightningModule):
@@ -38,6 +43,11 @@ class GANModule(LightningModule):
 
     Args:
         task: Networks and losses; None is Pix2Pix.
+        gradient_clip_val: Limit of the gradients in each step of each optimizer; None for none.
+        gradient_clip_algorithm: Whether the limit is of the `norm` of all gradients of an optimizer, or of
+            each `value`.
+        accumulate_grad_batches: Batches whose gradients are averaged for a step of the optimizers; the last
+            step of an epoch may take fewer.
 
     Attributes:
         phase: Current phase; not set before the first one begins.
@@ -47,7 +57,13 @@ class GANModule(LightningModule):
     phase: Phase
     inputs: Inputs
 
-    def __init__(self, task: Task | None) -> None:
+    def __init__(
+        self,
+        task: Task | None,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: ClipAlgorithm = "norm",
+        accumulate_grad_batches: int = 1,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.task = task or Pix2Pix()
@@ -56,6 +72,8 @@ class GANModule(LightningModule):
         self._base_lrs: list[list[float]] = []  # by optimizer and parameter group
         self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
+        self._window, self._at = Window(accumulate_grad_batches), cast(Position | None, None)
+        self._clip = gradient_clip_val, gradient_clip_algorithm
         self.seed = 0
 
     def remember_arguments(self) -> None:
@@ -109,7 +127,8 @@ class GANModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Run one step of the phase and log its scalars."""
-        logs = self.phase.step(batch, self.position(batch_idx), self)
+        self._at = self.position(batch_idx)
+        logs = self.phase.step(batch, self._at, self)
         self.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)
         self.average_statistics()
 
@@ -132,15 +151,29 @@ class GANModule(LightningModule):
         return optimizer
 
     def step(self, name: str, loss: Tensor) -> None:
-        """Run the backward pass of `loss` and step the optimizer `name` at once.
+        """Run the backward pass of `loss`, and at the end of a window step the optimizer `name` at once.
 
         Under fp16 the gradient scale may change between two steps.
         """
         self.require_finite(loss)
-        optimizer = self.optimizer(name)
-        optimizer.zero_grad()
+        optimizer, window, begins = self.optimizer(name), self._window, self._window.begins(self._at)
+        if begins:
+            optimizer.zero_grad()
+        if window.batches > 1:
+            window.rescale(name, optimizer.optimizer, loss_scale(self.trainer), begins)
+            loss = loss * window.weight(self._at)
         self.manual_backward(loss)
-        optimizer.step()
+        if window.ends(self._at):
+            optimizer.step()
+
+    def _optimizers_by_name(self) -> dict[str, Optimizer]:
+        return dict(zip(self._optimizer_names, self.trainer.optimizers, strict=True))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradients, which are no longer scaled here under fp16."""
+        value, algorithm = self._clip
+        if value is not None:
+            self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=algorithm)
 
     @contextmanager
     def toggled(self, name: str) -> Iterator[None]:
@@ -150,12 +183,17 @@ class GANModule(LightningModule):
 
     # -- hooks -----------------------------------------------------------------------------------------
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuse what this project's modules can't do: the first hook, before Lightning's own checks."""
+        require_supported(self.trainer)
+        return []
+
     def setup(self, stage: str) -> None:
         """Set the seed of a fit, and `trainer.max_epochs` to its length, unless the user has set a lower one.
 
         The seed is that of `seed_everything`, else that of `torch.manual_seed`.
         """
-        self._finite = None
+        self._finite, self._at = None, None
         if stage != "fit":
             return
         trainer: Any = self.trainer
@@ -173,6 +211,7 @@ class GANModule(LightningModule):
     def on_train_start(self) -> None:
         """Set the learning rates: a run that is resumed within an epoch may have been given others."""
         self._set_learning_rates()
+        self._window.restore(self._optimizers_by_name())
 
     def on_train_epoch_start(self) -> None:
         """Set and log the learning rates."""
@@ -205,6 +244,8 @@ class GANModule(LightningModule):
         """Write the header, which suffices to rebuild the networks, and the image pools of all ranks."""
         self._stop_unless_finite()
         checkpoint[KEY] = self.header().to_dict()
+        if self._at is not None and not self._window.ends(self._at):
+            checkpoint[WINDOW_KEY] = self._window.state(self._optimizers_by_name())
         if self.pools.images:
             # (ranks, n, C, H, W): a resumed rank takes its own
             checkpoint[POOLS_KEY] = {
@@ -238,6 +279,7 @@ class GANModule(LightningModule):
         """
         for role, images in checkpoint.get(POOLS_KEY, {}).items():
             self.pools.images[Role(role)] = images[self.global_rank % len(images)]
+        self._window.load(checkpoint.get(WINDOW_KEY, {}))
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
         if differences:
             raise UserError(

@@ -13,7 +13,7 @@ from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.lightning_internals import trainer_of, wrap_again
-from lightning_gancompress.modules.base import GANModule
+from lightning_gancompress.modules.base import ClipAlgorithm, GANModule
 from lightning_gancompress.modules.compression_phases import CompressionPhases
 from lightning_gancompress.modules.teacher_loader import Missing, TeacherLoader
 from lightning_gancompress.networks import BatchNorm
@@ -63,6 +63,11 @@ class CompressionModule(GANModule):
         distill_weight: Weight of the L1 distance to the teacher's images in fine-tuning, beside the task's
             losses; short for a `distillation` of its `output` alone.
         distillation: Further losses of the fine-tuning between student and teacher.
+        gradient_clip_val: Limit of the gradients in each step of each optimizer; None for none.
+        gradient_clip_algorithm: Whether the limit is of the `norm` of all gradients of an optimizer, or of
+            each `value`.
+        accumulate_grad_batches: Batches whose gradients are averaged for a step of the optimizers; the last
+            step of an epoch may take fewer.
     """
 
     def __init__(
@@ -88,8 +93,11 @@ class CompressionModule(GANModule):
         beta1: float = 0.5,
         distill_weight: float = 0.0,
         distillation: Distillation | None = None,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: ClipAlgorithm = "norm",
+        accumulate_grad_batches: int = 1,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, gradient_clip_val, gradient_clip_algorithm, accumulate_grad_batches)
         self.remember_arguments()
         schedule = Schedule(epochs, decay_epochs, lr, beta1)
         budgets = {Side.GENERATOR: budget, Side.DISCRIMINATOR: discriminator_budget}

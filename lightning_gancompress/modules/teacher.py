@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gancompress.checkpoints.header import Header
-from lightning_gancompress.modules.base import GANModule
+from lightning_gancompress.modules.base import ClipAlgorithm, GANModule
 from lightning_gancompress.modules.counterparts import discriminating, swapped
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.tasks import Role, Task
@@ -29,6 +29,11 @@ class TeacherModule(GANModule):
         beta1: Adam's decay rate of the first moment.
         epochs: Epochs at the full learning rate (upstream: 100).
         decay_epochs: Further epochs in which it falls linearly towards zero (upstream: 100).
+        gradient_clip_val: Limit of the gradients in each step of each optimizer; None for none.
+        gradient_clip_algorithm: Whether the limit is of the `norm` of all gradients of an optimizer, or of
+            each `value`.
+        accumulate_grad_batches: Batches whose gradients are averaged for a step of the optimizers; the last
+            step of an epoch may take fewer.
     """
 
     def __init__(
@@ -40,8 +45,11 @@ class TeacherModule(GANModule):
         beta1: float = 0.5,
         epochs: int = 100,
         decay_epochs: int = 100,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: ClipAlgorithm = "norm",
+        accumulate_grad_batches: int = 1,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, gradient_clip_val, gradient_clip_algorithm, accumulate_grad_batches)
         self.remember_arguments()
         self.schedule = Schedule(epochs, decay_epochs, lr, beta1)
         self.networks = nn.ModuleDict()
