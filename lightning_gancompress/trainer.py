@@ -25,6 +25,7 @@ from lightning_gancompress.callbacks import (
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
+from lightning_gancompress.modules.supported import require_known_precision, require_whole_networks
 
 
 class Trainer(ResumableTrainer):
@@ -61,6 +62,8 @@ class Trainer(ResumableTrainer):
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
+        require_whole_networks(kwargs.get("strategy", "auto"))
+        require_known_precision(kwargs.get("precision"))
         root = Path(default_root_dir or ".")
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:

@@ -156,14 +156,15 @@ class GANModule(LightningModule):
         Under fp16 the gradient scale may change between two steps.
         """
         self.require_finite(loss)
-        optimizer, window, begins = self.optimizer(name), self._window, self._window.begins(self._at)
-        if begins:
+        optimizer, window, at = self.optimizer(name), self._window, self._at
+        assert at is not None
+        if begins := window.begins(at):
             optimizer.zero_grad()
         if window.batches > 1:
             window.rescale(name, optimizer.optimizer, loss_scale(self.trainer), begins)
-            loss = loss * window.weight(self._at)
+            loss = loss * window.weight(at)
         self.manual_backward(loss)
-        if window.ends(self._at):
+        if window.ends(at):
             optimizer.step()
 
     def _optimizers_by_name(self) -> dict[str, Optimizer]:

@@ -35,7 +35,9 @@ def require_supported(trainer: Trainer) -> None:
     given: dict[str, object] = {
         "gradient_clip_val": trainer.gradient_clip_val or None,
         "gradient_clip_algorithm": trainer.gradient_clip_algorithm and trainer.gradient_clip_algorithm.value,
-        "accumulate_grad_batches": trainer.accumulate_grad_batches if trainer.accumulate_grad_batches != 1 else None,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches
+        if trainer.accumulate_grad_batches != 1
+        else None,
     }
     for name, value in given.items():
         if value is not None:

@@ -29,7 +29,9 @@ class Norms(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         for optimizer in trainer.optimizers:
-            grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            grads = [
+                p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+            ]
             self.norms.append(float(torch.stack([g.float().norm() for g in grads]).norm()))
 
 
@@ -140,7 +142,11 @@ def test_a_search_clips_and_accumulates(tmp_path: Path, unet: Path, facades: lis
     main(tiny.compression(tmp_path / "a", unet, CollaborativePruning.__name__, *facades, *options))
     killed = [*facades, *options, *tiny.EVERY_STEP, "--trainer.max_epochs=1"]
     main(tiny.compression(tmp_path / "b", unet, CollaborativePruning.__name__, *killed))
-    main(tiny.compression(tmp_path / "b", unet, CollaborativePruning.__name__, *facades, *options, "--ckpt_path=last"))
+    main(
+        tiny.compression(
+            tmp_path / "b", unet, CollaborativePruning.__name__, *facades, *options, "--ckpt_path=last"
+        )
+    )
     tiny.assert_same_end(tmp_path / "a", tmp_path / "b")
 
 

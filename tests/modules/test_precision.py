@@ -24,7 +24,9 @@ def test_a_compression_runs_in_every_precision(
     distilled = ["--model.distillation=Distillation", "--model.distillation.features=1.0"]
     main(tiny.compression(run, unet, "CollaborativePruning", *facades, *distilled, option))
     small = torch.load(run / "generator.pth", weights_only=True)
-    assert {t.dtype for t in small.values() if t.is_floating_point()} == {DTYPES.get(precision, torch.float32)}
+    assert {t.dtype for t in small.values() if t.is_floating_point()} == {
+        DTYPES.get(precision, torch.float32)
+    }
     main(["export", "--ckpt_path", str(run / "generator.pth")])
     folder = ["--trainer.default_root_dir", str(run)]
     main(["test", "--ckpt_path", str(tiny.last(run)), option, *folder, *tiny.QUICK])
