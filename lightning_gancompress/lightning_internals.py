@@ -60,6 +60,12 @@ def fit_position(trainer: lightning.pytorch.Trainer) -> tuple[int, int]:
     return epochs.processed, batches.current.processed
 
 
+def overfits(trainer: lightning.pytorch.Trainer) -> bool:
+    """Whether every epoch is to show the same few batches; the attribute is not declared."""
+    batches: float = trainer.overfit_batches  # type: ignore[attr-defined]
+    return batches > 0
+
+
 # -- strategies ------------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,12 @@ from lightning_gancompress.callbacks import (
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
-from lightning_gancompress.modules.supported import require_known_precision, require_whole_networks
+from lightning_gancompress.modules.supported import (
+    require_address,
+    require_available,
+    require_known_precision,
+    require_whole_networks,
+)
 
 
 class Trainer(ResumableTrainer):
@@ -62,6 +67,7 @@ class Trainer(ResumableTrainer):
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
+        require_available(kwargs.get("accelerator", "auto"))
         require_whole_networks(kwargs.get("strategy", "auto"))
         require_known_precision(kwargs.get("precision"))
         root = Path(default_root_dir or ".")
@@ -84,6 +90,7 @@ class Trainer(ResumableTrainer):
             barebones=barebones,
             **kwargs,
         )
+        require_address(self)
         look_for_unused_parameters(self)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()

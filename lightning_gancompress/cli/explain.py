@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jsonargparse
 import lightning
-
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_gancompress.errors import UserError

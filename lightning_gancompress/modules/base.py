@@ -19,7 +19,7 @@ from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import made_from_config, set_max_epochs
 from lightning_gancompress.modules.gradients import Window
-from lightning_gancompress.modules.supported import loss_scale, require_supported
+from lightning_gancompress.modules.supported import computed_dtype, loss_scale, require_supported
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
@@ -195,6 +195,7 @@ class GANModule(LightningModule):
         The seed is that of `seed_everything`, else that of `torch.manual_seed`.
         """
         self._finite, self._at = None, None
+        self.to(computed_dtype(self.trainer))  # an earlier trainer may have had another precision
         if stage != "fit":
             return
         trainer: Any = self.trainer

@@ -62,7 +62,7 @@ class TeacherModule(GANModule):
 
     def _adopt(self, roles: tuple[Role, ...], network: nn.Module, *specs: NetworkSpec) -> None:
         for role, spec in zip(roles, specs, strict=False):
-            self.networks[role] = spec.build() if role in roles[1:] else network
+            self.networks[role] = spec.build() if role in roles[1:] else network.float()
             self.specs[f"networks.{role}"] = spec
 
     @property
