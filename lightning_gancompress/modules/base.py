@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -56,6 +55,7 @@ class GANModule(LightningModule):
 
     phase: Phase
     inputs: Inputs
+    _last_seeds = (0, 0)  # that of the last step in this process, which is no user's, and that of its run
 
     def __init__(
         self,
@@ -192,14 +192,15 @@ class GANModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Set the seed of a fit, and `trainer.max_epochs` to its length, unless the user has set a lower one.
 
-        The seed is that of `seed_everything`, else that of `torch.manual_seed`.
+        The seed is that with which the user has seeded torch last, also by `seed_everything`.
         """
         self._finite, self._at = None, None
         self.to(computed_dtype(self.trainer))  # an earlier trainer may have had another precision
         if stage != "fit":
             return
         trainer: Any = self.trainer
-        self.seed = trainer.strategy.broadcast(int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed())))
+        last, seed = GANModule._last_seeds
+        self.seed = trainer.strategy.broadcast(seed if torch.initial_seed() == last else torch.initial_seed())
         max_epochs = trainer.max_epochs
         limited = max_epochs is not None and 0 <= max_epochs < self.total_epochs
         set_max_epochs(trainer, max_epochs if limited else self.total_epochs)
@@ -229,7 +230,9 @@ class GANModule(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by the position in the run, so that a resumed run equals an uninterrupted one."""
-        torch.manual_seed(self.position(batch_idx).seed + self.global_rank)
+        seed = self.position(batch_idx).seed + self.global_rank
+        torch.manual_seed(seed)
+        GANModule._last_seeds = seed, self.seed
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop after every 50 batches if a loss was not finite."""

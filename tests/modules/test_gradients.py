@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import DatasetDataModule
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import TeacherModule
 from lightning_gancompress.networks import PatchDiscriminator
 from lightning_gancompress.search import CollaborativePruning
@@ -166,3 +167,27 @@ def test_the_trainers_options_name_those_of_the_model(
     assert words in said
     assert "automatic" not in said
     main([*tiny.teacher(tmp_path), *facades, f"--{words.partition('=')[0]}={option.partition('=')[2]}"])
+
+
+def test_the_seed_is_the_one_that_was_set_last(tmp_path: Path) -> None:
+    net = module()
+    seed_everything(5)
+    fit(tmp_path, net, max_epochs=1)
+    assert net.seed == 5
+    fit(tmp_path, net, ckpt_path="last")
+    assert net.seed == 5
+    torch.manual_seed(7)
+    fit(tmp_path, net, max_epochs=1)
+    assert net.seed == 7
+
+
+def test_a_stop_is_forgotten_when_training_begins_again(tmp_path: Path) -> None:
+    net = module()
+
+    class Spoil(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+            net.require_finite(torch.tensor(torch.nan))
+
+    with pytest.raises(UserError, match="NaN"):
+        fit(tmp_path, net, Spoil())
+    fit(tmp_path, net)
