@@ -25,31 +25,34 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.modules.teacher_loader import Missing
 from lightning_gancompress.networks import blank_image
+from lightning_gancompress.options import Amount, Count, CountOrNone, Pixels, Rate, Seed, checked
+from lightning_gancompress.pruning import Budget
 from lightning_gancompress.tasks import Task
 from lightning_gancompress.trainer import Trainer
 
 
+@checked
 def compress(
     generator: nn.Module | str | Path,
     discriminator: nn.Module | None = None,
     data: LightningDataModule | Dataset[Any] | str | Path | None = None,
-    budget: float | str = 0.1,
+    budget: Budget = 0.1,
     *,
     task: Task | None = None,
     policy: PruningPolicy | None = None,
-    discriminator_budget: float | str = 0.5,
+    discriminator_budget: Budget = 0.5,
     ignored_layers: Sequence[str] = (),
     missing: Missing = "leave_out",
-    search_epochs: int = 40,
-    epochs: int = 100,
-    decay_epochs: int = 100,
-    lr: float = 2e-4,
-    distill_weight: float = 0.0,
-    size: int = 256,
-    batch_size: int = 1,
-    search_batch_size: int = 8,
+    search_epochs: Count = 40,
+    epochs: CountOrNone = 100,
+    decay_epochs: CountOrNone = 100,
+    lr: Rate = 2e-4,
+    distill_weight: Amount = 0.0,
+    size: Pixels = 256,
+    batch_size: Count = 1,
+    search_batch_size: Count = 8,
     folder: str | Path = "runs/compress",
-    seed: int = 0,
+    seed: Seed = 0,
     resume: bool = False,
     accelerator: str = "auto",
     devices: int | list[int] | str = 1,

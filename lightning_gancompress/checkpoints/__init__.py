@@ -20,6 +20,7 @@ from lightning_gancompress.checkpoints.upstream import (
 )
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import BatchNorm, NetworkSpec
+from lightning_gancompress.options import checked
 from lightning_gancompress.tasks import Side
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 
+@checked
 def load_generator(
     path: str | Path,
     *,

@@ -7,9 +7,10 @@ from lightning_gancompress.data.contract import GENERATOR, Split
 from lightning_gancompress.data.datasets import Files, ImageDataset
 from lightning_gancompress.data.holdout import held_out
 from lightning_gancompress.data.image_folder import ImageDataModule
-from lightning_gancompress.data.layout import find_domains, list_images
-from lightning_gancompress.data.options import check_share
+from lightning_gancompress.data.layout import find_domains
+from lightning_gancompress.data.listing import list_images
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Share
 from lightning_gancompress.tasks.role import Role
 
 
@@ -24,11 +25,7 @@ class FolderDataModule(ImageDataModule):
     """
 
     _: KW_ONLY
-    holdout: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(holdout=self.holdout)
+    holdout: Share = 0.1
 
     def find(self, split: Split) -> dict[Role, Files]:
         """Files of the split's folder, or its share of all.

@@ -5,18 +5,19 @@ import os
 import shutil
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from PIL import Image
 
 from lightning_gancompress.data.datasets import Direction
 from lightning_gancompress.data.facades import render_facade
 from lightning_gancompress.data.image_folder import ImageDataModule
-from lightning_gancompress.data.layout import describe_folder
-from lightning_gancompress.data.options import check_least
+from lightning_gancompress.data.layout import Layout
+from lightning_gancompress.data.listing import describe_folder
 from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Count, Pixels, Range
 
 VERSION = 1  # of the pictures; to be raised when the renderer changes
 MANIFEST = "facades.json"
@@ -35,8 +36,6 @@ class FacadeFolder:
     """
 
     def __init__(self, root: Path, counts: dict[str, int], size: int, seed: int, paired: bool = True) -> None:
-        if size < 32:
-            raise UserError(f"size is {size}, too small to draw a facade: use at least 32 pixels.")
         self.root, self.counts, self.size, self.seed, self.paired = root, counts, size, seed, paired
         self.manifest = {"version": VERSION, "size": size, "seed": seed, "counts": counts}
         if not paired:
@@ -119,19 +118,18 @@ class FacadesDataModule(ImageDataModule):
     """
 
     root: str = "data/facades_synthetic"
-    n_train: int = 200
-    n_val: int = 24
-    n_test: int = 24
-    size: int = 64
+    n_train: Count = 200
+    n_val: Count = 24
+    n_test: Count = 24
+    size: Annotated[int, Range(32, 2**16)] = 64
     _: KW_ONLY
-    batch_size: int = 4
-    load_size: int | None = None
-    crop_size: int = field(init=False)  # that of the pictures
+    batch_size: Count = 4
+    load_size: Pixels | None = None
+    crop_size: Pixels = field(init=False)  # that of the pictures
     paired: ClassVar[bool]
 
     def __post_init__(self) -> None:
         self.crop_size = self.size
-        check_least(1, n_train=self.n_train, n_val=self.n_val, n_test=self.n_test)
         super().__post_init__()
         counts = {"train": self.n_train, "val": self.n_val, "test": self.n_test}
         self.facades = FacadeFolder(self.folder, counts, self.size, self.seed, self.paired)
@@ -154,6 +152,7 @@ class SyntheticFacades(FacadesDataModule, PairedDataModule):
 
     _: KW_ONLY
     direction: Direction = "BtoA"
+    layout: Layout = field(default="side_by_side", init=False)
     paired = True
 
 

@@ -13,8 +13,8 @@ from lightning_gancompress.data.contract import GENERATOR, GANDataModule, Split
 from lightning_gancompress.data.datasets import SampleDataset
 from lightning_gancompress.data.holdout import held_out
 from lightning_gancompress.data.items import ItemDataset
-from lightning_gancompress.data.options import check_share
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Share
 from lightning_gancompress.tasks.role import Role
 
 
@@ -43,13 +43,12 @@ class DatasetDataModule(GANDataModule):
     test: Dataset | None = None  # type: ignore[type-arg]
     predict: Dataset | None = None  # type: ignore[type-arg]
     _: KW_ONLY
-    holdout: float = 0.1
+    holdout: Share = 0.1
 
     predict_folder = "predict"  # with which the paths of predicted images begin
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(holdout=self.holdout)
         val = self.test if self.val is None else self.val
         test = self.val if self.test is None else self.test
         given = {"train": self.train, "val": val, "test": test, "predict": self.predict}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Pixels, checked
 
 
 class Encoder(nn.Module, ABC):
@@ -112,8 +113,13 @@ class BackboneEncoder(Encoder):
             convolutions.
     """
 
+    @checked
     def __init__(
-        self, name: str, weights: str, size: int = 224, fold: Literal["batch_norm", "folded"] = "batch_norm"
+        self,
+        name: str,
+        weights: str,
+        size: Pixels = 224,
+        fold: Literal["batch_norm", "folded"] = "batch_norm",
     ) -> None:
         super().__init__()
         from torchvision import models

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from lightning_gancompress.density.neighbourhoods import nearest_neighbours, require_neighbours
 from lightning_gancompress.density.objectives import kernel_density
+from lightning_gancompress.options import Count, checked
 
 
-def neighbourhood_ise(teacher: Tensor, student: Tensor, k: int = 5) -> float:
+@checked
+def neighbourhood_ise(teacher: Tensor, student: Tensor, k: Count = 5) -> float:
     """Mean integrated squared density error over every sample's neighbourhood (lower is better).
 
     Args:
@@ -26,7 +28,8 @@ def neighbourhood_ise(teacher: Tensor, student: Tensor, k: int = 5) -> float:
     return float(torch.stack(sums).sum() / len(table))
 
 
-def density_coverage(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[float, float]:
+@checked
+def density_coverage(reference: Tensor, samples: Tensor, k: Count = 5) -> tuple[float, float]:
     """k-NN density and coverage of Naeem et al. 2020 (ICML, "Reliable Fidelity and Diversity Metrics").
 
     Args:
@@ -44,7 +47,8 @@ def density_coverage(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[fl
     return float(inside.sum(0).float().mean() / k), float(inside.any(1).float().mean())
 
 
-def precision_recall(reference: Tensor, samples: Tensor, k: int = 5) -> tuple[float, float]:
+@checked
+def precision_recall(reference: Tensor, samples: Tensor, k: Count = 5) -> tuple[float, float]:
     """k-NN precision and recall of Kynkaanniemi et al. 2019 (NeurIPS, "Improved Precision and Recall").
 
     Args:

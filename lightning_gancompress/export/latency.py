@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.export.onnx import load_onnx
 from lightning_gancompress.networks import copy_network
+from lightning_gancompress.options import Count, CountOrNone, Threads, checked
 
 Run = Callable[[], object]
 
@@ -53,7 +54,8 @@ class LatencyComparison:
     ratio_p90: float
 
 
-def measure_latency(run: Run, *, warmup: int = 3, repetitions: int = 20) -> Latency:
+@checked
+def measure_latency(run: Run, *, warmup: CountOrNone = 3, repetitions: Count = 20) -> Latency:
     """Time `run()`, which must have finished its work when it returns.
 
     Args:
@@ -66,7 +68,8 @@ def measure_latency(run: Run, *, warmup: int = 3, repetitions: int = 20) -> Late
     return Latency.of([_seconds(run) for _ in range(repetitions)])
 
 
-def compare_latency(a: Run, b: Run, *, warmup: int = 3, repetitions: int = 20) -> LatencyComparison:
+@checked
+def compare_latency(a: Run, b: Run, *, warmup: CountOrNone = 3, repetitions: Count = 20) -> LatencyComparison:
     """Time `a` and `b` in pairs, in alternating order.
 
     Clock speed and other load change over seconds, and affect both calls of a pair equally. Ratios within
@@ -86,16 +89,28 @@ def compare_latency(a: Run, b: Run, *, warmup: int = 3, repetitions: int = 20) -
     return LatencyComparison(Latency.of(times_a), Latency.of(times_b), ratio, p10, p90)
 
 
+@checked
 def torch_latency(
-    network: nn.Module, sample: Tensor, threads: int = 1, *, warmup: int = 3, repetitions: int = 20
+    network: nn.Module,
+    sample: Tensor,
+    threads: Threads = 1,
+    *,
+    warmup: CountOrNone = 3,
+    repetitions: Count = 20,
 ) -> Latency:
     """Latency of `network` in eval mode on `sample` (B, C, H, W), on the device of both."""
     with torch_threads(threads):
         return measure_latency(torch_run(network, sample), warmup=warmup, repetitions=repetitions)
 
 
+@checked
 def onnx_latency(
-    path: str | Path, sample: Tensor, threads: int = 1, *, warmup: int = 3, repetitions: int = 20
+    path: str | Path,
+    sample: Tensor,
+    threads: Threads = 1,
+    *,
+    warmup: CountOrNone = 3,
+    repetitions: Count = 20,
 ) -> Latency:
     """Latency of an ONNX file on `sample` in ONNX Runtime on the CPU."""
     return measure_latency(onnx_run(path, sample, threads), warmup=warmup, repetitions=repetitions)
@@ -114,7 +129,7 @@ def torch_run(network: nn.Module, sample: Tensor) -> Run:
     return run
 
 
-def onnx_run(path: str | Path, sample: Tensor, threads: int = 1) -> Run:
+def onnx_run(path: str | Path, sample: Tensor, threads: Threads = 1) -> Run:
     """A function to time: one pass of `sample` through an ONNX file."""
     run = load_onnx(path, threads)
     return lambda: run(sample)

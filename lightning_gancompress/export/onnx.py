@@ -16,16 +16,18 @@ from torch.export import ExportedProgram
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
 from lightning_gancompress.files import write_files
+from lightning_gancompress.options import Amount, Workers, checked
 
 OPSET = 18  # the version that torch's exporter writes without conversion, for the oldest possible runtimes
 
 
+@checked
 def export_onnx(
     network: nn.Module,
     path: str | Path,
     sample: Tensor,
     *,
-    tolerance: float = 1e-4,
+    tolerance: Amount = 1e-4,
     dynamic_size: bool = False,
 ) -> dict[str, Any]:
     """Write `network` as one self-contained ONNX file: input `image`, output `output`, free batch size.
@@ -83,7 +85,8 @@ def _convert(program: ExportedProgram, dynamic_size: bool) -> bytes:
     return content
 
 
-def load_onnx(model: str | Path | bytes, threads: int = 0) -> Callable[[Tensor], Tensor]:
+@checked
+def load_onnx(model: str | Path | bytes, threads: Workers = 0) -> Callable[[Tensor], Tensor]:
     """A function that maps an image batch (B, C, H, W) through an ONNX model on the CPU.
 
     Args:

@@ -16,10 +16,12 @@ from torch.export import Dim, ExportedProgram
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.files import write_files
 from lightning_gancompress.networks import copy_network
+from lightning_gancompress.options import Amount, checked
 
 
+@checked
 def export_torch(
-    network: nn.Module, path: str | Path, sample: Tensor, *, tolerance: float = 1e-4
+    network: nn.Module, path: str | Path, sample: Tensor, *, tolerance: Amount = 1e-4
 ) -> dict[str, Any]:
     """Write `network` as a `.pt2` program that `torch.export.load(path).module()` runs without this package.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import dry_run
+from lightning_gancompress.options import Amount, Count, Items, checked
 from lightning_gancompress.tasks import Images, Losses, Role, Task
 from lightning_gancompress.tasks.task import Networks
 
@@ -46,19 +47,20 @@ class Distillation(nn.Module):
         backbone: File with the weights of torchvision's VGG-16, for `perceptual` and `style`.
     """
 
+    @checked
     def __init__(
         self,
-        output: float = 0.0,
-        ssim: float = 0.0,
-        features: float = 0.0,
-        channels: float = 0.0,
-        critic: float = 0.0,
-        perceptual: float = 0.0,
-        style: float = 0.0,
-        tv: float = 0.0,
-        task: float = 1.0,
-        layers: list[str] | None = None,
-        count: int = 4,
+        output: Amount = 0.0,
+        ssim: Amount = 0.0,
+        features: Amount = 0.0,
+        channels: Amount = 0.0,
+        critic: Amount = 0.0,
+        perceptual: Amount = 0.0,
+        style: Amount = 0.0,
+        tv: Amount = 0.0,
+        task: Amount = 1.0,
+        layers: Annotated[list[str], Items()] | None = None,
+        count: Count = 4,
         backbone: str | None = None,
     ) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import checked
 
 Feature = Literal[64, 192, 768, 2048]
 Resize = Literal["torch-fidelity", "pytorch-fid"]
@@ -44,6 +45,7 @@ class InceptionFeatures:
         weights_sha256: First digits of the hash of Inception's tensors, which does not depend on the file.
     """
 
+    @checked
     def __init__(
         self,
         feature: Feature = 2048,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import checked
 
 
 class Lpips:
@@ -25,6 +26,7 @@ class Lpips:
         UserError: The file is missing or of another network.
     """
 
+    @checked
     def __init__(self, weights: str | Path, device: torch.device | str = "cpu") -> None:
         # private, since torchmetrics' public class and function download the backbone, and the class returns
         # no value per image; the package `lpips`, last released in 2021, uses deprecated parts of torchvision

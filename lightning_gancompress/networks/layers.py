@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.jit import is_scripting as is_scripting  # type: ignore[attr-defined]
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import check
 
 Norm = Literal["instance", "instance_affine", "batch", "none"]
 
 
 class Network(nn.Module):
-    """A network that keeps the arguments of its constructor in `init_args`."""
+    """A network that checks the arguments of its constructor and keeps them in `init_args`."""
 
     init_args: dict[str, Any]
 
@@ -26,6 +27,7 @@ class Network(nn.Module):
         @functools.wraps(construct)
         def __init__(self: "Network", *args: Any, **kwargs: Any) -> None:
             bound = signature.bind(self, *args, **kwargs)
+            check(construct, bound.arguments)
             bound.apply_defaults()
             construct(self, *args, **kwargs)
             self.init_args = {k: v for k, v in bound.arguments.items() if k != "self"}
@@ -75,5 +77,6 @@ def check_image(
         needs = [f"a multiple of {multiple}"] * (multiple > 1) + [f"at least {smallest}"] * (smallest > 1)
         raise UserError(
             f"{name} can't work on images of {height}x{width} pixels: height and width must be "
-            f"{' and '.join(needs)}. Resize or crop them."
+            f"{' and '.join(needs)}. Set data.crop_size to such a number, with a "
+            "data.preprocess that crops."
         )

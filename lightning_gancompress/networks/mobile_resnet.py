@@ -1,5 +1,7 @@
 """The ResNet generator with separable convolutions in its blocks, the usual teacher of GAN compression."""
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from lightning_gancompress.networks.init import Init, init_weights
@@ -12,6 +14,7 @@ from lightning_gancompress.networks.layers import (
     make_norm,
 )
 from lightning_gancompress.networks.resnet import resnet_layers
+from lightning_gancompress.options import Channels, Positive, Range, Width
 
 
 class SeparableConv(nn.Module):
@@ -74,14 +77,14 @@ class MobileResnetGenerator(Network):
 
     def __init__(
         self,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        ngf: int = 64,
-        n_blocks: int = 9,
+        in_channels: Channels = 3,
+        out_channels: Channels = 3,
+        ngf: Width = 64,
+        n_blocks: Annotated[int, Range(0, 1000)] = 9,
         norm: Norm = "instance",
         dropout: bool = False,
         init: Init = "normal",
-        init_gain: float = 0.02,
+        init_gain: Positive = 0.02,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels

@@ -1,10 +1,10 @@
 """The discriminators of Pix2Pix: of overlapping patches, and of single pixels."""
 
 from itertools import pairwise
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks.init import Init, init_weights
 from lightning_gancompress.networks.layers import (
     Network,
@@ -14,6 +14,7 @@ from lightning_gancompress.networks.layers import (
     is_scripting,
     make_norm,
 )
+from lightning_gancompress.options import Channels, Positive, Range, Width
 
 
 class PatchDiscriminator(Network):
@@ -33,16 +34,14 @@ class PatchDiscriminator(Network):
 
     def __init__(
         self,
-        in_channels: int = 6,
-        ndf: int = 64,
-        n_layers: int = 3,
+        in_channels: Channels = 6,
+        ndf: Width = 64,
+        n_layers: Annotated[int, Range(1, 12)] = 3,
         norm: Norm = "batch",
         init: Init = "normal",
-        init_gain: float = 0.02,
+        init_gain: Positive = 0.02,
     ) -> None:
         super().__init__()
-        if n_layers < 1:
-            raise UserError(f"n_layers is {n_layers}, but a patch discriminator has 1 or more: 3 is usual.")
         bias = has_bias(norm)
         layers: list[nn.Module] = [nn.Conv2d(in_channels, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         widths = [ndf * min(2**level, 8) for level in range(n_layers + 1)]
@@ -78,11 +77,11 @@ class PixelDiscriminator(Network):
 
     def __init__(
         self,
-        in_channels: int = 6,
-        ndf: int = 64,
+        in_channels: Channels = 6,
+        ndf: Width = 64,
         norm: Norm = "batch",
         init: Init = "normal",
-        init_gain: float = 0.02,
+        init_gain: Positive = 0.02,
     ) -> None:
         super().__init__()
         bias = has_bias(norm)

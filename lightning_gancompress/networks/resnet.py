@@ -1,5 +1,7 @@
 """The ResNet generator of Johnson et al. 2016, as CycleGAN uses it."""
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from lightning_gancompress.networks.init import Init, init_weights
@@ -11,6 +13,7 @@ from lightning_gancompress.networks.layers import (
     is_scripting,
     make_norm,
 )
+from lightning_gancompress.options import Channels, Positive, Range, Width
 
 
 class ResnetBlock(nn.Module):
@@ -57,14 +60,14 @@ class ResnetGenerator(Network):
 
     def __init__(
         self,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        ngf: int = 64,
-        n_blocks: int = 9,
+        in_channels: Channels = 3,
+        out_channels: Channels = 3,
+        ngf: Width = 64,
+        n_blocks: Annotated[int, Range(0, 1000)] = 9,
         norm: Norm = "instance",
         dropout: bool = False,
         init: Init = "normal",
-        init_gain: float = 0.02,
+        init_gain: Positive = 0.02,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels

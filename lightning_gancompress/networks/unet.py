@@ -1,9 +1,10 @@
 """The U-Net generator of Pix2Pix (Isola et al. 2017)."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks.init import Init, init_weights
 from lightning_gancompress.networks.layers import (
     Network,
@@ -13,6 +14,7 @@ from lightning_gancompress.networks.layers import (
     is_scripting,
     make_norm,
 )
+from lightning_gancompress.options import Channels, Positive, Range, Width
 
 
 class UnetBlock(nn.Module):
@@ -84,20 +86,16 @@ class UnetGenerator(Network):
 
     def __init__(
         self,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        ngf: int = 64,
-        n_downs: int = 8,
+        in_channels: Channels = 3,
+        out_channels: Channels = 3,
+        ngf: Width = 64,
+        n_downs: Annotated[int, Range(5, 16)] = 8,
         norm: Norm = "batch",
         dropout: bool = True,
         init: Init = "normal",
-        init_gain: float = 0.02,
+        init_gain: Positive = 0.02,
     ) -> None:
         super().__init__()
-        if n_downs < 5:
-            raise UserError(
-                f"n_downs is {n_downs}, but a U-Net generator has 5 or more: use 6 for 64 pixels."
-            )
         block = UnetBlock(8 * ngf, 8 * ngf, None, norm)
         for _ in range(n_downs - 5):
             block = UnetBlock(8 * ngf, 8 * ngf, block, norm, dropout)

@@ -1,6 +1,12 @@
 """Structured pruning: groups of channels, masks, their cost, budgets, and small dense networks."""
 
-from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget, smallest_mask
+from lightning_gancompress.pruning.budget import (
+    Budget,
+    budget_penalty,
+    fit_budget,
+    parse_budget,
+    smallest_mask,
+)
 from lightning_gancompress.pruning.channels import ChannelGroups, weights_of
 from lightning_gancompress.pruning.check import check_groups
 from lightning_gancompress.pruning.cost import (
@@ -17,6 +23,7 @@ from lightning_gancompress.pruning.pruned_side import NetworkGroup, PrunedSide
 from lightning_gancompress.pruning.slim import slim
 
 __all__ = [
+    "Budget",
     "ChannelGroups",
     "ChannelMasks",
     "Convention",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,37 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.pruning.channels import ChannelGroups
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+LEAST = 1000  # MACs: a smaller number above 1 is no budget of an image network, but a slip
+
+
+class IsBudget:
+    """Requires a fraction of the teacher's MACs, or a number of MACs."""
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a number or text is a budget of some network."""
+        try:
+            number = _number(value)
+        except ValueError:
+            return False
+        return 0 < number <= 1 or LEAST <= number < math.inf
+
+    def __str__(self) -> str:
+        return f"that is a fraction of the teacher's MACs (0.1), or MACs of {LEAST} or more (2.4G)"
+
+
+Budget = Annotated[float | str, IsBudget()]
+
+
+def _number(value: float | str) -> float:
+    """The number that a budget stands for, a fraction or MACs.
+
+    Raises:
+        ValueError: It is no number.
+    """
+    match = re.fullmatch(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*([KMGT]?)\s*", str(value), re.IGNORECASE)
+    if match is None:
+        raise ValueError(value)
+    return float(match[1]) * _UNITS[match[2].upper()]
 
 
 def parse_budget(value: float | str, full: int, name: str = "budget") -> int:
@@ -24,20 +56,12 @@ def parse_budget(value: float | str, full: int, name: str = "budget") -> int:
         name: Name of the budget in errors.
 
     Raises:
-        UserError: Not a number, not positive, or above the teacher.
+        UserError: Not a budget, or above the teacher.
     """
-    match = re.fullmatch(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*([KMGT]?)\s*", str(value), re.IGNORECASE)
-    try:
-        if match is None:
-            raise ValueError
-        number = float(match[1]) * _UNITS[match[2].upper()]
-    except ValueError:
-        raise UserError(
-            f"{name}: {value!r} is no budget; give a fraction of the teacher's MACs (0.1) or a number (2.4G)."
-        ) from None
+    if not IsBudget().accepts(value):
+        raise UserError(f"{name} is {value!r}: give a number {IsBudget()}.")
+    number = _number(value)
     macs = number * full if number <= 1.0 else number
-    if macs <= 0:
-        raise UserError(f"{name}: {value!r} must be above zero: a fraction (0.1) or MACs (2.4G).")
     if macs > full:
         raise UserError(
             f"{name}: {value!r} is above the teacher's own {full / 1e9:.4g} GMACs; ask for less, or for 1.0 "

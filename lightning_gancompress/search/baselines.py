@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Seed, checked
 from lightning_gancompress.pruning import weights_of
 from lightning_gancompress.pruning.channels import LayerChannels
 from lightning_gancompress.search.phase import SearchPhase
@@ -117,7 +118,8 @@ class RandomChannels(PruningPolicy):
         seed: Seed of the scores.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    @checked
+    def __init__(self, seed: Seed = 0) -> None:
         self.seed = seed
 
     def scores(self, search: SearchPhase, side: Side) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,19 +22,21 @@ from lightning_gancompress.density import (
     cache_folder,
     cache_key,
     gather_features,
+    is_neighbourhoods,
     kernel_density,
     load_table,
     nearest_neighbours,
     save_table,
 )
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Amount, Count, Fraction, Positive, Rate, checked
 from lightning_gancompress.pruning import PrunedSide
 from lightning_gancompress.search.agents import PruningAgent, binarize, gumbel, relax
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.policy import SearchPolicy
 from lightning_gancompress.search.teacher_images import TeacherImages
 from lightning_gancompress.tasks import Images, Role, Side
-from lightning_gancompress.training.phase import Logs, Position
+from lightning_gancompress.training.phase import SEARCH, Logs, Position
 from lightning_gancompress.training.teacher_student import TeacherStudent
 
 GENERATOR, DISCRIMINATOR = Side.GENERATOR, Side.DISCRIMINATOR
@@ -71,29 +74,30 @@ class CollaborativePruning(SearchPolicy):
             it are computed in every step.
     """
 
+    not_settled = ("search_epochs", "cache_dir", "teacher_cache_gb")
+
+    @checked
     def __init__(
         self,
-        search_epochs: int = 40,
-        lr: float = 1e-3,
-        budget_weight: float = 20.0,
-        budget_ramp: float = 0.6,
+        search_epochs: Count = 40,
+        lr: Rate = 1e-3,
+        budget_weight: Amount = 20.0,
+        budget_ramp: Fraction = 0.6,
         feedback: bool = True,
-        temperature: float = 0.4,
-        neighbours: int = 5,
-        members: int = 4,
+        temperature: Positive = 0.4,
+        neighbours: Count = 5,
+        members: Count = 4,
         search_weights: Literal["frozen", "trained"] = "trained",
-        weights_lr: float = 2e-4,
-        adversarial_weight: float = 0.1,
+        weights_lr: Rate = 2e-4,
+        adversarial_weight: Amount = 0.1,
         comparison: Comparison = "local",
-        kernel_weight: float | None = None,
-        teacher_weight: float = 10.0,
-        task_weight: float = 0.0,
+        kernel_weight: Amount | None = None,
+        teacher_weight: Amount = 10.0,
+        task_weight: Amount = 0.0,
         encoder: Encoder | None = None,
         cache_dir: str | None = None,
-        teacher_cache_gb: float = 4.0,
+        teacher_cache_gb: Amount = 4.0,
     ) -> None:
-        if search_epochs < 1:
-            raise UserError(f"search_epochs: {search_epochs} leaves nothing to search; choose at least 1.")
         if members > neighbours + 1:
             raise UserError(
                 f"members: {members} images can't be drawn from a neighbourhood of {neighbours + 1}: choose "
@@ -167,7 +171,7 @@ class CollaborativePruning(SearchPolicy):
         """Also log whether there was feedback, as 0 or 1."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.searching(pl_module) is not None:
-            pl_module.log("search/feedback", float(self.feedback), sync_dist=True)
+            pl_module.log(f"{SEARCH}feedback", float(self.feedback), sync_dist=True)
 
     # -- neighbourhoods --------------------------------------------------------------------------------
 
@@ -194,13 +198,17 @@ class CollaborativePruning(SearchPolicy):
     def _neighbourhoods(
         self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule
     ) -> dict[Role, Tensor]:
-        folder = cache_folder(self.cache_dir, trainer.default_root_dir)
+        folder = cache_folder(self.cache_dir, trainer)
         images = data.fingerprint()
         keys = {
             role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, images)
             for role, encoder in self._encoders.items()
         }
-        tables = {role: load_table(folder, key) for role, key in keys.items()}
+        tables: dict[Role, Tensor | None] = {}
+        for role, dataset in data.datasets("train").items():
+            if role in keys:
+                fits = partial(is_neighbourhoods, count=len(dataset), k=self.neighbours)
+                tables[role] = load_table(folder, keys[role], fits)
         missing = [role for role, table in tables.items() if table is None]
         if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")

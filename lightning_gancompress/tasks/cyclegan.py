@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Amount, CountOrNone, checked
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
 from lightning_gancompress.tasks.role import Role, Side
 from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
@@ -37,13 +38,14 @@ class CycleGAN(Task):
     discriminators = tuple(role.discriminator for role in GENERATORS)
     generator_first = True
 
+    @checked
     def __init__(
         self,
         direction: Literal["AtoB", "BtoA", "both"] = "both",
         gan_mode: GanMode = "lsgan",
-        lambda_cycle: float = 10.0,
-        lambda_identity: float = 0.5,
-        pool_size: int = 50,
+        lambda_cycle: Amount = 10.0,
+        lambda_identity: Amount = 0.5,
+        pool_size: CountOrNone = 50,
     ) -> None:
         self.compressed = GENERATORS if direction == "both" else (Role.of(Side.GENERATOR, direction),)
         self.gan_mode: GanMode = gan_mode

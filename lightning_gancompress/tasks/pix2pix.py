@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Amount, checked
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
 from lightning_gancompress.tasks.role import Role, Side
 from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
@@ -24,7 +25,8 @@ class Pix2Pix(Task):
     generators = compressed = (GENERATOR,)
     discriminators = (DISCRIMINATOR,)
 
-    def __init__(self, gan_mode: GanMode = "vanilla", lambda_l1: float = 100.0) -> None:
+    @checked
+    def __init__(self, gan_mode: GanMode = "vanilla", lambda_l1: Amount = 100.0) -> None:
         self.gan_mode: GanMode = gan_mode
         self.lambda_l1 = lambda_l1
 

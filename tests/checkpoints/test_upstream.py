@@ -529,7 +529,7 @@ def test_another_architecture_is_told_by_its_keys_and_shapes(file):
         ),
         ({"model.10.conv_block.1.conv.0.weight": torch.zeros(1, 1, 3, 3)}, "model.1.weight.*is missing"),
         ({"model.0.weight": torch.zeros(4)}, "model.0.weight.*of another shape"),
-        ({"model.0.weight": torch.zeros(4, 3, 4, 4)}, "n_layers is -1"),
+        ({"model.0.weight": torch.zeros(4, 3, 4, 4)}, "n_layers of PatchDiscriminator is -1"),
     ],
 )
 def test_what_is_no_network_is_named(file, content, words):

@@ -126,9 +126,9 @@ def test_the_smallest_images_pass():
 
 
 def test_too_few_levels_are_refused():
-    with pytest.raises(UserError, match="n_downs is 4"):
+    with pytest.raises(UserError, match="n_downs of UnetGenerator is 4: give a whole number from 5 to 16"):
         UnetGenerator(n_downs=4)
-    with pytest.raises(UserError, match="n_layers is 0"):
+    with pytest.raises(UserError, match="n_layers of PatchDiscriminator is 0"):
         PatchDiscriminator(n_layers=0)
 
 

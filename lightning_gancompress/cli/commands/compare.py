@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import COMPARED
+from lightning_gancompress.options import Items, Seed, Threads, checked
+from lightning_gancompress.pruning import Budget
 from lightning_gancompress.reporting.comparison import Run, execute, found_runs, plan, write_comparison
 from lightning_gancompress.reporting.comparison.runs import command_line
 
 
+@checked
 def compare(
     output: str,
     experiments: dict[str, list[str] | None] | None = None,
-    seeds: list[int] = [0, 1, 2],  # noqa: B006  # the command's help shows it
-    budgets: list[float | str] = [],  # noqa: B006
+    seeds: Annotated[list[Seed], Items()] = [0, 1, 2],  # noqa: B006  # the command's help shows it
+    budgets: list[Budget] = [],  # noqa: B006
     common: list[str] = [],  # noqa: B006
     test: list[str] = [],  # noqa: B006
-    metrics: list[str] = list(COMPARED),  # noqa: B006
+    metrics: Annotated[list[str], Items()] = list(COMPARED),  # noqa: B006
     seed_options: list[str] = ["--seed_everything", "--data.seed"],  # noqa: B006
-    jobs: int = 1,
-    threads: int | None = None,
+    jobs: Threads = 1,
+    threads: Threads | None = None,
     only_report: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -56,10 +60,8 @@ def compare(
     if only_report:
         _tabulate(folder, metrics)
         return
-    if not experiments or not seeds or jobs < 1:
-        raise UserError(
-            "`compare` needs experiments, seeds, and one job or more: give --config comparison.yaml."
-        )
+    if not experiments:
+        raise UserError("`compare` needs experiments: give --config comparison.yaml.")
     runs = plan(
         folder, experiments, seeds=seeds, budgets=budgets, common=common, test=test, seed_options=seed_options
     )

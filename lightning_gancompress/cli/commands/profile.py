@@ -22,6 +22,7 @@ from lightning_gancompress.evaluation.metrics import MACS_EXACT, MACS_LITERATURE
 from lightning_gancompress.files import replacing
 from lightning_gancompress.modules import CompressionModule, GANModule
 from lightning_gancompress.networks import blank_image, pixels
+from lightning_gancompress.options import Pixels, checked
 from lightning_gancompress.pruning import (
     ChannelGroups,
     Convention,
@@ -34,9 +35,10 @@ from lightning_gancompress.pruning import (
 )
 from lightning_gancompress.tasks import Role
 
-Size = int | tuple[int, int]
+Size = Pixels | tuple[Pixels, Pixels]
 
 
+@checked
 def profile(
     model: GANModule | None = None,
     datamodule: LightningDataModule | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -32,6 +32,7 @@ from lightning_gancompress.metrics.segmentation import (
     mean_iou,
     pixel_accuracy,
 )
+from lightning_gancompress.options import Count, Fraction, Items, Pixels, Positive, checked
 from lightning_gancompress.tasks.role import Role
 
 Protocol = Literal["field", "quick"]
@@ -70,18 +71,19 @@ class SegmentationScore(Measure):
         cache_dir: Folder where it is cached; None is `<default_root_dir>/cache`.
     """
 
+    @checked
     def __init__(
         self,
         network: nn.Module | None = None,
         weights: str | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        input_size: list[int] | None = None,
+        mean: Annotated[list[Fraction], Items(3, 3)] | None = None,
+        std: Annotated[list[Positive], Items(3, 3)] | None = None,
+        input_size: Annotated[list[Pixels], Items(2, 2)] | None = None,
         protocol: Protocol = "quick",
         palette: Literal["cityscapes"] | list[list[int]] = "cityscapes",
         labels: str | None = None,
         label_table: str | None = None,
-        epochs: int = 10,
+        epochs: Count = 10,
         cache_dir: str | None = None,
     ) -> None:
         if (network is None) != (weights is None):
@@ -91,10 +93,6 @@ class SegmentationScore(Measure):
             )
         if protocol == "field" and labels is None:
             raise UserError("protocol is field, but labels is not set: name the folder of *_trainIds.png.")
-        if input_size is not None and (len(input_size) != 2 or min(input_size) < 1):
-            raise UserError(f"input_size is {input_size}: give height and width in pixels, [256, 512] say.")
-        if epochs < 1:
-            raise UserError(f"epochs is {epochs}: an untrained network finds nothing, use at least 1.")
         self.look = Look(*colours_of(palette), mean or IMAGENET_MEAN, std or IMAGENET_STD, input_size)
         self.network, self.weights = network, weights
         self.protocol: Protocol = protocol
@@ -179,7 +177,7 @@ class SegmentationScore(Measure):
         key = cache_key(
             "segmentation", VERSION, str(role), *self.look, self.epochs, data.fingerprint("train")
         )
-        path = cache_folder(self.cache_dir, trainer.default_root_dir) / f"segmentation_{key}.pth"
+        path = cache_folder(self.cache_dir, trainer) / f"segmentation_{key}.pth"
         network = fresh(len(self.look.colours))
         try:
             load_weights(network, path)
