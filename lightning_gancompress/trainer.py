@@ -37,6 +37,12 @@ from lightning_gancompress.lightning_internals import (
     look_for_unused_parameters,
     print_figures_once,
 )
+from lightning_gancompress.modules.supported import (
+    require_address,
+    require_available,
+    require_known_precision,
+    require_whole_networks,
+)
 
 
 class Trainer(ResumableTrainer):
@@ -87,6 +93,9 @@ class Trainer(ResumableTrainer):
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
+        require_available(kwargs.get("accelerator", "auto"))
+        require_whole_networks(kwargs.get("strategy", "auto"))
+        require_known_precision(kwargs.get("precision"))
         root = Path(default_root_dir or ".")
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:
@@ -116,6 +125,7 @@ class Trainer(ResumableTrainer):
             barebones=barebones,
             **kwargs,
         )
+        require_address(self)
         look_for_unused_parameters(self)
         print_figures_once(self)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:

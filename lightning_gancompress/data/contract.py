@@ -341,5 +341,12 @@ def data_of(trainer: Trainer | None) -> GANDataModule | PlainData:
     return adapt(getattr(trainer, "datamodule", None))  # Lightning sets it when it is given one
 
 
+def as_loops_give(trainer: Trainer, batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch in the precision and on the device of a trainer, as its loops hand it to the module."""
+    converted = trainer.precision_plugin.convert_input(batch)
+    moved: dict[str, Any] = trainer.strategy.batch_to_device(converted, trainer.strategy.root_device)
+    return moved
+
+
 def _images(sample: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key: sample[key] for key in CHANNELS if key in sample}

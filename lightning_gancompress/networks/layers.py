@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting as is_scripting  # type: ignore[attr-defined]
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import check

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lightning_gancompress.data.contract import GANDataModule, PlainData, data_of
+from lightning_gancompress.data.contract import GANDataModule, PlainData, as_loops_give, data_of
 from lightning_gancompress.density import (
     Comparison,
     CriticEncoder,
@@ -228,7 +228,7 @@ class CollaborativePruning(SearchPolicy):
         """Features `(N, F)` of the teacher's images of the training split, in its order, by generator."""
         batches: dict[Role, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
         for cpu_batch in data.plain_train_loader():
-            batch = trainer.strategy.batch_to_device(cpu_batch, trainer.strategy.root_device)
+            batch = as_loops_give(trainer, cpu_batch)
             with trainer.precision_plugin.forward_context():  # as in the steps, which reuse these images
                 images = self._images.of(networks, batch)
             for role, view in networks.task.views(batch).items():
