@@ -19,6 +19,7 @@ from lightning_gancompress.tasks import Role, Side
 KEY = "gancompress"
 VERSION = 1
 PHASES = {"teacher": ("teacher",), "compression": ("search", "finetune")}
+OWNERS = {"teacher": ("networks",), "compression": ("teacher", "student")}  # of networks, by kind
 
 
 @dataclass(frozen=True)
@@ -184,12 +185,15 @@ class Header:
         if phase not in PHASES[kind]:
             raise ValueError(f"phase {phase!r} of kind {kind!r}")
         search = written.get("search")
+        compressed = tuple(map(Role, written.get("wanted", ["generator"])))
+        for prefix in [f"{owner}.{role}" for owner in OWNERS[kind] for role in compressed]:
+            written["networks"][prefix]  # a KeyError with its name
         return cls(
             kind,
             phase,
             {str(prefix): NetworkSpec.from_dict(spec) for prefix, spec in written["networks"].items()},
             dict(written["preprocessing"]),
-            tuple(map(Role, written.get("wanted", ["generator"]))),
+            compressed,
             str(written.get("partner", "")),
             {Side(s): list(map(Role, roles)) for s, roles in written.get("sides", {}).items()},
             {Side(s): list(map(str, names)) for s, names in written.get("ignored_layers", {}).items()},
