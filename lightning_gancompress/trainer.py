@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from lightning_gancompress.callbacks import (
     SmallModel,
 )
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
-from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
 
 
@@ -92,7 +91,7 @@ class Trainer(ResumableTrainer):
             UserError: The run's folder can't be written to.
         """
         if self.is_global_zero:
-            require_writable(Path(self.default_root_dir))
+            require_writable(Path(self.default_root_dir), "trainer.default_root_dir")
         super().fit(*args, **kwargs)
 
 
@@ -116,15 +115,3 @@ def kind(callback: Callback) -> type[Callback]:
 def keeps_last(callback: Callback) -> bool:
     """Whether a callback saves `last.ckpt`."""
     return isinstance(callback, ModelCheckpoint) and bool(callback.save_last)
-
-
-def require_writable(folder: Path) -> None:
-    """Raise a `UserError` unless files can be written to `folder`, which is created if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            f"The run's folder {folder} can't be written to ({error.strerror}): mend that, or choose another "
-            "with trainer.default_root_dir."
-        ) from error

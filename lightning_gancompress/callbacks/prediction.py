@@ -13,7 +13,7 @@ from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.layout import EXTENSIONS
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import write_files
+from lightning_gancompress.files import require_writable, write_files
 from lightning_gancompress.options import checked
 from lightning_gancompress.reporting.grid import png
 
@@ -32,6 +32,11 @@ class PredictionWriter(Callback):
     def __init__(self, folder: str = "predictions") -> None:
         self.folder = folder
         self._stems: dict[Path, Counter[str]] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check before a prediction that its images can be written."""
+        if stage == "predict" and trainer.is_global_zero:
+            require_writable(Path(trainer.default_root_dir, self.folder), "trainer.default_root_dir")
 
     def on_predict_batch_end(
         self,

@@ -18,7 +18,14 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
 
 from lightning_gancompress.data.datasets import SampleDataset, ZipDataset
-from lightning_gancompress.data.sampler import EpochSampler, ResumableLoader, ShardSampler, ZipSampler
+from lightning_gancompress.data.sampler import (
+    EpochSampler,
+    ResumableLoader,
+    ShardSampler,
+    ZipSampler,
+    rank_and_world,
+    require_batch,
+)
 from lightning_gancompress.data.transforms import collate
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Count, Seed, Workers, check_fields
@@ -170,6 +177,14 @@ class GANDataModule(LightningDataModule, ABC):
         """
         self.neighbourhoods, self._members, self._train_loader = neighbourhoods, members, None
 
+    def check_search(self, members: int) -> None:
+        """Check before neighbourhoods are computed that `search_by` can draw so many `members` of each.
+
+        Raises:
+            UserError: There are too few images for a batch, or a batch is no whole number of neighbourhoods.
+        """
+        self._require_batch(self.search_batch_size, "search_batch_size", members)
+
     def end_search(self) -> None:
         """Sample shuffled and augmented images again."""
         if self.neighbourhoods is not None:
@@ -182,6 +197,12 @@ class GANDataModule(LightningDataModule, ABC):
         stages: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
         for split in stages.get(stage, []):
             self.datasets(split)
+        if stage == "fit":  # a search, with batches of another size, comes before the first of these
+            self._require_batch(self.batch_size, "batch_size")
+
+    def _require_batch(self, batch_size: int, option: str, members: int = 1) -> None:
+        longest = max(map(len, self.datasets("train").values()))
+        require_batch(longest, batch_size, rank_and_world(self.trainer)[1], option, members)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled and augmented images, or in a search neighbourhoods of images without augmentation.

@@ -8,6 +8,7 @@ from lightning_gancompress.density.neighbourhoods import (
     gather_features,
     load_table,
     nearest_neighbours,
+    require_neighbours,
     save_table,
 )
 from lightning_gancompress.density.objectives import Comparison, adversarial_density, kernel_density
@@ -28,5 +29,6 @@ __all__ = [
     "nearest_neighbours",
     "neighbourhood_ise",
     "precision_recall",
+    "require_neighbours",
     "save_table",
 ]

@@ -219,9 +219,9 @@ def test_images_of_one_batch_that_differ_in_size(root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"in_channels": 4}, "in_channels is 4"),
-        ({"batch_size": 0}, "batch_size 0"),
-        ({"load_size": 0}, "load_size 0"),
+        ({"in_channels": 4}, "in_channels of PairedDataModule is 4"),
+        ({"batch_size": 0}, "batch_size of PairedDataModule is 0"),
+        ({"load_size": 0}, "load_size of PairedDataModule is 0"),
     ],
 )
 def test_options_out_of_range(root, options, message):

@@ -294,5 +294,5 @@ def test_bad_data_sets():
         DatasetDataModule(Items(images(3)), val=Items([])).setup("fit")
     with pytest.raises(UserError, match=r"train\[0\] is the only image"):
         DatasetDataModule(Items(images(1))).setup("fit")
-    with pytest.raises(UserError, match="holdout is 1"):
+    with pytest.raises(UserError, match="holdout of DatasetDataModule is 1"):
         DatasetDataModule(Items(images(1)), holdout=1)

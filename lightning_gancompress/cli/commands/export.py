@@ -10,6 +10,7 @@ from lightning_gancompress.checkpoints import load_network
 from lightning_gancompress.checkpoints.generators import recorded_preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import export_onnx, export_torch
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
 from lightning_gancompress.options import Pixels, checked
 
@@ -40,8 +41,9 @@ def export(
     """
     if dynamic_size and format == "torch":
         raise UserError("dynamic_size is for --format onnx; a torch program has a fixed size.")
-    model, _ = load_network(ckpt_path, network, batch_norm)
     path = Path(output) if output else beside(Path(ckpt_path), network, _ENDING[format])
+    require_writable(path.parent, "output")
+    model, _ = load_network(ckpt_path, network, batch_norm)
     recorded = recorded_preprocessing(Path(ckpt_path))
     image = blank_image(model, size or pixels(recorded), image_channels(recorded))
     if format == "onnx":

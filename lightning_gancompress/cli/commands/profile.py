@@ -19,7 +19,7 @@ from lightning_gancompress.checkpoints.generators import (
 from lightning_gancompress.data.contract import adapt
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.evaluation.metrics import MACS_EXACT, MACS_LITERATURE, PARAMS, metric
-from lightning_gancompress.files import replacing
+from lightning_gancompress.files import replacing, require_writable
 from lightning_gancompress.modules import CompressionModule, GANModule
 from lightning_gancompress.networks import blank_image, pixels
 from lightning_gancompress.options import Pixels, checked
@@ -55,6 +55,8 @@ def profile(
         size: Image size in pixels, or `[height, width]`; None is that of the training.
         json: File for the totals.
     """
+    if json:
+        require_writable(Path(json).parent, "json")
     if ckpt_path:
         networks, recorded = generators_in(Path(ckpt_path)), recorded_preprocessing(Path(ckpt_path))
     elif model is not None:
