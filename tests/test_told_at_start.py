@@ -29,7 +29,7 @@ CASES = {
     "budget": (["--model.budget=2000"], "generator budget: 2e-06 GMACs can't be reached"),
     "other budget": (["--model.discriminator_budget=2000"], "discriminator budget: 2e-06 GMACs can't be"),
     "kept whole": (
-        ["--model.budget=0.05", "--model.ignored_layers=[model.model.1*]"],
+        ["--model.budget=0.05", "--model.ignored_layers=[model.model.1.model.3*]"],
         "GMACs can't be reached; the smallest network with min_channels=1",
     ),
     "teacher": (["--model.teacher=gone.ckpt"], "model.teacher: There is no file gone.ckpt"),

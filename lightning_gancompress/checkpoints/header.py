@@ -19,7 +19,6 @@ from lightning_gancompress.tasks import Role, Side
 KEY = "gancompress"
 VERSION = 1
 PHASES = {"teacher": ("teacher",), "compression": ("search", "finetune")}
-OWNERS = {"teacher": ("networks",), "compression": ("teacher", "student")}  # of networks, by kind
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,15 @@ class Header:
                 f"wants {' and '.join(compressed)}: give the task that it was made with."
             )
 
+    def require_networks(self, owner: str, path: Path) -> None:
+        """Raise a UserError unless it describes the compressed generators of `owner`, "teacher" or "student"."""
+        for prefix in (f"{owner}.{role}" for role in self.compressed):
+            if prefix not in self.networks:
+                raise UserError(
+                    f"{path} is damaged, its header does not describe {prefix}: copy it again, or go back to "
+                    "an earlier checkpoint."
+                )
+
     def require_same_run(self, partner: str, configured: Search | None, path: Path) -> None:
         """Check that a resumed compression changes no option that can't change any more.
 
@@ -185,15 +193,12 @@ class Header:
         if phase not in PHASES[kind]:
             raise ValueError(f"phase {phase!r} of kind {kind!r}")
         search = written.get("search")
-        compressed = tuple(map(Role, written.get("wanted", ["generator"])))
-        for prefix in [f"{owner}.{role}" for owner in OWNERS[kind] for role in compressed]:
-            written["networks"][prefix]  # a KeyError with its name
         return cls(
             kind,
             phase,
             {str(prefix): NetworkSpec.from_dict(spec) for prefix, spec in written["networks"].items()},
             dict(written["preprocessing"]),
-            compressed,
+            tuple(map(Role, written.get("wanted", ["generator"]))),
             str(written.get("partner", "")),
             {Side(s): list(map(Role, roles)) for s, roles in written.get("sides", {}).items()},
             {Side(s): list(map(str, names)) for s, names in written.get("ignored_layers", {}).items()},

@@ -19,10 +19,7 @@ def header(**fields):
     known = {
         "kind": "compression",
         "phase": "finetune",
-        "networks": {
-            f"{owner}.generator_AtoB": NetworkSpec("some.Class", {"width": 2}, widths={"a": [3, 2]})
-            for owner in ("teacher", "student")
-        },
+        "networks": {"student.generator": NetworkSpec("some.Class", {"width": 2}, widths={"a": [3, 2]})},
         "preprocessing": {"crop_size": 32},
         "compressed": (Role("generator_AtoB"),),
         "partner": "frozen",
@@ -69,7 +66,6 @@ def test_headers_of_before(name):
         {"phase": "teacher"},
         {"networks": []},
         {"networks": None},
-        {"networks": {"teacher.generator_AtoB": NetworkSpec("some.Class", {}).to_dict()}},
         {"preprocessing": 3},
         {"wanted": "generator"},
         {"wanted": 1},

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_gancompress.data.contract import Split, data_of
+from lightning_gancompress.data.contract import PlainData, Split, data_of
 from lightning_gancompress.density import cache_folder, cache_key, load_table, save_table
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.ledger import Ledger
@@ -72,7 +72,7 @@ class SetDistances(Measure):
             return
         device = trainer.strategy.root_device
         self._inception = InceptionFeatures(self.feature, self.weights, device, self.resize)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not isinstance(data_of(trainer), PlainData):  # which is not cached
             folder = cache_folder(self.cache_dir, trainer.default_root_dir)
             require_writable(folder, "cache_dir of Evaluation")
 
