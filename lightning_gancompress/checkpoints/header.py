@@ -105,7 +105,7 @@ class Header:
             )
 
     def require_networks(self, owner: str, path: Path) -> None:
-        """Raise a UserError unless it describes the compressed generators of `owner`, "teacher" or "student"."""
+        """Raise a UserError unless it describes the compressed generators of "teacher" or "student"."""
         for prefix in (f"{owner}.{role}" for role in self.compressed):
             if prefix not in self.networks:
                 raise UserError(

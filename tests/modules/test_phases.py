@@ -329,7 +329,7 @@ def test_load_from_checkpoint(tmp_path: Path, facades: list[str], unet: Path) ->
     path = tmp_path / "last.ckpt"
     module = fit(tmp_path, facades, unet, UniformWidth(), epochs=1)
     module.trainer.save_checkpoint(path)
-    loaded = CompressionModule.load_from_checkpoint(path, teacher="")
+    loaded = CompressionModule.load_from_checkpoint(path, teacher=None)
     assert loaded.phase.name == "finetune"
     assert equal(loaded.state_dict(), module.state_dict())
     assert loaded.networks.specs == module.networks.specs
