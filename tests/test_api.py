@@ -176,6 +176,20 @@ def test_resume(tmp_path, epoch):
     assert_equal(whole.state_dict(), again.state_dict())
 
 
+def test_what_comes_too_late_for_a_resume(tmp_path):
+    quick(tmp_path, net(), data=sources())
+    other = net()
+    torch.nn.init.zeros_(other.tail.bias)
+    for network, options, words in (
+        (other, {}, "model.teacher: the generator is not the one that"),
+        (net(), {"seed": 1}, "seed_everything: 1 comes too late"),
+        (net(), {"budget": 0.9}, "model.budget: 0.9 comes too late"),
+        (net(), {"epochs": 0, "decay_epochs": 0}, "model.epochs: a run of 1 epochs comes too late"),
+    ):
+        with pytest.raises(UserError, match=words):
+            quick(tmp_path, network, data=sources(), resume=True, **options)
+
+
 def test_the_seed_decides(tmp_path):
     runs = [quick(tmp_path, net(), data=sources(), seed=seed).state_dict() for seed in (0, 0, 1)]
     assert_equal(runs[0], runs[1])

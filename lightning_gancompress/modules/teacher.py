@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from lightning_gancompress.checkpoints.header import Header
+from lightning_gancompress.lightning_internals import trainer_of
 from lightning_gancompress.modules.base import GANModule
 from lightning_gancompress.modules.counterparts import discriminating, swapped
+from lightning_gancompress.modules.same_run import facts, require_same_run, warn_of_counting
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.options import CountOrNone, Rate, Share, checked
 from lightning_gancompress.tasks import Role, Task
@@ -62,7 +65,7 @@ class TeacherModule(GANModule):
     @property
     def total_epochs(self) -> int:
         """Epochs at the full learning rate plus epochs of decay."""
-        return self.schedule.length
+        return self.shortened(self.schedule.length)
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
         """The trained generator, named `generator`."""
@@ -74,21 +77,20 @@ class TeacherModule(GANModule):
             kind="teacher",
             phase=self.phase.name,
             networks=self.specs,
-            preprocessing=self.preprocessing(self.task.compressed[0]),
-            compressed=self.task.compressed,
-            versions=self.versions(),
+            **facts(self),
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of a teacher training with these networks.
 
         Raises:
-            UserError: It is not.
+            UserError: It is not, or it contradicts the options of this run.
         """
-        self.header_of(
-            checkpoint,
-            "teacher",
-            "the checkpoint",
-            "give the CompressionModule's settings to go on with a compression",
-        )
+        trainer = trainer_of(self)
+        path = Path(str(trainer.ckpt_path if trainer is not None else "the checkpoint"))
+        remedy = "give the CompressionModule's settings to go on with a compression"
+        header = self.header_of(checkpoint, "teacher", path, remedy)
+        if self.fitting:
+            require_same_run(self, header, checkpoint, path)
+            warn_of_counting(self, header)
         super().on_load_checkpoint(checkpoint)

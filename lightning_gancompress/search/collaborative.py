@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from lightning_gancompress.density import (
     cache_folder,
     cache_key,
     gather_features,
+    is_neighbourhoods,
     kernel_density,
     load_table,
     nearest_neighbours,
@@ -36,7 +38,7 @@ from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.policy import SearchPolicy
 from lightning_gancompress.search.teacher_images import TeacherImages
 from lightning_gancompress.tasks import Images, Role, Side
-from lightning_gancompress.training.phase import Logs, Position
+from lightning_gancompress.training.phase import SEARCH, Logs, Position
 from lightning_gancompress.training.teacher_student import TeacherStudent
 
 GENERATOR, DISCRIMINATOR = Side.GENERATOR, Side.DISCRIMINATOR
@@ -73,6 +75,8 @@ class CollaborativePruning(SearchPolicy):
         teacher_cache_gb: Host memory per process for the teacher's images, in GB (1e9 bytes); images beyond
             it are computed in every step.
     """
+
+    not_settled = ("search_epochs", "cache_dir", "teacher_cache_gb")
 
     @checked
     def __init__(
@@ -169,7 +173,7 @@ class CollaborativePruning(SearchPolicy):
         """Also log whether there was feedback, as 0 or 1."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.searching(pl_module) is not None:
-            pl_module.log("search/feedback", float(self.feedback), sync_dist=True)
+            pl_module.log(f"{SEARCH}feedback", float(self.feedback), sync_dist=True)
 
     # -- neighbourhoods --------------------------------------------------------------------------------
 
@@ -201,19 +205,23 @@ class CollaborativePruning(SearchPolicy):
             require_neighbours(len(datasets[role]), self.neighbours)
         data.check_search(self.members)
         if trainer.is_global_zero:
-            folder = cache_folder(self.cache_dir, trainer.default_root_dir)
+            folder = cache_folder(self.cache_dir, trainer)
             require_writable(folder, "cache_dir of CollaborativePruning")
 
     def _neighbourhoods(
         self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule
     ) -> dict[Role, Tensor]:
-        folder = cache_folder(self.cache_dir, trainer.default_root_dir)
+        folder = cache_folder(self.cache_dir, trainer)
         images = data.fingerprint()
         keys = {
             role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, images)
             for role, encoder in self._encoders.items()
         }
-        tables = {role: load_table(folder, key) for role, key in keys.items()}
+        tables: dict[Role, Tensor | None] = {}
+        for role, dataset in data.datasets("train").items():
+            if role in keys:
+                fits = partial(is_neighbourhoods, count=len(dataset), k=self.neighbours)
+                tables[role] = load_table(folder, keys[role], fits)
         missing = [role for role, table in tables.items() if table is None]
         if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")

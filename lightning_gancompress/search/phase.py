@@ -42,11 +42,12 @@ class Pruning:
     student_weights: Literal["inherited", "fresh"]
     ignored_layers: list[str]
 
-    def search_of(self, policy: str, epochs: int) -> Search:
-        """The record of a search by the policy class `policy` that lasts `epochs`, for checkpoints."""
+    def search_of(self, policy: Policy) -> Search:
+        """The record of a search by `policy`, for checkpoints."""
         return Search(
-            policy=policy,
-            epochs=epochs,
+            policy=type(policy).__name__,
+            epochs=policy.search_epochs,
+            options=policy.options(),
             budgets=dict(self.budgets),
             convention=self.convention,
             min_channels=self.min_channels,
@@ -68,6 +69,9 @@ class Policy(Protocol):
     """The methods that the search phase calls on a pruning policy."""
 
     search_epochs: int
+
+    def options(self) -> dict[str, Any]:
+        """Its options that are plain values, besides the length, by name."""
 
     def agents(self, search: SearchPhase) -> Mapping[Side, nn.Module]:
         """Modules to train, by side."""

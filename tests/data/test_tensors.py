@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from lightning_gancompress.callbacks import PredictionWriter
 from lightning_gancompress.data import DatasetDataModule
-from lightning_gancompress.data.transforms import ImageError
+from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.errors import UserError
 
 

@@ -55,8 +55,6 @@ def profile(
         size: Image size in pixels, or `[height, width]`; None is that of the training.
         json: File for the totals.
     """
-    if json:
-        require_writable(Path(json).parent, "json")
     if ckpt_path:
         networks, recorded = generators_in(Path(ckpt_path)), recorded_preprocessing(Path(ckpt_path))
     elif model is not None:
@@ -64,6 +62,8 @@ def profile(
         recorded = dict(adapt(datamodule).preprocessing)
     else:
         raise UserError("`profile` needs something to look at: give --config, --ckpt_path, or both.")
+    if json:
+        require_writable(Path(json).parent, "json")
     size = size or pixels(recorded)
     ignored_layers = model.pruning.ignored_layers if isinstance(model, CompressionModule) else []
     console = Console()

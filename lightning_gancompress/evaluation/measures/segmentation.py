@@ -180,7 +180,7 @@ class SegmentationScore(Measure):
         key = cache_key(
             "segmentation", VERSION, str(role), *self.look, self.epochs, data.fingerprint("train")
         )
-        path = cache_folder(self.cache_dir, trainer.default_root_dir) / f"segmentation_{key}.pth"
+        path = cache_folder(self.cache_dir, trainer) / f"segmentation_{key}.pth"
         network = fresh(len(self.look.colours))
         try:
             load_weights(network, path)

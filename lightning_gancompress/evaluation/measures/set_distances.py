@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_gancompress.data.contract import PlainData, Split, data_of
-from lightning_gancompress.density import cache_folder, cache_key, load_table, save_table
+from lightning_gancompress.density import are_features, cache_folder, cache_key, load_table, save_table
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.ledger import Ledger
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
@@ -73,7 +74,7 @@ class SetDistances(Measure):
         device = trainer.strategy.root_device
         self._inception = InceptionFeatures(self.feature, self.weights, device, self.resize)
         if trainer.is_global_zero and not isinstance(data_of(trainer), PlainData):  # which is not cached
-            folder = cache_folder(self.cache_dir, trainer.default_root_dir)
+            folder = cache_folder(self.cache_dir, trainer)
             require_writable(folder, "cache_dir of Evaluation")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -88,13 +89,10 @@ class SetDistances(Measure):
         """
         _require_images(images_of_test(trainer))
         self._cached, self._trained = {}, None
+        fits = partial(are_features, width=self.feature)
         for role in translator(pl_module).task.compressed:
             key = self._key(trainer, role)
-            cached = (
-                None
-                if key is None
-                else load_table(cache_folder(self.cache_dir, trainer.default_root_dir), key)
-            )
+            cached = None if key is None else load_table(cache_folder(self.cache_dir, trainer), key, fits)
             cached = trainer.strategy.broadcast(cached)
             if cached is not None:
                 self._cached[role] = cached
@@ -140,7 +138,7 @@ class SetDistances(Measure):
         features = torch.cat(present)
         key = self._key(trainer, seen.role)
         if key is not None and trainer.is_global_zero:
-            save_table(cache_folder(self.cache_dir, trainer.default_root_dir), key, features)
+            save_table(cache_folder(self.cache_dir, trainer), key, features)
         return features
 
     def _training(self, trainer: Trainer, pl_module: LightningModule) -> dict[Role, Tensor]:
