@@ -34,8 +34,18 @@ from lightning_gancompress.callbacks.monitors import of_search
 from lightning_gancompress.callbacks.refused import refuse
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import user_path
-from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
+from lightning_gancompress.files import require_writable, user_path
+from lightning_gancompress.lightning_internals import (
+    ResumableTrainer,
+    look_for_unused_parameters,
+    print_figures_once,
+)
+from lightning_gancompress.modules.supported import (
+    require_address,
+    require_available,
+    require_known_precision,
+    require_whole_networks,
+)
 from lightning_gancompress.run_folder import CHECKPOINTS, training_in
 
 
@@ -88,6 +98,9 @@ class Trainer(ResumableTrainer):
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
+        require_available(kwargs.get("accelerator", "auto"))
+        require_whole_networks(kwargs.get("strategy", "auto"))
+        require_known_precision(kwargs.get("precision"))
         root = user_path(default_root_dir or ".")
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:
@@ -118,7 +131,9 @@ class Trainer(ResumableTrainer):
             barebones=barebones,
             **kwargs,
         )
+        require_address(self)
         look_for_unused_parameters(self)
+        print_figures_once(self)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
 
@@ -133,7 +148,7 @@ class Trainer(ResumableTrainer):
         folder = Path(self.default_root_dir)
         with ExitStack() as stack:
             if self.is_global_zero:
-                require_writable(folder)
+                require_writable(folder, "trainer.default_root_dir")
                 if not self.fast_dev_run:  # type: ignore[attr-defined]
                     self._take(folder, stack)
             super().fit(*args, **kwargs)
@@ -196,15 +211,3 @@ def place(callback: Callback) -> int:
     if isinstance(callback, ModelCheckpoint):
         return 1 if callback.monitor is not None else 3
     return -1 if isinstance(callback, Monitors) else 0
-
-
-def require_writable(folder: Path) -> None:
-    """Raise a `UserError` unless files can be written to `folder`, which is created if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            f"The run's folder {folder} can't be written to ({error.strerror}): mend that, or choose another "
-            "with trainer.default_root_dir."
-        ) from error

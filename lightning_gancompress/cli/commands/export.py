@@ -10,7 +10,7 @@ from lightning_gancompress.checkpoints import load_network
 from lightning_gancompress.checkpoints.generators import is_masked, recorded_preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import export_onnx, export_torch
-from lightning_gancompress.files import fitting, user_path
+from lightning_gancompress.files import fitting, require_writable, user_path
 from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
 from lightning_gancompress.options import Pixels, checked
 
@@ -28,6 +28,9 @@ def export(
     network: str = "generator",
 ) -> None:
     """Write a generator as ONNX or as a torch.export program, checked against the original.
+
+    The recorded preprocessing is written into the file, as JSON: ONNX's metadata, torch's extra file
+    `preprocessing`.
 
     Args:
         ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
@@ -51,12 +54,13 @@ def export(
     model, _ = load_network(source, network, batch_norm)
     if is_masked(source, network):
         print(f"The search in {source} isn't over: this is the student cut by its masks, not fine-tuned yet.")
+    require_writable(path.parent, "output")
     recorded = recorded_preprocessing(source)
     image = blank_image(model, size or pixels(recorded), image_channels(recorded))
     if format == "onnx":
-        facts = export_onnx(model, path, image, dynamic_size=dynamic_size)
+        facts = export_onnx(model, path, image, dynamic_size=dynamic_size, preprocessing=recorded)
     else:
-        facts = export_torch(model, path, image)
+        facts = export_torch(model, path, image, preprocessing=recorded)
     shape = "x".join(str(n) for n in facts["input_shape"])
     done = "Replaced" if replaced else "Wrote"
     print(
