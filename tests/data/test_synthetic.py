@@ -88,7 +88,7 @@ def test_runs_that_begin_at_once_keep_their_pictures(tmp_path, monkeypatch):
 
 
 def test_labels_translate_to_photos_by_default(tmp_path):
-    data = facades(tmp_path / "facades")
+    data = facades(tmp_path / "facades", batch_size=1)
     data.prepare_data()
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
