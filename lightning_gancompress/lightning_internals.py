@@ -6,6 +6,7 @@ of these libraries, which `tests/test_lightning_internals.py` checks.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from subprocess import Popen
 from typing import Any
 
@@ -18,6 +19,8 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
+
+from lightning_gancompress.errors import UserError, first_line
 
 # -- modules ---------------------------------------------------------------------------------------------
 
@@ -145,6 +148,31 @@ def fit_position(trainer: lightning.pytorch.Trainer) -> tuple[int, int]:
     return epochs.processed, batches.current.processed
 
 
+def finished_epochs(checkpoint: Mapping[str, Any]) -> int | None:
+    """Return how many epochs a run had finished when it wrote a checkpoint, or None if that isn't recorded.
+
+    Its entry `epoch` doesn't tell: a checkpoint of a finished epoch, written before Lightning counts it, has
+    the same as one of a run that was stopped in the epoch.
+    """
+    try:
+        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def lacks_end_of_epoch(checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint was saved after the last batch of an epoch, before the hooks of its end.
+
+    A resumed run goes on with the next epoch and leaves them out.
+    """
+    try:
+        loop = checkpoint["loops"]["fit_loop"]
+        epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
+        return bool(epochs["processed"] < epochs["started"] and batches["is_last_batch"])
+    except (KeyError, TypeError):
+        return False
+
+
 # -- strategies ------------------------------------------------------------------------------------------
 
 
@@ -188,8 +216,26 @@ class ResumableTrainer(lightning.pytorch.Trainer):
 
     def _run(self, model: LightningModule, ckpt_path: Any = None, *args: Any, **kwargs: Any) -> Any:
         # not by the setter of `ckpt_path`, after which every later call would resume as well
-        self._checkpoint_connector._ckpt_path = ckpt_path
+        connector = self._checkpoint_connector
+        connector._ckpt_path = ckpt_path
+        for name in ("restore_callbacks", "restore_training_state"):
+            setattr(connector, name, _restoring(getattr(type(connector), name), connector, ckpt_path))
         return super()._run(model, ckpt_path, *args, **kwargs)
+
+
+def _restoring(restore: Callable[[Any], None], connector: Any, path: Any) -> Callable[[], None]:
+    """A step of Lightning's restoring whose errors, of whatever is missing in a file, are one sentence."""
+
+    def restored() -> None:
+        try:
+            restore(connector)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"ckpt_path: the state of the run in {path} can't be restored ({type(error).__name__}: "
+                f"{first_line(error)}): give the settings that it was made with, or an earlier checkpoint."
+            ) from error
+
+    return restored
 
 
 def save_checkpoint(callback: ModelCheckpoint, trainer: lightning.pytorch.Trainer, path: str) -> None:

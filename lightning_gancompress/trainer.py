@@ -18,14 +18,18 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_gancompress.callbacks import (
+    BestCheckpoint,
     Evaluation,
     HtmlReport,
     ImageGrid,
     LastCheckpoint,
+    Monitors,
     PredictionWriter,
     ProgressLines,
     SmallModel,
 )
+from lightning_gancompress.callbacks.monitors import of_search
+from lightning_gancompress.callbacks.refused import refuse
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
@@ -34,8 +38,9 @@ from lightning_gancompress.lightning_internals import ResumableTrainer, look_for
 class Trainer(ResumableTrainer):
     """Lightning's trainer, with all files of a run in one folder and runs that can be resumed.
 
-    Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `ImageGrid`, `Evaluation`,
-    `PredictionWriter`, `SmallModel` and `HtmlReport`, and without a terminal `ProgressLines`.
+    Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `BestCheckpoint`, `ImageGrid`,
+    `Evaluation`, `PredictionWriter`, `SmallModel` and `HtmlReport`, and without a terminal `ProgressLines`. A
+    `ModelCheckpoint` or `EarlyStopping` acts in the phase whose figures it monitors: see `Monitors`.
     Checkpoints are written atomically. DDP looks for unused parameters, since each backward pass of a GAN
     reaches one network only.
 
@@ -49,7 +54,7 @@ class Trainer(ResumableTrainer):
         default_root_dir: Folder of the run: checkpoints, images, logs, predictions.
         logger: True or None for `CSVLogger` in `logs` of the run's folder, False for none.
         callbacks: Further callbacks, or others in place of those above.
-        enable_checkpointing: Whether to add `LastCheckpoint`.
+        enable_checkpointing: Whether to add `LastCheckpoint` and `BestCheckpoint`.
         enable_progress_bar: Whether to show progress.
         enable_model_summary: Whether to print Lightning's summary; `profile` prints more.
         max_epochs: Epoch at which to stop before the module's own schedule ends; -1 for the whole schedule.
@@ -83,9 +88,12 @@ class Trainer(ResumableTrainer):
         if not barebones:
             logger = CSVLogger(root, name="logs") if logger is None or logger is True else logger
             callbacks += missing_callbacks(callbacks, enable_checkpointing, enable_progress_bar)
+            callbacks.sort(key=place)
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(root / "checkpoints")
+            if isinstance(callback, BestCheckpoint):
+                callback.find()
         if fast_dev_run:
             root = Path(tempfile.mkdtemp(prefix="gancompress-"))
             weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)  # at the latest when Python ends
@@ -112,8 +120,9 @@ class Trainer(ResumableTrainer):
         """Train a teacher, or search and fine-tune.
 
         Raises:
-            UserError: The run's folder can't be written to.
+            UserError: A callback can't work here, or the run's folder can't be written to.
         """
+        refuse(self.callbacks)  # type: ignore[attr-defined]
         if self.is_global_zero:
             require_writable(Path(self.default_root_dir))
         super().fit(*args, **kwargs)
@@ -126,8 +135,13 @@ def missing_callbacks(
 ) -> list[Callback]:
     """The default callbacks for which the user has `given` none of the same kind."""
     defaults: list[Callback] = [ImageGrid(), Evaluation(), PredictionWriter(), SmallModel(), HtmlReport()]
-    if checkpointing is not False and not any(keeps_last(callback) for callback in given):
-        defaults.append(LastCheckpoint())
+    defaults.append(Monitors())
+    checkpoints = [callback for callback in given if isinstance(callback, ModelCheckpoint)]
+    if checkpointing is not False:
+        if not any(c.save_last and c.monitor is None for c in checkpoints):
+            defaults.append(LastCheckpoint(dirpath_of_last(checkpoints)))
+        if not any(c.monitor is not None and not of_search(c.monitor) for c in checkpoints):
+            defaults.append(BestCheckpoint())
     if progress_bar is not False and not sys.stdout.isatty():
         defaults.append(ProgressLines())
     return [default for default in defaults if not any(isinstance(c, kind(default)) for c in given)]
@@ -138,9 +152,30 @@ def kind(callback: Callback) -> type[Callback]:
     return ProgressBar if isinstance(callback, ProgressBar) else type(callback)
 
 
-def keeps_last(callback: Callback) -> bool:
-    """Whether a callback saves `last.ckpt`."""
-    return isinstance(callback, ModelCheckpoint) and bool(callback.save_last)
+def dirpath_of_last(checkpoints: list[ModelCheckpoint]) -> str | None:
+    """Take `save_last` away from checkpoints of best epochs, and return the folder that they name, if any.
+
+    They would save `last.ckpt` in epochs that are among the best only, and none during a search.
+    """
+    dirpath = None
+    for callback in checkpoints:
+        if callback.save_last:
+            callback.save_last, dirpath = False, callback.dirpath
+    return None if dirpath is None else str(dirpath)
+
+
+def place(callback: Callback) -> int:
+    """Order of the callbacks: `Monitors`, then as given; at the end `last.ckpt`, which holds their states.
+
+    Lightning takes `ckpt_path="best"` from the first checkpoint callback: one that chooses by a figure.
+    """
+    if isinstance(callback, LastCheckpoint):
+        return 4
+    if isinstance(callback, BestCheckpoint):
+        return 2
+    if isinstance(callback, ModelCheckpoint):
+        return 1 if callback.monitor is not None else 3
+    return -1 if isinstance(callback, Monitors) else 0
 
 
 def require_writable(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_gancompress.evaluation.translator import output_folder
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.reporting.page import write_page
 
@@ -21,8 +22,9 @@ class HtmlReport(Callback):
         self._write(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the page; grids and results are saved already."""
-        self._write(trainer, pl_module)
+        """Write the page; grids and results are saved already. It shows the last checkpoint, no other."""
+        if output_folder(trainer, "test").name == "test":
+            self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(pl_module, CompressionModule) or not trainer.is_global_zero:

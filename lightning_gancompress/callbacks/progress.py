@@ -9,6 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_gancompress.options import Amount, checked
+from lightning_gancompress.training.phase import SEARCH
+
+VALIDATION = ("val/", f"{SEARCH}val/")
 
 
 class ProgressLines(ProgressBar):
@@ -62,7 +65,7 @@ class ProgressLines(ProgressBar):
         """Print the epoch's duration and the metrics of its validation, if it had one."""
         last = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
         metrics = trainer.callback_metrics if self._validated else {}  # they keep those of earlier epochs
-        figures = [f"{k} {v:.4g}" for k, v in metrics.items() if k.startswith("val/")]
+        figures = [f"{k} {v:.4g}" for k, v in metrics.items() if k.startswith(VALIDATION)]
         epoch = f"epoch {trainer.current_epoch + 1}{last} in {time.monotonic() - self._began:.1f} s"
         self._print(trainer, ", ".join([epoch, *figures]))
 

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_gancompress.checkpoints.files import is_state_dict
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import NetworkSpec
+from lightning_gancompress.networks.images import read_preprocessing
+from lightning_gancompress.schema import items, shown, texts, typed, whole
 from lightning_gancompress.tasks import Role, Side
 
 KEY = "gancompress"
@@ -185,34 +188,40 @@ class Header:
                 "install the release that wrote it."
             )
         try:
-            return cls._read(written)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if not is_state_dict(content["state_dict"]):
+                raise ValueError("state_dict holds more than tensors by name")
+            return cls._read(dict(items(written, KEY)))
+        except (ValueError, UserError) as error:
             raise UserError(
-                f"{path} is damaged, its header can't be read ({error!r}): copy it again, or go back to an "
+                f"{path} is damaged, its header can't be read ({error}): copy it again, or go back to an "
                 "earlier checkpoint."
             ) from error
 
     @classmethod
     def _read(cls, written: Mapping[str, Any]) -> Header:
-        kind, phase = written["kind"], written["phase"]
-        if phase not in PHASES[kind]:
-            raise ValueError(f"phase {phase!r} of kind {kind!r}")
+        kind, phase = typed(written.get("kind"), str, "kind"), typed(written.get("phase"), str, "phase")
+        if phase not in PHASES.get(kind, ()):
+            raise ValueError(f"phase {shown(phase)} of kind {shown(kind)}")
         search = written.get("search")
+        networks = dict(items(written.get("networks"), "networks"))
+        for prefix in networks:
+            Role(prefix.partition(".")[2])
+        versions = dict(items(written.get("versions", {}), "versions"))
         return cls(
             kind,
             phase,
-            {str(prefix): NetworkSpec.from_dict(spec) for prefix, spec in written["networks"].items()},
-            dict(written["preprocessing"]),
-            tuple(map(Role, written.get("wanted", ["generator"]))),
-            str(written.get("partner", "")),
-            {Side(s): list(map(Role, roles)) for s, roles in written.get("sides", {}).items()},
-            {Side(s): list(map(str, names)) for s, names in written.get("ignored_layers", {}).items()},
-            None if search is None else _read_search(search),
-            _number(written.get("began")),
-            dict(written.get("versions", {})),
-            _number(written.get("seed")),
-            str(written.get("images", "")),
-            dict(written.get("epoch", {})),
+            {prefix: NetworkSpec.from_dict(spec) for prefix, spec in networks.items()},
+            read_preprocessing(written.get("preprocessing")),
+            tuple(map(Role, texts(written.get("wanted", ["generator"]), "wanted"))),
+            typed(written.get("partner", ""), str, "partner"),
+            {side: list(map(Role, roles)) for side, roles in by_side(written, "sides").items()},
+            by_side(written, "ignored_layers"),
+            None if search is None else _read_search(dict(items(search, "search"))),
+            _number(written.get("began"), "began"),
+            {name: typed(version, str, f"versions.{name}") for name, version in versions.items()},
+            _number(written.get("seed"), "seed"),
+            typed(written.get("images", ""), str, "images"),
+            dict(items(written.get("epoch", {}), "epoch")),
         )
 
 
@@ -230,20 +239,29 @@ def refuse_late(changes: Iterable[Change], path: Path) -> None:
             )
 
 
-def _number(written: Any) -> int | None:
-    return None if written is None else int(written)
+def by_side(written: Mapping[str, Any], name: str) -> dict[Side, list[str]]:
+    """A table of lists of texts by side."""
+    table = dict(items(written.get(name, {}), name))
+    return {Side(side): texts(entries, f"{name}.{side}") for side, entries in table.items()}
+
+
+def _number(written: Any, where: str) -> int | None:
+    return None if written is None else whole(written, where, 0, 2**64 - 1)
 
 
 def _read_search(written: Mapping[str, Any]) -> Search:
+    budgets = dict(items(written.get("budgets"), "search.budgets"))
+    if budgets.keys() != {str(side) for side in Side}:
+        raise ValueError("search.budgets is not one of each side")
     return Search(
-        policy=str(written["policy"]),
-        epochs=int(written["epochs"]),
-        budgets={Side(side): budget for side, budget in written["budgets"].items()},
-        convention=str(written["convention"]),
-        min_channels=int(written["min_channels"]),
-        channel_multiple=int(written["channel_multiple"]),
-        student_weights=str(written["student_weights"]),
-        options=dict(written.get("options", {})),
+        policy=typed(written.get("policy"), str, "search.policy"),
+        epochs=whole(written.get("epochs"), "search.epochs", 0, 10**9),
+        budgets={Side(side): typed(value, float | str, "search.budgets") for side, value in budgets.items()},
+        convention=typed(written.get("convention"), str, "search.convention"),
+        min_channels=whole(written.get("min_channels"), "search.min_channels", 0, 10**9),
+        channel_multiple=whole(written.get("channel_multiple"), "search.channel_multiple", 1, 10**9),
+        student_weights=typed(written.get("student_weights"), str, "search.student_weights"),
+        options=dict(items(written.get("options", {}), "search.options")),
     )
 
 

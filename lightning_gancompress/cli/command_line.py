@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
@@ -19,6 +21,7 @@ from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, ConfigFile, recorded_config, with_config
 from lightning_gancompress.cli.explain import condense, explain
+from lightning_gancompress.cli.trusted_settings import TRUST, Trust
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
 from lightning_gancompress.lightning_internals import OpenCLI, child_processes
@@ -36,6 +39,9 @@ class Commands(Trainer):
     compare = staticmethod(compare)
     report = staticmethod(report)
 
+
+# defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
 
 DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving their local density structure."
 
@@ -90,8 +96,8 @@ class GanCompressCLI(OpenCLI):
     def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
         """The parser of a command; without options of trainer, model and data where it needs none."""
         if command in ("export", "compare", "report"):
-            return self.short_parser(trainer, command, **kwargs)
-        parser = super().command_parser(trainer, command, **kwargs)
+            return with_trust(self.short_parser(trainer, command, **kwargs))
+        parser = with_trust(super().command_parser(trainer, command, **kwargs))
         if command == "predict":
             parser.set_defaults({"return_predictions": False})  # they are written to files
         return parser
@@ -150,18 +156,21 @@ class GanCompressCLI(OpenCLI):
                 f"`{self.subcommand}` needs {' and '.join(missing)}: give --config with a file of yours or "
                 f"one of the shipped ones: {shipped()}."
             )
-        if self.subcommand != "fit":
+        if self.subcommand != "fit" or config.ckpt_path == "best":
             self._require_weights(config)
 
     def _require_weights(self, config: Any) -> None:
         """Raise a UserError where Lightning would evaluate random weights."""
-        last = Path(config.trainer.default_root_dir or ".", "checkpoints", "last.ckpt")
+        folder = Path(config.trainer.default_root_dir or ".", "checkpoints")
+        last = folder / "last.ckpt"
         if config.ckpt_path is None and config.model.class_path.endswith(TeacherModule.__name__):
             raise UserError(f"`{self.subcommand}` needs a trained teacher: give --ckpt_path, such as {last}.")
-        if config.ckpt_path == "last" and not last.is_file():
-            raise UserError(
-                f"There is no {last}: give the file to --ckpt_path, or set trainer.default_root_dir."
-            )
+        if config.ckpt_path in ("best", "last"):
+            file = folder / f"{config.ckpt_path}.ckpt"
+            if not file.is_file():
+                raise UserError(
+                    f"There is no {file}: give the file to --ckpt_path, or set trainer.default_root_dir."
+                )
 
     def instantiate_classes(self) -> None:
         """Instantiate model, data and trainer, as far as the command needs them."""
@@ -194,6 +203,13 @@ class GanCompressCLI(OpenCLI):
                 raise SystemExit(2) from None
         for child in children:
             child.kill()
+
+
+def with_trust(parser: LightningArgumentParser) -> LightningArgumentParser:
+    """Add the flag that `named_by` looks for."""
+    text = "Trust the checkpoint: let it name any class, whose code then runs."
+    parser.add_argument(TRUST, action=Trust, help=text)
+    return parser
 
 
 class Parser(LightningArgumentParser):

@@ -6,10 +6,11 @@ from lightning_gancompress.data.folder import FolderDataModule
 from lightning_gancompress.data.image_folder import ImageDataModule
 from lightning_gancompress.data.items import ItemDataset
 from lightning_gancompress.data.paired import PairedDataModule
+from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.data.sampler import EpochSampler, ShardSampler, ZipSampler
 from lightning_gancompress.data.synthetic import SyntheticFacades, SyntheticUnpairedFacades
 from lightning_gancompress.data.tensors import DatasetDataModule
-from lightning_gancompress.data.transforms import ImageError, Preprocessing
+from lightning_gancompress.data.transforms import Preprocessing
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 
 Images, Pairs = ImageDataset, PairDataset  # their former names

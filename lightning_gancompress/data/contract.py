@@ -70,17 +70,20 @@ class GANDataModule(LightningDataModule, ABC):
 
     Evaluation has one loader for each generator; for CycleGAN the batches of the first hold A alone, those
     of the second B. A data set holds the keys of its generator: `A`, `index_A`, `path_A`.
+    In prediction, a batch may have `unreadable`, a list of messages about images that are missing from it.
     A torch data set of tensors becomes one by `ItemDataset`, which seeds its random numbers.
 
     Args:
         batch_size: Training images per step and process; of unpaired data, of each domain.
         search_batch_size: The same while neighbourhoods are sampled; a multiple of their members.
-        eval_batch_size: Images per step in validation, test and prediction.
+        eval_batch_size: Images per step in validation, test and prediction; images of mixed sizes come one
+            by one.
         num_workers: Processes that load images, per loader.
         seed: Seed of order and augmentation.
 
     Attributes:
-        predict_folder: Folder to which paths of predictions are relative; None keeps whole paths.
+        predict_folder: Folder to which paths of predictions are relative, or the one image that is predicted;
+            None keeps whole paths.
         neighbourhoods: Tables that were passed to `search_by`; None outside of a search. Read only.
     """
 
@@ -159,7 +162,9 @@ class GANDataModule(LightningDataModule, ABC):
     def plain_train_loader(self) -> Iterator[dict[str, Any]]:
         """Batches of all training images in order, without augmentation, on every rank, role by role."""
         datasets = self.datasets("train").values()
-        return chain.from_iterable(self._loader(dataset, None, self.eval_batch_size) for dataset in datasets)
+        return chain.from_iterable(
+            self._loader(dataset, None, self._eval_batch(dataset)) for dataset in datasets
+        )
 
     def search_by(self, neighbourhoods: Mapping[Role, Tensor], members: int) -> None:
         """Sample training batches by neighbourhoods from the next epoch on.
@@ -183,9 +188,15 @@ class GANDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Make the data sets of a stage, so that a missing split is reported before anything else starts."""
-        stages: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
-        for split in stages.get(stage, []):
+        for split in self.splits_of(stage):
             self.datasets(split)
+
+    def splits_of(self, stage: str) -> list[Split]:
+        """The splits that a stage reads; a fit with `limit_val_batches` 0 needs no validation images."""
+        if stage == "fit" and self.trainer is not None and self.trainer.limit_val_batches == 0:
+            return ["train"]
+        stages: dict[str, list[Split]] = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}
+        return stages.get(stage, [])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled and augmented images, or in a search neighbourhoods of images without augmentation.
@@ -200,6 +211,9 @@ class GANDataModule(LightningDataModule, ABC):
         tables = self.neighbourhoods
         datasets = self.datasets("train", augment=tables is None)
         batch_size = self.batch_size if tables is None else self.search_batch_size
+        for one in datasets.values():
+            if (error := one.different()) is not None and batch_size > 1:
+                raise error
         longest = max(map(len, datasets.values()))
         samplers = [
             EpochSampler(
@@ -231,7 +245,11 @@ class GANDataModule(LightningDataModule, ABC):
         return loaders if len(loaders) > 1 else loaders[0]
 
     def _share_loader(self, dataset: SampleDataset) -> DataLoader[Any]:
-        return self._loader(dataset, ShardSampler(dataset, self.trainer), self.eval_batch_size)
+        return self._loader(dataset, ShardSampler(dataset, self.trainer), self._eval_batch(dataset))
+
+    def _eval_batch(self, dataset: SampleDataset) -> int:
+        """`eval_batch_size`; 1 for images that can't share a batch."""
+        return self.eval_batch_size if dataset.different() is None else 1
 
     def _loader(
         self,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +14,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from lightning_gancompress.data.options import IMAGE_MODES
-from lightning_gancompress.data.transforms import ImageError, Preprocessing, read_image
+from lightning_gancompress.data.reading import ImageError, read_header, read_image
+from lightning_gancompress.data.transforms import Preprocessing, different_sizes
 
 Direction = Literal["AtoB", "BtoA"]
 Files = Sequence[tuple[Path, ...]]  # per sample: one file, or those of A and B
@@ -29,6 +32,10 @@ class SampleDataset(Dataset[dict[str, Any]], ABC):
 
     @abstractmethod
     def __getitem__(self, code: int) -> dict[str, Any]: ...
+
+    def different(self) -> ImageError | None:
+        """What to raise if samples are to share a batch, but are known to differ in size."""
+        return None
 
 
 class FileDataset(SampleDataset):
@@ -50,6 +57,36 @@ class FileDataset(SampleDataset):
         epoch, index = divmod(code, len(self.files))
         random = None if self.seed is None else np.random.default_rng((self.seed, epoch, index))
         return self.sample(index, random)
+
+    def different(self) -> ImageError | None:
+        """The error for the first two images that differ in size, by the headers of all files.
+
+        Raises:
+            ImageError: An image can't be used.
+        """
+        if not self.preprocessing.needs_sizes:
+            return None
+        with ThreadPoolExecutor(16) as pool:  # on a file server each takes a while
+            sizes = list(pool.map(self.final_size, self.files))
+        first: dict[tuple[int, int], str] = {}
+        for files, size in zip(self.files, sizes, strict=True):
+            if size is not None:
+                first.setdefault(size, str(files[0]))
+        if len(first) < 2:
+            return None
+        remedy = "set data.preprocess to resize_and_crop, or outside of a search data.batch_size to 1"
+        return different_sizes({path: size for size, path in list(first.items())[:2]}, remedy)
+
+    def final_size(self, files: tuple[Path, ...]) -> tuple[int, int] | None:
+        """Width and height of a sample's images in evaluation; None if that is not known.
+
+        Raises:
+            ImageError: The image can't be used.
+        """
+        width, height = read_header(files[0]).size
+        # A | B side by side
+        size = (width // 2, height) if len(files) == 2 and files[0] == files[1] else (width, height)
+        return self.preprocessing.final_size(size, files[0])
 
     @abstractmethod
     def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
@@ -151,6 +188,23 @@ class ImageDataset(FileDataset):
         image = read_image(path).convert(self.mode)
         transform = self.preprocessing.transform(image.size, path, random)
         return dict(zip(self.keys, (transform(image), index, str(path)), strict=True))
+
+
+class SourceDataset(ImageDataset):
+    """Images to translate; one that can't be used is a sample ``{"unreadable": why}``."""
+
+    def final_size(self, files: tuple[Path, ...]) -> tuple[int, int] | None:
+        """Width and height of an image; None if it can't be used."""
+        with suppress(ImageError):
+            return super().final_size(files)
+        return None
+
+    def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
+        """Read an image."""
+        try:
+            return super().sample(index, random)
+        except ImageError as error:
+            return {"unreadable": str(error)}
 
 
 class ZipDataset(Dataset[dict[str, Any]]):

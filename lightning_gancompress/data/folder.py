@@ -7,7 +7,8 @@ from lightning_gancompress.data.contract import GENERATOR, Split
 from lightning_gancompress.data.datasets import Files, ImageDataset
 from lightning_gancompress.data.holdout import held_out
 from lightning_gancompress.data.image_folder import ImageDataModule
-from lightning_gancompress.data.layout import find_domains, list_images
+from lightning_gancompress.data.layout import find_domains
+from lightning_gancompress.data.listing import list_images
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Share
 from lightning_gancompress.tasks.role import Role

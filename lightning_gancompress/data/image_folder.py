@@ -7,10 +7,14 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+
 from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
-from lightning_gancompress.data.datasets import Files, ImageDataset, SampleDataset
-from lightning_gancompress.data.layout import EXTENSIONS, describe_folder, list_images
+from lightning_gancompress.data.datasets import Files, SampleDataset, SourceDataset
+from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import FileChannels
+from lightning_gancompress.data.reading import ENDINGS, VERSION
+from lightning_gancompress.data.survey import describe_images, doubts
 from lightning_gancompress.data.transforms import Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Count, Pixels, Workers
@@ -36,7 +40,7 @@ class ImageDataModule(GANDataModule):
         val_split: Folder name of the validation split; `test_split` where it is missing.
         test_split: Folder name of the test split; `val_split` where it is missing.
         max_train: Number of training images to use, the first of each domain; None uses all.
-        predict_folder: Source images for prediction.
+        predict_folder: Source images for prediction: a folder, or one file.
     """
 
     root: str
@@ -104,7 +108,7 @@ class ImageDataModule(GANDataModule):
         files = sorted({file for sample in chain(*self.files(split).values()) for file in sample})
         stats = [(str(file.relative_to(self.folder)), file.stat()) for file in files]
         facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-        return hashlib.sha256(json.dumps([self.preprocessing, facts]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([VERSION, self.preprocessing, facts]).encode()).hexdigest()
 
     def images(self) -> str:
         """Digest of names and sizes of the training files, which stay the same in a copy of the folder."""
@@ -133,11 +137,31 @@ class ImageDataModule(GANDataModule):
     def _nothing_found(self, split: Split) -> UserError:
         names = self.splits[split]
         seen = [self.folder, *(path for name in names if (path := self.folder / name).is_dir())]
+        remedies = {
+            "val": " Set data.val_split to train to validate there, or trainer.limit_val_batches to 0.",
+            "test": " Set data.test_split to the folder to test on.",
+        }
         return UserError(
             f"No {split} images in {self.root}: looked for {' or '.join(names)} with "
-            f"{self.layouts(names[0])}, with the endings {' '.join(sorted(EXTENSIONS))}; but "
-            f"{', '.join(map(describe_folder, seen))}."
+            f"{self.layouts(names[0])}, with {ENDINGS}; but "
+            f"{', '.join(map(describe_folder, seen))}.{remedies.get(split, '')}"
         )
+
+    def setup(self, stage: str) -> None:
+        """Find the images of a stage, and say in one line what they are."""
+        super().setup(stage)
+        self._say(stage)
+
+    @rank_zero_only
+    def _say(self, stage: str) -> None:
+        root: Path | None = self.folder
+        splits = {str(split): list(self.files(split).values()) for split in self.splits_of(stage)}
+        if stage == "predict":
+            root, splits = None, {"predict": [self._sources()]}
+        size = self.options.trained_size if stage == "fit" else self.options.final_size
+        rank_zero_info(describe_images(splits, root, size, self.channels))
+        for warning in doubts(splits):
+            rank_zero_warn(warning)
 
     def datasets(self, split: Split, augment: bool = False) -> dict[Role, SampleDataset]:
         """The data set of a split per generator; search and evaluation read it without augmentation."""
@@ -145,15 +169,20 @@ class ImageDataModule(GANDataModule):
         seeds = self._seeds() if augment else [None, None]
         return {role: self.dataset(role, files[role], seed) for role, seed in zip(files, seeds, strict=False)}
 
-    def predict_dataset(self) -> ImageDataset:
+    def predict_dataset(self) -> SourceDataset:
         """Images of `predict_folder`, in order, under the keys `source`, `index` and `path`."""
+        return SourceDataset(self._sources(), self.options, self.predict_channels)
+
+    def _sources(self) -> Files:
+        """The files to translate."""
         if self.predict_folder is None:
-            raise UserError("predict needs images: set data.predict_folder to a folder with source images.")
+            raise UserError(
+                "predict needs images: set data.predict_folder to an image, or a folder of images."
+            )
         folder = Path(self.predict_folder)
-        files = [(file,) for file in list_images(folder)]
+        files = [(file,) for file in ([folder] if folder.is_file() else list_images(folder))]
         if not files:
             raise UserError(
-                f"No images to predict: {describe_folder(folder)}; expected files with one of the endings "
-                f"{' '.join(sorted(EXTENSIONS))}."
+                f"No images to predict: {describe_folder(folder)}; expected files with {ENDINGS}."
             )
-        return ImageDataset(files, self.options, self.predict_channels)
+        return files

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_gancompress.data.datasets import SampleDataset
-from lightning_gancompress.data.transforms import ImageError
+from lightning_gancompress.data.reading import ImageError
 
 # images in [-1, 1] may overshoot, for example by resampling; those in [0, 255] or standardised exceed this
 LIMIT = 1.5

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
+from lightning_gancompress.data.halves import SAMPLE, judge_halves
+from lightning_gancompress.data.listing import evenly, has_images, list_images
+from lightning_gancompress.data.reading import read_header
 from lightning_gancompress.errors import UserError
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".tif", ".tiff"}
+Layout = Literal["auto", "side_by_side", "folders"]
+Folders = tuple[Path, Path]  # of A and of B; one and the same holds A | B side by side
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Image files below a folder, sorted; follows links, skips hidden files."""
-    paths = [Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names]
-    return sorted(
-        path for path in paths if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-    )
-
-
-def describe_folder(folder: Path) -> str:
-    """The content of a folder as text for an error message."""
-    if not folder.is_dir():
-        return f"{folder} is not a folder"
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"{folder} holds {', '.join(names[:8]) + more if names else 'nothing'}"
-
-
-def domain_folders(root: Path, split: str) -> list[tuple[Path, Path]]:
+def domain_folders(root: Path, split: str) -> list[Folders]:
     """Candidate folders of the two domains of a split."""
     return [
         (root / split / "A", root / split / "B"),
@@ -44,25 +34,55 @@ def domain_layouts(split: str) -> str:
     )
 
 
-def find_domains(root: Path, split: str) -> tuple[Path, Path] | None:
-    """Find the folders of A and B of a split: the first candidates with images; None without any."""
-    return next((both for both in domain_folders(root, split) if any(map(list_images, both))), None)
+def find_domains(root: Path, split: str) -> Folders | None:
+    """Find the folders of A and B of a split; None if there are no images in any.
+
+    Raises:
+        UserError: More than one layout holds images.
+    """
+    return _the_only(root, split, domain_folders(root, split))
 
 
-def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
-    """Find the pairs of a split; empty if there is no such split.
+def find_pairs(root: Path, split: str, layout: Layout = "auto") -> Folders | None:
+    """Find the folders of the pairs of a split; None if there is no such split.
 
-    The first of these layouts that holds images is used: ``split/A`` and ``split/B``; ``split`` with A | B
-    side by side; ``splitA`` and ``splitB``; ``split_A`` and ``split_B``; ``A/split`` and ``B/split``.
+    Raises:
+        UserError: More than one layout holds images.
+    """
+    within, *beside = domain_folders(root, split)
+    flat = (root / split, root / split)
+    if layout == "side_by_side":
+        return flat if has_images(flat[0]) else None
+    if layout == "auto" and not any(map(has_images, within)):
+        return _the_only(root, split, [flat, *beside])
+    return _the_only(root, split, [within, *beside])
+
+
+def _the_only(root: Path, split: str, candidates: Iterable[Folders]) -> Folders | None:
+    some = [both for both in candidates if any(map(has_images, both))]
+    whole = {tuple(map(os.path.realpath, both)): both for both in some if all(map(has_images, both))}
+    if len(whole) > 1:
+        names = " and ".join(describe(root, both) for both in whole.values())
+        flat = any(a == b for a, b in whole.values())
+        remedy = "set data.layout to folders or side_by_side" if flat else "rename or remove one of them"
+        raise UserError(f"{root} holds {split} images in more than one layout, {names}: {remedy}.")
+    return next(iter(whole.values()), some[0] if some else None)
+
+
+def describe(root: Path, folders: Folders) -> str:
+    """The folders of A and B as text."""
+    a, b = (os.path.relpath(folder, root) for folder in folders)
+    return f"{a} (A | B side by side)" if a == b else f"{a} + {b}"
+
+
+def pairs_in(folders: Folders) -> list[tuple[Path, Path]]:
+    """The pairs of files in the folders of A and B.
 
     Raises:
         UserError: The images of two folders can't be paired by name.
     """
-    within, *beside = domain_folders(root, split)
-    for a, b in [within, (root / split, root / split), *beside]:
-        if files := list_images(a) or list_images(b):
-            return [(file, file) for file in files] if a == b else pair_by_name(a, b)
-    return []
+    a, b = folders
+    return [(file, file) for file in list_images(a)] if a == b else pair_by_name(a, b)
 
 
 def pair_by_name(a: Path, b: Path) -> list[tuple[Path, Path]]:
@@ -88,3 +108,58 @@ def by_name(folder: Path) -> dict[str, Path]:
         if (other := named.setdefault(str(file.relative_to(folder).with_suffix("")), file)) != file:
             raise UserError(f"Images {other} and {file} differ in their ending only: rename or remove one.")
     return named
+
+
+# -- is a folder of images really one of pairs side by side? ------------------------------------------------
+
+
+def require_side_by_side(root: Path, splits: Sequence[str]) -> None:
+    """Refuse folders of single pictures, which would be cut in half as pairs A | B.
+
+    Args:
+        root: Folder of the splits.
+        splits: Names of all splits, which are judged together.
+
+    Raises:
+        UserError: They don't look like pairs, or are too small to tell and others of their names lie beside.
+    """
+    pictures = {split: list_images(root / split) for split in splits}
+    everything = [path for paths in pictures.values() for path in paths]
+    verdict = judge_halves(everything)
+    if verdict == "pairs":
+        return
+    split = next(split for split in splits if pictures[split])
+    namesake = _namesake(root, split, splits)
+    sizes = Counter(read_header(path).size for path in evenly(everything, SAMPLE))
+    width, height = sizes.most_common(1)[0][0]
+    if verdict == "unclear" and namesake is None and width == 2 * height:
+        return
+    why = "are too small to tell" if verdict == "unclear" else "show no border in their middle"
+    first, second, beside = "its images of A", "those of B", ""
+    if namesake is not None:
+        first, second = (str(path.relative_to(root)) for path in namesake)
+        beside = f", and {second} holds files of the same names"
+    raise UserError(
+        f"{root / split} may hold single pictures, not pairs A | B side by side: those of {width}x{height} "
+        f"{why}{beside}. Move {first} to {split}A and {second} to {split}B, use FolderDataModule or "
+        "UnpairedDataModule without pairs, or set data.layout to side_by_side if each picture is a pair."
+    )
+
+
+def _namesake(root: Path, split: str, splits: Sequence[str]) -> Folders | None:
+    """Two folders that may be A and B: with images of the same names, within a split or beside it."""
+    within = _subfolders(root / split)
+    beside = [folder for folder in _subfolders(root) if folder.name not in splits]
+    candidates = [(a, b) for a in within for b in within if a < b]
+    candidates += [(root / split, folder) for folder in beside]
+    return next((both for both in candidates if _share_names(*both)), None)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _share_names(a: Path, b: Path) -> bool:
+    """Whether at least half of the images of `a` have a namesake in `b`."""
+    one, other = ({path.relative_to(folder).stem for path in list_images(folder)} for folder in (a, b))
+    return bool(one) and 2 * len(one & other) >= len(one)

@@ -1,11 +1,18 @@
 """The data module of paired images."""
 
 from dataclasses import KW_ONLY, dataclass
+from itertools import chain
 
 from lightning_gancompress.data.contract import GENERATOR, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Direction, Files, PairDataset
 from lightning_gancompress.data.image_folder import ImageDataModule
-from lightning_gancompress.data.layout import domain_layouts, find_pairs
+from lightning_gancompress.data.layout import (
+    Layout,
+    domain_layouts,
+    find_pairs,
+    pairs_in,
+    require_side_by_side,
+)
 from lightning_gancompress.data.options import FileChannels
 from lightning_gancompress.tasks.role import Role
 
@@ -21,11 +28,18 @@ class PairedDataModule(ImageDataModule):
         direction: AtoB translates A (the left half) to B.
         in_channels: 1 makes the source greyscale, 3 RGB.
         out_channels: The same for the target.
+        layout: Where A and B are: `side_by_side` in each picture, or in `folders` of their own; `auto` takes
+            what it finds, if that can mean one thing only.
     """
 
     _: KW_ONLY
     direction: Direction = "AtoB"
     out_channels: FileChannels = 3
+    layout: Layout = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._judged = False
 
     @property
     def channels(self) -> PreprocessingRecord:
@@ -38,9 +52,25 @@ class PairedDataModule(ImageDataModule):
         return {"direction": self.direction, **super().preprocessing}
 
     def find(self, split: Split) -> dict[Role, Files]:
-        """Pairs of files (A, B)."""
-        candidates = (find_pairs(self.folder, name) for name in self.splits[split])
-        return next(({GENERATOR: pairs} for pairs in candidates if pairs), {})
+        """Pairs of files (A, B).
+
+        Raises:
+            UserError: The layout is not clear.
+        """
+        for name in self.splits[split]:
+            if folders := find_pairs(self.folder, name, self.layout):
+                if folders[0] == folders[1] and self.layout == "auto":
+                    self._require_side_by_side()
+                return {GENERATOR: pairs_in(folders)}
+        return {}
+
+    def _require_side_by_side(self) -> None:
+        """Judge the pictures of all splits once."""
+        if not self._judged:
+            names = dict.fromkeys(chain(*self.splits.values()))
+            found = ((name, find_pairs(self.folder, name)) for name in names)
+            require_side_by_side(self.folder, [name for name, both in found if both and both[0] == both[1]])
+            self._judged = True
 
     def layouts(self, split: str) -> str:
         """The layouts in which `find` looks for a split, as text."""

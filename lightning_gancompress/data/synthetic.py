@@ -12,7 +12,8 @@ from PIL import Image
 from lightning_gancompress.data.datasets import Direction
 from lightning_gancompress.data.facades import render_facade
 from lightning_gancompress.data.image_folder import ImageDataModule
-from lightning_gancompress.data.layout import describe_folder
+from lightning_gancompress.data.layout import Layout
+from lightning_gancompress.data.listing import describe_folder
 from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 from lightning_gancompress.errors import UserError
@@ -151,6 +152,7 @@ class SyntheticFacades(FacadesDataModule, PairedDataModule):
 
     _: KW_ONLY
     direction: Direction = "BtoA"
+    layout: Layout = field(default="side_by_side", init=False)
     paired = True
 
 

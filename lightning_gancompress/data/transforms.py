@@ -1,8 +1,8 @@
-"""Decoding, resizing, cropping and flipping of images, as in pytorch-CycleGAN-and-pix2pix."""
+"""Resizing, cropping and flipping of images, as in pytorch-CycleGAN-and-pix2pix."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,20 +13,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Pixels, check_fields
 
+# of one image after resizing; Pillow refuses files of more
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
+
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
-
-
-class ImageError(UserError):
-    """An image that can't be used, with a message that survives a loader's worker process.
-
-    PyTorch rebuilds a worker's exception from its formatted traceback, whose last line has the message.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rpartition(f"{ImageError.__name__}: ")[2].strip())
 
 
 @dataclass(frozen=True)
@@ -67,9 +61,14 @@ class Preprocessing:
         check_fields(self)
         if self.preprocess.endswith("_and_crop") and self.crop_size > self.load_size:
             raise UserError(
-                f"crop_size {self.crop_size} is larger than load_size {self.load_size}: raise load_size or "
-                "lower crop_size."
+                f"data.crop_size {self.crop_size} is larger than data.load_size {self.load_size}: raise "
+                "load_size or lower crop_size."
             )
+
+    @property
+    def needs_sizes(self) -> bool:
+        """Whether the size of an image decides that of the result, or whether it can be used at all."""
+        return not self.preprocess.endswith("_and_crop")
 
     def transform(
         self, size: tuple[int, int], path: Path | str, random: np.random.Generator | None = None
@@ -77,20 +76,34 @@ class Preprocessing:
         """The transform of an image of a size (width, height); without ``random`` that of evaluation.
 
         Raises:
-            ImageError: The image of ``path`` is smaller than the crop.
+            ImageError: The image of ``path`` is smaller than the crop, or would become huge.
         """
         width, height = loaded = self.loaded_size(size, self.crop_size if random is None else self.load_size)
+        if width * height > MOST_PIXELS:
+            raise ImageError(
+                f"Image {path} is {size[0]}x{size[1]}, and data.preprocess {self.preprocess} would make it "
+                f"{width}x{height}: remove it, or set data.preprocess to resize_and_crop."
+            )
         box = None
         if "crop" in self.preprocess:
             room = width - self.crop_size, height - self.crop_size
             if min(room) < 0:
                 raise ImageError(
-                    f"Image {path} is {size[0]}x{size[1]}, smaller than crop_size {self.crop_size}: lower "
-                    "crop_size or set preprocess to resize_and_crop."
+                    f"Image {path} is {size[0]}x{size[1]}, smaller than data.crop_size {self.crop_size}: "
+                    "lower it, or set data.preprocess to resize_and_crop."
                 )
             x, y = (int(r // 2 if random is None else random.integers(r + 1)) for r in room)
             box = (x, y, x + self.crop_size, y + self.crop_size)
         return Transform(loaded, box, self.flip and random is not None and bool(random.random() < 0.5))
+
+    def final_size(self, size: tuple[int, int], path: Path | str = "") -> tuple[int, int]:
+        """Width and height of the result in evaluation, for an image of a size (width, height)."""
+        transform = self.transform(size, path)
+        return (self.crop_size, self.crop_size) if transform.box else transform.size
+
+    def trained_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of the result in training, for an image of a size (width, height)."""
+        return (self.crop_size,) * 2 if "crop" in self.preprocess else self.loaded_size(size, self.load_size)
 
     def loaded_size(self, size: tuple[int, int], load_size: int) -> tuple[int, int]:
         """Width and height before the crop."""
@@ -106,37 +119,24 @@ class Preprocessing:
         return width, height
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decode an image file with 8 bits a channel.
-
-    Raises:
-        ImageError: The file can't be read, decoded, or has more than 8 bits a channel.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ImageError(f"Image {path} can't be decoded ({error}): replace or remove it.") from error
-    if image.mode[0] in "IF":
-        raise ImageError(
-            f"Image {path} has more than 8 bits a channel (mode {image.mode}): convert it to 8 bits."
-        )
-    return image
+def different_sizes(sizes: Mapping[str, tuple[int, int]], remedy: str) -> ImageError:
+    """The error for images of one batch that differ in (width, height), given by path."""
+    found = ", ".join(f"{path}: {width}x{height}" for path, (width, height) in sizes.items())
+    return ImageError(f"Images of one batch differ in size ({found}): {remedy}.")
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stack samples to a batch.
+    """Stack samples to a batch; the messages of those with `unreadable` in place of images become a list.
 
     Raises:
         ImageError: The samples differ in size.
     """
+    unreadable = [sample["unreadable"] for sample in samples if "unreadable" in sample]
+    samples = [sample for sample in samples if "unreadable" not in sample]
     for image, path in (("source", "path"), ("target", "path"), ("A", "path_A"), ("B", "path_B")):
         shapes = {sample[image].shape[1:]: sample[path] for sample in samples if image in sample}
         if len(shapes) > 1:
-            (a, path_a), (b, path_b) = list(shapes.items())[:2]
-            raise ImageError(
-                f"Images of one batch differ in size ({path_a}: {a[1]}x{a[0]}, {path_b}: {b[1]}x{b[0]}): set "
-                "batch_size and eval_batch_size to 1, or a preprocess with crop."
-            )
-    batch: dict[str, Any] = default_collate(list(samples))
-    return batch
+            sizes = {path: (width, height) for (height, width), path in list(shapes.items())[:2]}
+            raise different_sizes(sizes, "set data.batch_size and data.eval_batch_size to 1, or resize them")
+    batch: dict[str, Any] = default_collate(samples) if samples else {}
+    return {**batch, "unreadable": unreadable} if unreadable else batch

@@ -7,7 +7,8 @@ from typing import Literal
 from lightning_gancompress.data.contract import PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, ImageDataset
 from lightning_gancompress.data.image_folder import ImageDataModule
-from lightning_gancompress.data.layout import describe_folder, domain_layouts, find_domains, list_images
+from lightning_gancompress.data.layout import domain_layouts, find_domains
+from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import FileChannels
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role

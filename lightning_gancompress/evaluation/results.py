@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import (
@@ -18,9 +17,9 @@ from lightning_gancompress.evaluation.metrics import (
     registered,
 )
 from lightning_gancompress.leaves import leaves
+from lightning_gancompress.schema import build, is_number, items, read_json, typed
 
 VERSION = 1  # of results.json; files without a version are older and have the same schema
-T = TypeVar("T")
 Json = dict[str, Any]
 
 
@@ -97,6 +96,24 @@ class NetworkResults:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """Which weights were tested.
+
+    Attributes:
+        file: Name of the checkpoint; None for a network in memory.
+        epochs: Finished epochs of its run; None if they are not recorded.
+    """
+
+    file: str | None = None
+    epochs: int | None = None
+
+    def __str__(self) -> str:
+        """Such as `best.ckpt, after 12 epochs`; empty if nothing is known."""
+        epochs = None if self.epochs is None else f"after {self.epochs} epoch{'s' * (self.epochs != 1)}"
+        return ", ".join(filter(None, (self.file, epochs)))
+
+
+@dataclass(frozen=True)
 class TestResults:
     """The results of a test for the generators of one direction.
 
@@ -108,6 +125,7 @@ class TestResults:
         comparison: Figures of the student against the teacher, such as its distance.
         latency: How latencies were measured, by runtime.
         facts: How other figures were measured, by metric: `{"fid": {"resize": "pytorch-fid", ...}}`.
+        checkpoint: Which weights were tested.
         version: Version of the file.
     """
 
@@ -120,6 +138,7 @@ class TestResults:
     comparison: dict[str, float] = field(default_factory=dict)
     latency: dict[str, RuntimeFacts] = field(default_factory=dict)
     facts: Json = field(default_factory=dict)
+    checkpoint: Tested = field(default_factory=Tested)
     version: int = VERSION
 
     @property
@@ -147,8 +166,8 @@ class TestResults:
             UserError: The file is missing, damaged, or of a later release.
         """
         try:
-            return cls.parse(json.loads(path.read_bytes()))
-        except (OSError, ValueError, RecursionError) as error:
+            return cls.parse(read_json(path))
+        except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"{path} holds no results of a test ({reason}): remove it, or test again."
@@ -168,6 +187,7 @@ class TestResults:
         declared = items(rest.pop("metrics", {}), "metrics")
         register(*(build(Metric, {**dict(items(v, k)), "name": k}, f"metrics.{k}") for k, v in declared))
         networks = {k: NetworkResults.parse(v, k) for k, v in items(rest.pop("networks", None), "networks")}
+        checkpoint = build(Tested, rest.pop("checkpoint", {}), "checkpoint")
         size = rest.pop("size", None)
         if not networks:
             raise ValueError("networks is empty")
@@ -184,6 +204,7 @@ class TestResults:
             },
             comparison={k: v for k, v in rest.items() if is_number(v)},
             facts={k: v for k, v in rest.items() if not is_number(v)},
+            checkpoint=checkpoint,
             version=version,
         )
 
@@ -196,6 +217,8 @@ class TestResults:
             "size": list(self.size),
             "networks": {name: network.to_json() for name, network in self.networks.items()},
         }
+        if str(self.checkpoint):
+            data["checkpoint"] = {k: v for k, v in asdict(self.checkpoint).items() if v is not None}
         if self.latency:
             data["latency"] = {runtime: facts.to_json() for runtime, facts in self.latency.items()}
         declared = {name: asdict(METRICS[name]) for name in self.names if name in METRICS.keys() - BUILT_IN}
@@ -204,49 +227,3 @@ class TestResults:
     def to_bytes(self) -> bytes:
         """The file as bytes."""
         return (json.dumps(self.to_json(), indent=2) + "\n").encode()
-
-
-def build(cls: type[T], data: object, where: str) -> T:
-    """Build a dataclass of plain values from a mapping; unknown entries are left out.
-
-    Raises:
-        ValueError: A value is missing or of another type.
-    """
-    hints, entries = get_type_hints(cls), dict(items(data, where))
-    known = {f.name: entries[f.name] for f in fields(cls) if f.name in entries}  # type: ignore[arg-type]
-    for name, value in known.items():
-        typed(value, hints[name], f"{where}.{name}")
-    try:
-        return cls(**known)
-    except TypeError as error:
-        raise ValueError(f"{where} is not complete") from error
-
-
-def items(data: object, where: str) -> Iterator[tuple[str, Any]]:
-    """The entries of a mapping from strings; raises ValueError if `data` is none."""
-    if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
-        raise ValueError(f"{where} is not a table of names and values")
-    yield from data.items()
-
-
-def typed(value: Any, kind: Any, where: str) -> Any:
-    """Return `value`; raise ValueError unless it has a type like `float | None` or `Literal["lower"]`."""
-    if not fits(value, kind):
-        raise ValueError(f"{where} is {value!r}, not {getattr(kind, '__name__', kind)}")
-    return value
-
-
-def fits(value: object, kind: Any) -> bool:
-    """Whether a value is of a type; an integer is a float as well, and a bool is neither."""
-    if get_origin(kind) in (Union, UnionType):
-        return any(fits(value, one) for one in get_args(kind))
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if kind in (int, float):
-        return is_number(value) and isinstance(value, (int, kind))
-    return isinstance(value, kind)
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is an int or a float, but no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

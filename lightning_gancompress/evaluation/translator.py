@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sized
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gancompress.data.contract import PlainData, data_of
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.evaluation.results import Tested
 from lightning_gancompress.tasks import Task
 from lightning_gancompress.tasks.role import Role
 from lightning_gancompress.training.phase import Phase, PhaseName
@@ -33,6 +35,35 @@ class Translator(Protocol):
 
     def generators(self, role: Role) -> Mapping[str, nn.Module]:
         """Generators of a role by name; the trained one comes last."""
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A module that knows how long it was trained.
+
+    Attributes:
+        trained_epochs: Finished epochs of its run; None if they are not known.
+    """
+
+    trained_epochs: int | None
+
+
+def tested(trainer: Trainer, module: LightningModule) -> Tested:
+    """Which weights an evaluation is of."""
+    file = None if trainer.ckpt_path is None else Path(str(trainer.ckpt_path)).name
+    return Tested(file, module.trained_epochs if isinstance(module, Trained) else None)
+
+
+def output_folder(trainer: Trainer, name: str) -> Path:
+    """The folder for what an evaluation writes: `test`, or `test_best` for `best.ckpt` of the run.
+
+    So figures and pictures of several checkpoints of a run don't mix; the plain name is that of the last one.
+    """
+    root, path = Path(trainer.default_root_dir), trainer.ckpt_path
+    if path is None or "://" in str(path) or Path(path).stem.startswith("last"):
+        return root / name
+    inside = Path(path).resolve().is_relative_to(root.resolve())
+    return root / (f"{name}_{Path(path).stem}" if inside else name)
 
 
 def translator(module: LightningModule) -> Translator:

@@ -17,23 +17,25 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gancompress.checkpoints.header import KEY, Header, kind_of
+from lightning_gancompress.checkpoints.resumable import POOLS_KEY, require_fitting
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import (
     batches_of_epoch_in_progress,
+    finished_epochs,
     made_from_config,
     set_max_epochs,
     trainer_of,
 )
+from lightning_gancompress.modules.saved_arguments import require_known_arguments
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
+from lightning_gancompress.training.averages import Averages, to_trained_weights
 from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
 from lightning_gancompress.version import __version__
-
-POOLS_KEY = "image_pools"
 
 
 class GANModule(LightningModule):
@@ -51,6 +53,8 @@ class GANModule(LightningModule):
         inputs: Blank inputs of the networks.
         seed: Seed of the run.
         images: Digest of the training images; empty before a fit.
+        averages: Moving averages of the trained generators; None unless `GeneratorEMA` averages them.
+        trained_epochs: Finished epochs of the run; None before a fit or a loaded checkpoint.
     """
 
     phase: Phase
@@ -62,10 +66,13 @@ class GANModule(LightningModule):
         self.task = task or Pix2Pix()
         self.pools = ImagePools(self.task.pool_size)
         self._optimizer_names: list[str] = []
-        self._base_lrs: list[list[float]] = []  # by optimizer and parameter group
+        self._options: list[list[dict[str, Any]]] = []  # by optimizer and parameter group
+        self._base_lrs: list[list[float]] = []
         self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
         self.seed, self.images = 0, ""
+        self.averages: Averages | None = None
+        self.trained_epochs: int | None = None
 
     def remember_arguments(self) -> None:
         """Save the parsed config as `hparams`; outside the command line they would be pickled modules."""
@@ -75,6 +82,16 @@ class GANModule(LightningModule):
     def describe(self, argument: str, network: nn.Module) -> NetworkSpec:
         """The spec of a network that was passed to the constructor as `argument`."""
         return NetworkSpec.of(network, self.hparams.get(argument))
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Lightning's way to make a module from a checkpoint, which may name classes of this package only.
+
+        Raises:
+            UserError: The checkpoint names other classes.
+        """
+        require_known_arguments(checkpoint_path, cls)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     # -- implemented by subclasses ---------------------------------------------------------------------
 
@@ -134,7 +151,11 @@ class GANModule(LightningModule):
         self._optimizer_names = list(self.phase.trained())
         optimizers = [self.phase.optimizer(name) for name in self._optimizer_names]
         # read before a checkpoint is loaded: the user's learning rates override those in it
-        self._base_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        self._options = [
+            [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            for optimizer in optimizers
+        ]
+        self._base_lrs = [[group["lr"] for group in options] for options in self._options]
         return optimizers
 
     def optimizer(self, name: str) -> LightningOptimizer:
@@ -220,7 +241,15 @@ class GANModule(LightningModule):
         self.phase.set_modes()
 
     def on_train_start(self) -> None:
-        """Set the learning rates: a run that is resumed within an epoch may have been given others."""
+        """Set the options of the optimizers, since a resumed run may have been given others.
+
+        Raises:
+            UserError: A restored state of an optimizer is damaged.
+        """
+        for optimizer, options in zip(self.trainer.optimizers, self._options, strict=True):
+            for group, own in zip(optimizer.param_groups, options, strict=True):
+                group.update(own)
+        require_fitting(self.trainer.optimizers)
         self._set_learning_rates()
 
     def on_train_epoch_start(self) -> None:
@@ -247,6 +276,7 @@ class GANModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Stop if a loss was not finite, before a checkpoint is written."""
         self._stop_unless_finite()
+        self.trained_epochs = self.current_epoch + 1
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
@@ -254,6 +284,8 @@ class GANModule(LightningModule):
         """Write the header, which suffices to rebuild the networks, and the image pools of all ranks."""
         self._stop_unless_finite()
         checkpoint[KEY] = self.header().to_dict()
+        if self.averages is not None:
+            self.averages.save(checkpoint)
         if self.pools.images:
             # (ranks, n, C, H, W): a resumed rank takes its own
             checkpoint[POOLS_KEY] = {
@@ -285,6 +317,17 @@ class GANModule(LightningModule):
         Raises:
             UserError: The tensors are those of another architecture.
         """
+        self.trained_epochs = finished_epochs(checkpoint)
+        trainer = trainer_of(self)
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            averaged, steps = to_trained_weights(checkpoint)
+            if self.averages is not None:
+                self.averages.load(averaged, steps)
+            elif averaged:
+                rank_zero_warn(
+                    "The weights of the resumed run were averaged and are no longer: to go on with that, add "
+                    "GeneratorEMA to trainer.callbacks."
+                )
         for role, images in checkpoint.get(POOLS_KEY, {}).items():
             self.pools.images[Role(role)] = images[self.global_rank % len(images)]
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
@@ -306,7 +349,11 @@ class GANModule(LightningModule):
         for role, view in self.task.views(batch).items():
             if role in self.task.compressed:
                 columns[role] = {name: view[name] for name in ("source", "target") if name in view}
-                columns[role] |= {name: net(view["source"]) for name, net in self.generators(role).items()}
+                try:
+                    columns[role] |= {n: net(view["source"]) for n, net in self.generators(role).items()}
+                except UserError as error:
+                    named = f"Image {view['path'][0]}: " if "path" in view else ""
+                    raise UserError(f"{named}{error}") from error
         return columns
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
@@ -318,8 +365,19 @@ class GANModule(LightningModule):
         return self.translations(batch)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Translated images `(B, C, H, W)` in [-1, 1] with the paths of their sources."""
-        return {"image": self(batch["source"]), "path": batch["path"]}
+        """Translated images `(B, C, H, W)` in [-1, 1] with the paths of their sources, and what was left out.
+
+        `left_out` are messages about images that could not be read, or are not of a size for the network.
+        """
+        left_out = list(batch.get("unreadable", ()))
+        if "source" not in batch:  # none of them could be read
+            return {"image": [], "path": [], "left_out": left_out}
+        generator = self._translator()
+        try:
+            return {"image": generator(batch["source"]), "path": batch["path"], "left_out": left_out}
+        except UserError as error:  # the size is not for this network; that of other images may be
+            left_out += [f"Image {path}: {error}" for path in batch["path"]]
+            return {"image": [], "path": [], "left_out": left_out}
 
     def forward(self, source: Tensor) -> Tensor:
         """Translate images (B, C, H, W) in [-1, 1] with the compressed generator, else the trained one.
@@ -327,14 +385,17 @@ class GANModule(LightningModule):
         Raises:
             UserError: Two generators are compressed.
         """
+        image: Tensor = self._translator()(source)
+        return image
+
+    def _translator(self) -> nn.Module:
         if len(self.task.compressed) > 1:
             raise UserError(
                 "model.task.direction: both leaves open which generator should translate; choose AtoB "
                 "or BtoA."
             )
         *_, generator = self.generators(self.task.compressed[0]).values()
-        image: Tensor = generator(source)
-        return image
+        return generator
 
     # -- guards ----------------------------------------------------------------------------------------
 

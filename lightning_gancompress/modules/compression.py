@@ -12,7 +12,13 @@ from lightning_gancompress.checkpoints.header import Header, Search, refuse_late
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.finetune.distillation import Distillation
-from lightning_gancompress.lightning_internals import epochs_in, set_max_epochs, trainer_of, wrap_again
+from lightning_gancompress.lightning_internals import (
+    epochs_in,
+    lacks_end_of_epoch,
+    set_max_epochs,
+    trainer_of,
+    wrap_again,
+)
 from lightning_gancompress.modules.base import GANModule
 from lightning_gancompress.modules.compression_phases import CompressionPhases
 from lightning_gancompress.modules.same_run import facts, require_same_run, warn_of_counting
@@ -259,6 +265,11 @@ class CompressionModule(GANModule):
             self.phases.restore("student", header, checkpoint, path)
             self._begin_finetune(header.search or self._configured_search(), self._border_of(header))
         elif fitting:
+            if lacks_end_of_epoch(checkpoint) and checkpoint["epoch"] + 1 >= self.border:
+                raise UserError(
+                    f"ckpt_path: {path} was saved between the last batch of the search and its end, which a "
+                    "resumed run would leave out: resume from last.ckpt, or from an earlier checkpoint."
+                )
             self._begin_search()
         else:
             self.enter(self.phases.masked([s for s in Side if f"sides.{s}.masks.mask" in state]))

@@ -76,5 +76,6 @@ def check_image(
         needs = [f"a multiple of {multiple}"] * (multiple > 1) + [f"at least {smallest}"] * (smallest > 1)
         raise UserError(
             f"{name} can't work on images of {height}x{width} pixels: height and width must be "
-            f"{' and '.join(needs)}. Resize or crop them."
+            f"{' and '.join(needs)}. Set data.crop_size to such a number, with a "
+            "data.preprocess that crops."
         )

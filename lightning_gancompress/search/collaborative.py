@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from lightning_gancompress.density import (
     cache_folder,
     cache_key,
     gather_features,
+    is_neighbourhoods,
     kernel_density,
     load_table,
     nearest_neighbours,
@@ -34,7 +36,7 @@ from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.policy import SearchPolicy
 from lightning_gancompress.search.teacher_images import TeacherImages
 from lightning_gancompress.tasks import Images, Role, Side
-from lightning_gancompress.training.phase import Logs, Position
+from lightning_gancompress.training.phase import SEARCH, Logs, Position
 from lightning_gancompress.training.teacher_student import TeacherStudent
 
 GENERATOR, DISCRIMINATOR = Side.GENERATOR, Side.DISCRIMINATOR
@@ -169,7 +171,7 @@ class CollaborativePruning(SearchPolicy):
         """Also log whether there was feedback, as 0 or 1."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.searching(pl_module) is not None:
-            pl_module.log("search/feedback", float(self.feedback), sync_dist=True)
+            pl_module.log(f"{SEARCH}feedback", float(self.feedback), sync_dist=True)
 
     # -- neighbourhoods --------------------------------------------------------------------------------
 
@@ -202,7 +204,11 @@ class CollaborativePruning(SearchPolicy):
             role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, images)
             for role, encoder in self._encoders.items()
         }
-        tables = {role: load_table(folder, key) for role, key in keys.items()}
+        tables: dict[Role, Tensor | None] = {}
+        for role, dataset in data.datasets("train").items():
+            if role in keys:
+                fits = partial(is_neighbourhoods, count=len(dataset), k=self.neighbours)
+                tables[role] = load_table(folder, keys[role], fits)
         missing = [role for role, table in tables.items() if table is None]
         if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")

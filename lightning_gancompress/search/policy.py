@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.tasks import Side
-from lightning_gancompress.training.phase import Logs, Phased, Position
+from lightning_gancompress.training.phase import SEARCH, Logs, Phased, Position
 
 PLAIN = (bool, int, float, str)
 
@@ -170,7 +170,7 @@ class SearchPolicy(PruningPolicy):
         logs: dict[str, float] = {}
         decided = self.decide(search)
         for side, pruned in search.pruned():
-            logs[f"search/{side}_macs"] = float(pruned.cost(decided[side])) / pruned.cost.full
+            logs[f"{SEARCH}{side}_macs"] = float(pruned.cost(decided[side])) / pruned.cost.full
             logs |= {f"mask/{name}": float(n) for name, n in pruned.groups.kept(decided[side]).items()}
         pl_module.log_dict(logs, sync_dist=True)
 

@@ -98,5 +98,5 @@ def test_two_domains(tmp_path):
 
 
 def test_share_out_of_range(tmp_path):
-    with pytest.raises(UserError, match=r"holdout is 1\.0"):
+    with pytest.raises(UserError, match=r"holdout of FolderDataModule is 1\.0"):
         module(tmp_path, holdout=1.0)

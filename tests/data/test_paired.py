@@ -210,18 +210,38 @@ def test_broken_image_in_a_worker_is_one_sentence(root):
     assert "Traceback" not in str(caught.value)
 
 
-def test_images_of_one_batch_that_differ_in_size(root):
-    noise(32, 16, 0).save(root / "val" / "00.png")
-    with pytest.raises(UserError, match=r"16x16, .*8x8.* set batch_size"):
-        next(iter(module(root, preprocess="none").val_dataloader()))
+def test_images_of_different_sizes_come_one_by_one(root):
+    noise(32, 16, 0).save(root / "val" / "01.png")
+    data = module(root, preprocess="none", eval_batch_size=4)
+    assert [tuple(batch["source"].shape[2:]) for batch in data.val_dataloader()][:2] == [(8, 8), (16, 16)]
+    assert [len(batch["source"]) for batch in module(root, eval_batch_size=4).val_dataloader()] == [4, 1]
+    noise(16, 8, 0).save(root / "val" / "01.png")
+    assert [len(batch["source"]) for batch in data.val_dataloader()] == [4, 1]
+
+
+def test_images_of_a_training_batch_that_differ_in_size(root):
+    noise(32, 16, 0).save(root / "train" / "07.png")
+    data = module(root, preprocess="none", batch_size=2)
+    message = r"00.png: 8x8, .*train.07.png: 16x16.*set data.preprocess to resize_and_crop, or .*batch_size"
+    with pytest.raises(UserError, match=message):
+        data.train_dataloader()
+    module(root, preprocess="none", batch_size=1).train_dataloader()
+    module(root, batch_size=2).train_dataloader()
+
+
+def test_images_smaller_than_the_crop_are_told_before_training(root):
+    noise(14, 7, 0).save(root / "train" / "07.png")
+    message = r"07\.png is 7x7, smaller than data\.crop_size 8: lower it, or set data\.preprocess to res"
+    with pytest.raises(UserError, match=message):
+        module(root, preprocess="crop", batch_size=2).train_dataloader()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"in_channels": 4}, "in_channels is 4"),
-        ({"batch_size": 0}, "batch_size 0"),
-        ({"load_size": 0}, "load_size 0"),
+        ({"in_channels": 4}, "in_channels of PairedDataModule is 4"),
+        ({"batch_size": 0}, "batch_size of PairedDataModule is 0"),
+        ({"load_size": 0}, "load_size of PairedDataModule is 0"),
     ],
 )
 def test_options_out_of_range(root, options, message):

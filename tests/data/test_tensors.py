@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from lightning_gancompress.callbacks import PredictionWriter
 from lightning_gancompress.data import DatasetDataModule
-from lightning_gancompress.data.transforms import ImageError
+from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.errors import UserError
 
 
@@ -294,5 +294,5 @@ def test_bad_data_sets():
         DatasetDataModule(Items(images(3)), val=Items([])).setup("fit")
     with pytest.raises(UserError, match=r"train\[0\] is the only image"):
         DatasetDataModule(Items(images(1))).setup("fit")
-    with pytest.raises(UserError, match="holdout is 1"):
+    with pytest.raises(UserError, match="holdout of DatasetDataModule is 1"):
         DatasetDataModule(Items(images(1)), holdout=1)

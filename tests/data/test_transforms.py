@@ -5,7 +5,7 @@ from conftest import noise
 from PIL import Image
 
 from lightning_gancompress.data import ImageError, Preprocessing
-from lightning_gancompress.data.transforms import read_image
+from lightning_gancompress.data.reading import read_image
 from lightning_gancompress.errors import UserError
 
 
@@ -66,9 +66,9 @@ def test_greyscale_gives_one_channel():
 
 
 def test_crop_must_fit():
-    with pytest.raises(UserError, match="crop_size 256 is larger than load_size 128"):
+    with pytest.raises(UserError, match=r"data\.crop_size 256 is larger than data\.load_size 128"):
         Preprocessing(load_size=128, crop_size=256)
-    with pytest.raises(ImageError, match=r"photo\.png is 30x20, smaller than crop_size 64"):
+    with pytest.raises(ImageError, match=r"photo\.png is 30x20, smaller than data.crop_size 64"):
         Preprocessing("crop", crop_size=64).transform((30, 20), "photo.png")
 
 
@@ -82,3 +82,9 @@ def test_unreadable_images_are_named(tmp_path):
             read_image(tmp_path / f"{name}.png")
     with pytest.raises(ImageError, match="more than 8 bits"):
         read_image(tmp_path / "deep.png")
+
+
+def test_thin_images_do_not_fill_the_memory():
+    message = r"line\.png is 1x100000, and data\.preprocess scale_width would make it 288x28600000: remove it"
+    with pytest.raises(ImageError, match=message):
+        Preprocessing("scale_width").transform((1, 100_000), "line.png", random())

@@ -289,7 +289,10 @@ def test_too_few_images(domains):
         data.train_dataloader()
 
 
-def test_images_of_one_batch_that_differ_in_size(domains):
+def test_images_of_different_sizes_come_one_by_one(domains):
     noise(16, 8, 0).save(domains / "testB" / "B00.png")
-    with pytest.raises(UserError, match=r"16x8, .*8x8.* set batch_size"):
-        next(iter(module(domains, preprocess="none").val_dataloader()[1]))
+    loader = module(domains, preprocess="none").val_dataloader()[1]
+    assert [tuple(batch["B"].shape[2:]) for batch in loader] == [(8, 16), (8, 8), (8, 8), (8, 8)]
+    (domains / "trainB" / "B00.png").write_bytes((domains / "testB" / "B00.png").read_bytes())
+    with pytest.raises(UserError, match=r"B00\.png: 16x8.* set data\.preprocess to resize_and_crop"):
+        module(domains, preprocess="none").train_dataloader()

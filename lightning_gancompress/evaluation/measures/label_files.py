@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gancompress.data.transforms import read_image
+from lightning_gancompress.data.reading import read_image
 from lightning_gancompress.errors import UserError
 
 

@@ -16,12 +16,14 @@ def facts(run: Compression) -> dict[str, str]:
     share = student / run.macs("teacher", run.convention)
     project, torch = provenance.get("lightning_gancompress"), provenance.get("torch")
     device = next(next(iter(run.teachers.values())).parameters()).device
+    results = run.generators[0].results
     values = {
         "Policy": provenance.get("policy"),
         "Teacher": provenance.get("teacher"),
         "Budget": provenance.get("budget"),
         "Budget reached": f"{share:.4g} of the teacher, {student / 1e9:.4g} G MACs ({run.convention})",
         "Epochs": epochs_done(provenance),
+        "Tested": results and (str(results.checkpoint) or None),
         "Image size": " x ".join(map(str, run.generators[0].size)) + " pixels",
         "Device of this page": device,
         "Versions": f"lightning_gancompress {project}, torch {torch}" if torch else None,
@@ -51,4 +53,4 @@ def use(run: Compression) -> tuple[str, str]:
 def config(run: Compression) -> str:
     """The text of the run's `config.yaml`; empty without that file."""
     path = run.folder / "config.yaml"
-    return path.read_text() if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

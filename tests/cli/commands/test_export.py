@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from torch import nn
 
-from lightning_gancompress import UserError, load_generator
+from lightning_gancompress import UserError, load_generator, trust
 from lightning_gancompress.checkpoints import save_small
 from lightning_gancompress.cli import main
 from lightning_gancompress.cli.commands.export import beside, export
@@ -46,6 +47,14 @@ def test_export_needs_no_config(unet, tmp_path, capsys):
     exported = torch.export.load(path).module()(image)
     torch.testing.assert_close(exported, load_generator(unet)(image))
     assert "Wrote" in capsys.readouterr().out
+
+
+def test_export_says_that_a_network_is_masked(unet, facades, tmp_path, capsys):
+    main([*tiny.compression(tmp_path, unet), *facades, "--trainer.max_epochs=1"])
+    for network, said in (("generator", True), ("teacher.generator", False)):
+        capsys.readouterr()
+        main(["export", f"--ckpt_path={tiny.last(tmp_path)}", "--format=torch", f"--network={network}"])
+        assert ("isn't over: this is the student cut by its masks" in capsys.readouterr().out) == said
 
 
 def test_export_of_a_size(unet, tmp_path):
@@ -106,6 +115,6 @@ def test_a_foreign_network_that_takes_no_image_is_refused(tmp_path, command, net
     path = tmp_path / "own.pth"
     spec = NetworkSpec(f"{__name__}.{network.__name__}", {})
     save_small(network(), spec, path, preprocessing={"crop_size": 16}, provenance={})
-    with pytest.raises(UserError, match=words):
+    with trust.trusting(trust.Named(everything=True)), pytest.raises(UserError, match=words):
         command(ckpt_path=str(path))
     assert {path.name for path in tmp_path.iterdir()} == {"own.pth", "own.json"}

@@ -184,12 +184,16 @@ Evil.__name__ = EVIL
 
 
 def test_nothing_enters_the_page_unescaped(tmp_path):
-    folder, role = tmp_path / f"run {EVIL}", f"generator_{EVIL}"
+    folder, role = tmp_path / f"run {EVIL}", "generator_AtoB"  # another would be no role
     (folder / "test").mkdir(parents=True)
     provenance = dict.fromkeys(
         ("teacher", "policy", "budget", "epochs", "torch", "lightning_gancompress"), EVIL
     )
-    description = {"preprocessing": {"crop_size": 8}, "provenance": provenance | {"gan_mode": EVIL}}
+    description = {
+        "version": 1,
+        "preprocessing": {"crop_size": 8},
+        "provenance": provenance | {"gan_mode": EVIL},
+    }
     (folder / f"{role}.json").write_text(json.dumps(description))
     (folder / f"{role}.pth").touch()
     (folder / "config.yaml").write_text(f"model: {EVIL}\n")
@@ -204,9 +208,9 @@ def test_nothing_enters_the_page_unescaped(tmp_path):
         "miou": {"network": EVIL, "protocol": EVIL, "classes": 2, "ceiling": 0.5},
         "metrics": {EVIL: {"label": EVIL, "unit": EVIL}},
     }
-    (folder / "test" / f"results_{EVIL}.json").write_text(json.dumps(results))
+    (folder / "test" / "results_AtoB.json").write_text(json.dumps(results))
     picture = Image.new("RGB", (8, 8))
-    (folder / "test" / f"grid_{EVIL}.png").write_bytes(png(lay_out({EVIL: [picture], "student": [picture]})))
+    (folder / "test" / "grid_AtoB.png").write_bytes(png(lay_out({EVIL: [picture], "student": [picture]})))
     logs = folder / "logs" / "version_0"
     logs.mkdir(parents=True)
     with (logs / "metrics.csv").open("w", newline="") as file:
