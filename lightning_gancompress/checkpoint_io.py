@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.resumable import require_resumable
 from lightning_gancompress.files import replacing
 
 
@@ -34,6 +35,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     raise error.__context__ from None
                 raise
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint; nothing else, since a checkpoint names those that its run has replaced."""
+        if "://" in str(path):
+            super().remove_checkpoint(path)
+        elif Path(path).suffix == ".ckpt" and Path(path).is_file():
+            Path(path).unlink()
+
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
@@ -45,4 +53,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
         checkpoint: dict[str, Any] = read_torch(Path(path))
+        require_resumable(checkpoint, Path(path))
         return checkpoint

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_gancompress.callbacks import (
     BestCheckpoint,
@@ -28,7 +32,17 @@ from lightning_gancompress.callbacks.monitors import of_search
 from lightning_gancompress.callbacks.refused import refuse
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
+from lightning_gancompress.lightning_internals import (
+    ResumableTrainer,
+    look_for_unused_parameters,
+    print_figures_once,
+)
+from lightning_gancompress.modules.supported import (
+    require_address,
+    require_available,
+    require_known_precision,
+    require_whole_networks,
+)
 
 
 class Trainer(ResumableTrainer):
@@ -40,6 +54,12 @@ class Trainer(ResumableTrainer):
     Checkpoints are written atomically. DDP looks for unused parameters, since each backward pass of a GAN
     reaches one network only.
 
+    With `fast_dev_run` every phase takes one epoch of a batch or of the given number of batches, and what is
+    written goes to a temporary folder.
+
+    Steps, as of `max_steps`, `min_steps` and of checkpoints, are batches. A run that is stopped by
+    `max_steps`, `max_time`, `max_epochs` or a callback can be resumed where it was.
+
     Args:
         default_root_dir: Folder of the run: checkpoints, images, logs, predictions.
         logger: True or None for `CSVLogger` in `logs` of the run's folder, False for none.
@@ -48,6 +68,10 @@ class Trainer(ResumableTrainer):
         enable_progress_bar: Whether to show progress.
         enable_model_summary: Whether to print Lightning's summary; `profile` prints more.
         max_epochs: Epoch at which to stop before the module's own schedule ends; -1 for the whole schedule.
+        max_steps: Batches of the whole run, not of one resume, after which to stop; -1 for no limit.
+        max_time: Time of the whole run, not of one resume, after which to stop, such as `00:08:00:00` for
+            eight hours; a run that is resumed without it counts anew.
+        fast_dev_run: True or a number of batches: try all phases with so few, and keep nothing.
         reload_dataloaders_every_n_epochs: 1, since search and fine-tuning have different batches.
         barebones: Lightning's switch for measuring its overhead; adds no callbacks.
     """
@@ -62,10 +86,16 @@ class Trainer(ResumableTrainer):
         enable_progress_bar: bool | None = None,
         enable_model_summary: bool = False,
         max_epochs: int | None = -1,
+        max_steps: int = -1,
+        max_time: str | timedelta | dict[str, int] | None = None,
+        fast_dev_run: int | bool = False,
         reload_dataloaders_every_n_epochs: int = 1,
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
+        require_available(kwargs.get("accelerator", "auto"))
+        require_whole_networks(kwargs.get("strategy", "auto"))
+        require_known_precision(kwargs.get("precision"))
         root = Path(default_root_dir or ".")
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:
@@ -77,6 +107,9 @@ class Trainer(ResumableTrainer):
                 callback.dirpath = str(root / "checkpoints")
             if isinstance(callback, BestCheckpoint):
                 callback.find()
+        if fast_dev_run:
+            root = Path(tempfile.mkdtemp(prefix="gancompress-"))
+            weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)  # at the latest when Python ends
         super().__init__(
             default_root_dir=root,
             logger=logger,
@@ -84,12 +117,17 @@ class Trainer(ResumableTrainer):
             enable_checkpointing=enable_checkpointing,
             enable_progress_bar=enable_progress_bar,
             enable_model_summary=enable_model_summary,
-            max_epochs=max_epochs,
+            max_epochs=-1 if max_epochs is None else max_epochs,
+            max_steps=max_steps,
+            max_time=max_time,
+            fast_dev_run=fast_dev_run,
             reload_dataloaders_every_n_epochs=reload_dataloaders_every_n_epochs,
             barebones=barebones,
             **kwargs,
         )
+        require_address(self)
         look_for_unused_parameters(self)
+        print_figures_once(self)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
 
@@ -103,6 +141,8 @@ class Trainer(ResumableTrainer):
         if self.is_global_zero:
             require_writable(Path(self.default_root_dir))
         super().fit(*args, **kwargs)
+        if self.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
 
     @property
     def checkpoint_callback(self) -> Checkpoint | None:

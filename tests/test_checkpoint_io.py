@@ -1,5 +1,6 @@
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,3 +30,13 @@ def test_no_code_is_run_from_a_checkpoint(tmp_path):
     path.write_bytes(pickle.dumps(os.system))
     with pytest.raises(UserError, match=r"evil\.ckpt"):
         AtomicCheckpointIO().load_checkpoint(path)
+
+
+def test_only_checkpoints_are_removed(tmp_path: Path) -> None:
+    """A checkpoint names the files that its run has replaced; they may be anything."""
+    (tmp_path / "photos.ckpt").mkdir()
+    for name in ("old.ckpt", "photo.png", "photos.ckpt/a.png"):
+        (tmp_path / name).touch()
+    for name in ("old.ckpt", "photo.png", "photos.ckpt", "missing.ckpt"):
+        AtomicCheckpointIO().remove_checkpoint(str(tmp_path / name))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "photo.png", "photos.ckpt"]

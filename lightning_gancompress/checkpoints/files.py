@@ -4,6 +4,7 @@ import pickle
 import pickletools
 import warnings
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from lightning_gancompress.errors import UserError
+
+DEEPEST = 64  # levels of tables and lists in a file
+SMALL = 2**24  # elements of a tensor that takes any shape: 64 MB
 
 
 def read_torch(path: Path) -> Any:
@@ -23,7 +27,7 @@ def read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the errors below are more precise
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}: check the path.") from error
     except IsADirectoryError as error:
@@ -38,6 +42,41 @@ def read_torch(path: Path) -> Any:
                 "only the network's state_dict() with torch.save."
             ) from error
         raise UserError(f"{path} {_diagnosis(path)}") from error
+    if fault := _fault(content):
+        raise UserError(f"{path} holds {fault}: copy or download it again.")
+    return content
+
+
+def is_state_dict(content: Any) -> bool:
+    """Whether something is a table of tensors by name."""
+    return isinstance(content, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    )
+
+
+def _fault(content: Any) -> str:
+    """What makes the content of a file unusable: depth, or tensors that are not whole; else empty."""
+    level = [content]
+    for _ in range(DEEPEST):
+        for value in level:
+            if isinstance(value, Tensor) and not _whole(value):
+                return "a tensor without the numbers that its shape needs"
+        level = [
+            inner
+            for value in level
+            if isinstance(value, Mapping | list | tuple | set)
+            for inner in (value.values() if isinstance(value, Mapping) else value)
+        ]
+        if not level:
+            return ""
+    return f"tables within tables, more than {DEEPEST} deep"
+
+
+def _whole(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, on the CPU, and has a number for each element unless it is `SMALL`."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() <= max(SMALL, tensor.untyped_storage().nbytes() // tensor.element_size())
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -47,10 +86,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         UserError: When the file can't be read or holds no state dict.
     """
     content = read_torch(path)
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {
-        key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)
-    }
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    pairs = state.items() if isinstance(state, Mapping) else ()
+    tensors = {str(key).removeprefix("module."): value for key, value in pairs if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{path} holds no state dict: save the network's state_dict().")
     return tensors

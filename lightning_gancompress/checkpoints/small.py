@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.files import is_state_dict, read_torch
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import write_files
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
+from lightning_gancompress.networks.images import read_preprocessing
+from lightning_gancompress.schema import items, read_json, shown
 
 VERSION = 1
 
@@ -70,17 +72,33 @@ def load_small(
     """
     path = Path(path)
     tensors = read_torch(path)
-    description = _read_description(path.with_suffix(".json"))
+    description = read_description(path.with_suffix(".json"))
+    if not is_state_dict(tensors):
+        raise UserError(
+            f"{path} holds more than tensors by name: copy it again from where the model was saved."
+        )
     try:
-        spec = NetworkSpec.from_dict(description["network"]).reading(batch_norm)
+        spec = NetworkSpec.from_dict(description.get("network")).reading(batch_norm)
         return spec.build(tensors, architecture).eval(), spec, description
-    except (UserError, KeyError, TypeError, AttributeError) as error:
+    except UserError as error:
         raise UserError(f"{path} and the .json beside it don't make a network: {error}") from error
 
 
-def _read_description(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> dict[str, Any]:
+    """The description of a small model; `NetworkSpec.from_dict` checks the entry of the network.
+
+    Raises:
+        UserError: The file is missing, damaged, or of another version.
+    """
     try:
-        description = json.loads(path.read_text())
+        description = read_json(path)
+        version = description.get("version") if isinstance(description, dict) else None
+        if version == VERSION:
+            return {
+                **description,
+                "preprocessing": read_preprocessing(description.get("preprocessing", {})),
+                "provenance": dict(items(description.get("provenance", {}), "provenance")),
+            }
     except OSError as error:
         raise UserError(
             f"{path}, which describes the network beside it, can't be read: {error.strerror}."
@@ -89,10 +107,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is damaged ({error}): copy it again from where the model was saved."
         ) from error
-    version = description.get("version") if isinstance(description, dict) else None
-    if version != VERSION:
-        raise UserError(
-            f"{path} has format version {version}, and this release reads version {VERSION}: "
-            "save the model again, or install the release that wrote it."
-        )
-    return dict(description)
+    raise UserError(
+        f"{path} has format version {shown(version)}, and this release reads version {VERSION}: "
+        "save the model again, or install the release that wrote it."
+    )

@@ -7,6 +7,7 @@ other names are read by `dialects`.
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lightning_gancompress.checkpoints.dialects import evident_fit, under_own_na
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
+from lightning_gancompress.networks.images import read_preprocessing
 from lightning_gancompress.tasks import Side
 
 _log = logging.getLogger(__name__)
@@ -147,13 +149,21 @@ def read_options(path: Path) -> dict[str, str]:
     return dict(re.findall(r"^ *(\w+): (.*?)\s*(?:\[default: .*\])?$", text, re.MULTILINE))
 
 
-def upstream_preprocessing(path: str | Path) -> dict[str, str | int]:
-    """Return the preprocessing of images in the `train_opt.txt` beside `path`; empty without that file."""
+def upstream_preprocessing(path: str | Path) -> dict[str, Any]:
+    """Return the preprocessing of images in the `train_opt.txt` beside `path`; empty without that file.
+
+    Raises:
+        UserError: A size or a number of channels there is none.
+    """
     options = read_options(Path(path))
     names = {"input_nc": "in_channels", "output_nc": "out_channels", "direction": "direction"}
     names |= {name: name for name in ("preprocess", "load_size", "crop_size")}
     values = {name: options[theirs] for theirs, name in names.items() if theirs in options}
-    return {name: int(value) if value.isdigit() else value for name, value in values.items()}
+    record = {name: int(v) if re.fullmatch(r"[0-9]{1,9}", v) else v for name, v in values.items()}
+    try:
+        return read_preprocessing(record, "train_opt.txt")
+    except ValueError as error:
+        raise UserError(f"{Path(path).with_name('train_opt.txt')}: {error}: mend or remove it.") from error
 
 
 def _architecture(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
@@ -225,7 +235,7 @@ def _norm(tensors: dict[str, Tensor], convolution: str) -> str:
 
 def _trained_with_dropout(path: Path, kind: str) -> bool:
     options = read_options(path)
-    if "dropout_rate" in options:
+    with suppress(KeyError, ValueError):
         return float(options["dropout_rate"]) > 0
     without = direction_in_name(path) is not None or kind == "MobileResnetGenerator"
     return options.get("no_dropout", str(without)) != "True"

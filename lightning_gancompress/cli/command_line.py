@@ -21,6 +21,7 @@ from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, ConfigFile, recorded_config, with_config
 from lightning_gancompress.cli.explain import condense, explain
+from lightning_gancompress.cli.trusted_settings import TRUST, Trust
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
 from lightning_gancompress.lightning_internals import OpenCLI, child_processes
@@ -95,8 +96,8 @@ class GanCompressCLI(OpenCLI):
     def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
         """The parser of a command; without options of trainer, model and data where it needs none."""
         if command in ("export", "compare", "report"):
-            return self.short_parser(trainer, command, **kwargs)
-        parser = super().command_parser(trainer, command, **kwargs)
+            return with_trust(self.short_parser(trainer, command, **kwargs))
+        parser = with_trust(super().command_parser(trainer, command, **kwargs))
         if command == "predict":
             parser.set_defaults({"return_predictions": False})  # they are written to files
         return parser
@@ -202,6 +203,30 @@ class GanCompressCLI(OpenCLI):
                 raise SystemExit(2) from None
         for child in children:
             child.kill()
+
+
+class Rehearsal(GanCompressCLI):
+    """Reads the options of a command and makes what they name, but trains and tests nothing."""
+
+    def seed(self) -> None:
+        """Do nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        """Do nothing: weights may be those of a run that is still to come."""
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and callbacks, but no trainer."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+
+    def run_command(self, command: str) -> None:
+        """Do nothing."""
+
+
+def with_trust(parser: LightningArgumentParser) -> LightningArgumentParser:
+    """Add the flag that `named_by` looks for."""
+    text = "Trust the checkpoint: let it name any class, whose code then runs."
+    parser.add_argument(TRUST, action=Trust, help=text)
+    return parser
 
 
 class Parser(LightningArgumentParser):

@@ -11,12 +11,22 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.recorded_settings import current_names, recorded_settings
+from lightning_gancompress.cli.trusted_settings import require_trusted
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.shipped_configs import find_config
 
 RUNS = ("fit", "validate", "test", "predict")
 # not taken from a checkpoint: options of the machine, and limits of the run that wrote it
-_NOT_RESUMED = ("accelerator", "devices", "num_nodes", "strategy", "max_epochs", "max_steps", "max_time")
+_NOT_RESUMED = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "model_registry",  # would upload checkpoints
+)
 
 
 class ConfigFile(ActionConfigFile):
@@ -61,6 +71,7 @@ def recorded_config(args: list[str]) -> dict[str, Any]:
     recorded = {key: settings[key] for key in keys if settings.get(key) is not None}
     for name in _NOT_RESUMED:
         recorded.get("trainer", {}).pop(name, None)
+    require_trusted(recorded, args, Path(path))
     return recorded
 
 

@@ -13,6 +13,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_gancompress.cli.command_line import GanCompressCLI
 from lightning_gancompress.cli.explain import explain
 from lightning_gancompress.cli.quieten import quieten
+from lightning_gancompress.cli.trusted_settings import named_by
+from lightning_gancompress.trust import trusting
 
 
 def main(args: ArgsType = None) -> None:
@@ -28,9 +30,11 @@ def main(args: ArgsType = None) -> None:
     """
     quieten()
     if (cwd := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, cwd)  # as `python -m` does, so that the user's own classes can be imported
+        sys.path.append(cwd)  # for the user's own classes; last, so that no file there hides a package
     try:
-        GanCompressCLI(args)
+        given = sys.argv[1:] if args is None else args
+        with trusting(named_by(given if isinstance(given, list) else [])):
+            GanCompressCLI(args)
     except SIGTERMException:
         raise SystemExit(143) from None
     except SystemExit as stop:

@@ -41,6 +41,8 @@ class PreprocessingRecord(TypedDict, total=False):
     resample: str
     in_channels: int
     out_channels: int
+    labels: dict[str, Any]  # if sources are label maps: the options of `data.labels.Labels`
+    target_labels: dict[str, Any]
     range: list[float]
 
 
@@ -142,6 +144,10 @@ class GANDataModule(LightningDataModule, ABC):
                 for image in _images(dataset[index]).values():
                     digest.update(image.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def images(self) -> str:
+        """Digest of what tells the training images from others, wherever they lie; here their number."""
+        return str({str(role): len(dataset) for role, dataset in self.datasets("train").items()})
 
     # -- called by modules, policies and measures ------------------------------------------------------
 
@@ -288,6 +294,10 @@ class PlainData:
         """None: the images can't be identified."""
         return None
 
+    def images(self) -> str:
+        """Empty: the images are not known."""
+        return ""
+
     def first_batch(self) -> dict[str, Any] | None:
         """The first training sample as a batch of one; None if the loader is no plain `DataLoader`."""
         if self.datamodule is None:
@@ -329,6 +339,13 @@ def adapt(datamodule: LightningDataModule | None) -> GANDataModule | PlainData:
 def data_of(trainer: Trainer | None) -> GANDataModule | PlainData:
     """The data of a trainer; `PlainData` for loaders alone, and without a trainer."""
     return adapt(getattr(trainer, "datamodule", None))  # Lightning sets it when it is given one
+
+
+def as_loops_give(trainer: Trainer, batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch in the precision and on the device of a trainer, as its loops hand it to the module."""
+    converted = trainer.precision_plugin.convert_input(batch)
+    moved: dict[str, Any] = trainer.strategy.batch_to_device(converted, trainer.strategy.root_device)
+    return moved
 
 
 def _images(sample: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import fit_position
+from lightning_gancompress.lightning_internals import fit_position, overfits
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -77,6 +77,8 @@ class EpochSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         epoch, batches = (self.epoch, 0) if self.trainer is None else fit_position(self.trainer)
+        if self.trainer is not None and overfits(self.trainer):
+            epoch = 0  # the same batches again and again
         return iter(self.order(epoch)[batches * self.batch_size :].tolist())
 
     def order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -92,8 +94,10 @@ class EpochSampler(DistributedSampler[Any]):
         return shard[: len(self) // self.members].reshape(-1)
 
 
-class ZipSampler(DistributedSampler[Any]):
+class ZipSampler(DistributedSampler[Any], SequentialSampler):
     """Yields tuples of codes, one of each sampler; as long as the shortest sampler."""
+
+    # a SequentialSampler, since Lightning replaces any other one under `overfit_batches`
 
     def __init__(self, samplers: Sequence[EpochSampler]) -> None:
         first = samplers[0]
@@ -103,7 +107,7 @@ class ZipSampler(DistributedSampler[Any]):
     def __len__(self) -> int:
         return min(map(len, self.samplers))
 
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
+    def __iter__(self) -> Iterator[tuple[int, ...]]:  # type: ignore[override]
         return zip(*self.samplers, strict=False)
 
     def set_epoch(self, epoch: int) -> None:

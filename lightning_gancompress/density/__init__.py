@@ -3,9 +3,11 @@
 from lightning_gancompress.density.encoders import BackboneEncoder, CriticEncoder, Encoder, GeneratorEncoder
 from lightning_gancompress.density.metrics import density_coverage, neighbourhood_ise, precision_recall
 from lightning_gancompress.density.neighbourhoods import (
+    are_features,
     cache_folder,
     cache_key,
     gather_features,
+    is_neighbourhoods,
     load_table,
     nearest_neighbours,
     save_table,
@@ -19,10 +21,12 @@ __all__ = [
     "Encoder",
     "GeneratorEncoder",
     "adversarial_density",
+    "are_features",
     "cache_folder",
     "cache_key",
     "density_coverage",
     "gather_features",
+    "is_neighbourhoods",
     "kernel_density",
     "load_table",
     "nearest_neighbours",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import replacing
 from lightning_gancompress.options import Count, checked
@@ -61,18 +63,35 @@ def cache_key(*parts: object) -> str:
     return digest.hexdigest()[:24]
 
 
-def cache_folder(chosen: str | None, run: str | Path) -> Path:
-    """The folder of cached tables: the `chosen` one, else `cache` in the folder of the run."""
-    return Path(chosen or Path(run) / "cache")
+def cache_folder(chosen: str | None, trainer: Any) -> Path:
+    """The folder of cached tables: the `chosen` one, or that of the run, always in a development run."""
+    return Path(chosen if chosen and not trainer.fast_dev_run else Path(trainer.default_root_dir, "cache"))
 
 
-def load_table(folder: Path, key: str) -> Tensor | None:
-    """The cached table, or None if it is missing or damaged."""
+def load_table(folder: Path, key: str, fits: Callable[[Tensor], bool]) -> Tensor | None:
+    """The cached table, or None if it is missing, damaged, or does not fit: then it is made again."""
     try:
-        table = torch.load(folder / f"{key}.pt", weights_only=True)
-    except Exception:  # a damaged file can raise any type; the table is computed again
+        table = read_torch(folder / f"{key}.pt")
+    except UserError:
         return None
-    return table if isinstance(table, Tensor) else None
+    return table if isinstance(table, Tensor) and fits(table) else None
+
+
+def is_neighbourhoods(table: Tensor, count: int, k: int) -> bool:
+    """Whether a table is one that `nearest_neighbours` returns for `count` samples."""
+    if table.dtype != torch.int64 or table.shape != (count, k + 1):
+        return False
+    ordered = table.sort(dim=1).values
+    distinct = bool((ordered[:, 1:] != ordered[:, :-1]).all())
+    in_range = bool((ordered[:, 0] >= 0).all() and (ordered[:, -1] < count).all())
+    return distinct and in_range and torch.equal(table[:, 0], torch.arange(count))
+
+
+def are_features(table: Tensor, width: int) -> bool:
+    """Whether a table holds features `(N, width)` of at least one image."""
+    if not table.is_floating_point() or table.ndim != 2 or not len(table) or table.shape[1] != width:
+        return False
+    return bool(table.isfinite().all())
 
 
 def save_table(folder: Path, key: str, table: Tensor) -> None:

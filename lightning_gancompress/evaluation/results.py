@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import (
@@ -18,9 +17,9 @@ from lightning_gancompress.evaluation.metrics import (
     registered,
 )
 from lightning_gancompress.leaves import leaves
+from lightning_gancompress.schema import build, is_number, items, read_json, typed
 
 VERSION = 1  # of results.json; files without a version are older and have the same schema
-T = TypeVar("T")
 Json = dict[str, Any]
 
 
@@ -167,8 +166,8 @@ class TestResults:
             UserError: The file is missing, damaged, or of a later release.
         """
         try:
-            return cls.parse(json.loads(path.read_bytes()))
-        except (OSError, ValueError, RecursionError) as error:
+            return cls.parse(read_json(path))
+        except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"{path} holds no results of a test ({reason}): remove it, or test again."
@@ -228,49 +227,3 @@ class TestResults:
     def to_bytes(self) -> bytes:
         """The file as bytes."""
         return (json.dumps(self.to_json(), indent=2) + "\n").encode()
-
-
-def build(cls: type[T], data: object, where: str) -> T:
-    """Build a dataclass of plain values from a mapping; unknown entries are left out.
-
-    Raises:
-        ValueError: A value is missing or of another type.
-    """
-    hints, entries = get_type_hints(cls), dict(items(data, where))
-    known = {f.name: entries[f.name] for f in fields(cls) if f.name in entries}  # type: ignore[arg-type]
-    for name, value in known.items():
-        typed(value, hints[name], f"{where}.{name}")
-    try:
-        return cls(**known)
-    except TypeError as error:
-        raise ValueError(f"{where} is not complete") from error
-
-
-def items(data: object, where: str) -> Iterator[tuple[str, Any]]:
-    """The entries of a mapping from strings; raises ValueError if `data` is none."""
-    if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
-        raise ValueError(f"{where} is not a table of names and values")
-    yield from data.items()
-
-
-def typed(value: Any, kind: Any, where: str) -> Any:
-    """Return `value`; raise ValueError unless it has a type like `float | None` or `Literal["lower"]`."""
-    if not fits(value, kind):
-        raise ValueError(f"{where} is {value!r}, not {getattr(kind, '__name__', kind)}")
-    return value
-
-
-def fits(value: object, kind: Any) -> bool:
-    """Whether a value is of a type; an integer is a float as well, and a bool is neither."""
-    if get_origin(kind) in (Union, UnionType):
-        return any(fits(value, one) for one in get_args(kind))
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if kind in (int, float):
-        return is_number(value) and isinstance(value, (int, kind))
-    return isinstance(value, kind)
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is an int or a float, but no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
@@ -23,18 +23,22 @@ class Translator(Protocol):
     """A module that can be evaluated.
 
     Its validation and test steps return images `(B, C, H, W)` in [-1, 1] by role, then by `source`, `target`
-    and name of the generator.
+    and name of the generator. It has an attribute `phase` as well, but not yet in `setup`.
 
     Attributes:
         task: Task of its batches.
-        phase: Current phase.
     """
 
     task: Task
-    phase: Phase
 
     def generators(self, role: Role) -> Mapping[str, nn.Module]:
         """Generators of a role by name; the trained one comes last."""
+
+
+class Running(Protocol):
+    """A module whose `setup` is over; `phase` is the current one."""
+
+    phase: Phase
 
 
 @runtime_checkable
@@ -82,7 +86,7 @@ def translator(module: LightningModule) -> Translator:
 
 def phase_of(module: LightningModule) -> PhaseName:
     """Name of the module's current phase."""
-    return translator(module).phase.name
+    return cast(Running, translator(module)).phase.name
 
 
 def training_batches(trainer: Trainer) -> Iterator[Mapping[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def export_onnx(
     *,
     tolerance: Amount = 1e-4,
     dynamic_size: bool = False,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `network` as one self-contained ONNX file: input `image`, output `output`, free batch size.
 
@@ -42,6 +44,8 @@ def export_onnx(
         sample: An input (B, C, H, W) of the shape to export; its values don't matter.
         tolerance: Largest accepted absolute difference of ONNX Runtime's output from torch's.
         dynamic_size: Whether to accept other heights and widths too; a fixed size can be optimised better.
+        preprocessing: How images become its input, in plain types; written as JSON into the file's metadata,
+            under the key `preprocessing`.
 
     Returns:
         The facts of `describe`, and the `opset`.
@@ -52,14 +56,14 @@ def export_onnx(
     _require("onnx", "onnxruntime", "onnxscript")
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
-    content = _convert(program, dynamic_size)
+    content = _convert(program, dynamic_size, preprocessing or {})
     difference = max_difference(reference, load_onnx(content), sample, dynamic_size)
     check(difference, tolerance, path)
     write_files({Path(path): content})
     return {**describe(path, "onnx", sample, difference, dynamic_size), "opset": OPSET}
 
 
-def _convert(program: ExportedProgram, dynamic_size: bool) -> bytes:
+def _convert(program: ExportedProgram, dynamic_size: bool, preprocessing: Mapping[str, Any]) -> bytes:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
     try:
         with quiet(), warnings.catch_warnings():
@@ -81,7 +85,10 @@ def _convert(program: ExportedProgram, dynamic_size: bool) -> bytes:
             "install releases of the same months, such as onnxscript 0.2 for torch 2.6."
         ) from error
     assert exported is not None  # only the TorchScript exporter returns nothing
-    content: bytes = exported.model_proto.SerializeToString()
+    model = exported.model_proto
+    if preprocessing:
+        model.metadata_props.add(key="preprocessing", value=json.dumps(preprocessing))
+    content: bytes = model.SerializeToString()
     return content
 
 

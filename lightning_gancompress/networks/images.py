@@ -12,9 +12,12 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.networks.dry_run import unchanged, without_values
+from lightning_gancompress.schema import items, whole
 
 Shape = tuple[int, int, int, int]
 
+LARGEST_SIDE = 16384  # pixels of an image, in a file
+MOST_CHANNELS = 1024  # of an image, in a file
 MOST = 64  # largest number of image channels that is tried, besides those of convolutions
 
 
@@ -103,6 +106,28 @@ def _first_read(
         else:
             return like.new_zeros(shape), failures
     return None, failures
+
+
+def read_preprocessing(data: object, where: str = "preprocessing") -> dict[str, Any]:
+    """The preprocessing record in a file.
+
+    Raises:
+        ValueError: It is no table, or a size or a number of channels is none.
+    """
+    record = dict(items(data, where))
+    for name in ("image_size", "crop_size", "load_size"):
+        sides = record.get(name)
+        if sides is None and name != "load_size":
+            record.pop(name, None)
+            continue
+        for side in sides if isinstance(sides, list | tuple) else [sides] * (sides is not None):
+            whole(side, f"{where}.{name}", 1, LARGEST_SIDE)
+        if isinstance(sides, list | tuple) and len(sides) != 2:
+            raise ValueError(f"{where}.{name} is no height and width")
+    for name in ("in_channels", "out_channels"):
+        if name in record:
+            whole(record[name], f"{where}.{name}", 1, MOST_CHANNELS)
+    return record
 
 
 def pixels(preprocessing: Mapping[str, Any]) -> int | tuple[int, int]:

@@ -10,6 +10,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.schema import items, whole
+
 GAP = 2  # pixels between pictures
 HEADER = 14  # pixels: one line of the default font
 LAYOUT = (
@@ -51,15 +54,35 @@ def png(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def read_boxes(layout: object, width: int, height: int) -> dict[str, list[Box]]:
+    """The boxes of a grid of this size by column; raises ValueError if the layout has others."""
+    boxes: dict[str, list[Box]] = {}
+    for name, column in items(layout, LAYOUT):
+        boxes[name] = []
+        for left, top, right, bottom in column:
+            whole(left, LAYOUT, 0, whole(right, LAYOUT, 1, width) - 1)
+            whole(top, LAYOUT, 0, whole(bottom, LAYOUT, 1, height) - 1)
+            boxes[name].append((left, top, right, bottom))
+    return boxes
+
+
 def cut(path: Path) -> list[Row]:
     """Read the pictures of a grid file: a list of rows, each with pictures by column.
 
     Grids of earlier releases have no boxes; the whole grid is returned as one picture named "".
+
+    Raises:
+        UserError: The file is no grid.
     """
-    with Image.open(path) as file:
-        grid, layout = file.convert("RGB"), file.info.get(LAYOUT)
-    if layout is None:
+    try:
+        with Image.open(path) as file:
+            grid, layout = file.convert("RGB"), file.info.get(LAYOUT)
+        boxes = None if layout is None else read_boxes(json.loads(layout), *grid.size)
+    except Exception as error:  # a damaged picture can raise any type
+        raise UserError(
+            f"{path} holds no grid of pictures ({first_line(error)}): remove it, or test again."
+        ) from error
+    if boxes is None:
         return [{"": grid}]
-    boxes: dict[str, list[Box]] = json.loads(layout)
-    rows = range(max(map(len, boxes.values())))
+    rows = range(max(map(len, boxes.values()), default=0))
     return [{name: grid.crop(column[y]) for name, column in boxes.items() if y < len(column)} for y in rows]

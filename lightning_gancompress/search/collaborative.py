@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lightning_gancompress.data.contract import GANDataModule, PlainData, data_of
+from lightning_gancompress.data.contract import GANDataModule, PlainData, as_loops_give, data_of
 from lightning_gancompress.density import (
     Comparison,
     CriticEncoder,
@@ -21,6 +22,7 @@ from lightning_gancompress.density import (
     cache_folder,
     cache_key,
     gather_features,
+    is_neighbourhoods,
     kernel_density,
     load_table,
     nearest_neighbours,
@@ -71,6 +73,8 @@ class CollaborativePruning(SearchPolicy):
         teacher_cache_gb: Host memory per process for the teacher's images, in GB (1e9 bytes); images beyond
             it are computed in every step.
     """
+
+    not_settled = ("search_epochs", "cache_dir", "teacher_cache_gb")
 
     @checked
     def __init__(
@@ -194,13 +198,17 @@ class CollaborativePruning(SearchPolicy):
     def _neighbourhoods(
         self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule
     ) -> dict[Role, Tensor]:
-        folder = cache_folder(self.cache_dir, trainer.default_root_dir)
+        folder = cache_folder(self.cache_dir, trainer)
         images = data.fingerprint()
         keys = {
             role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, images)
             for role, encoder in self._encoders.items()
         }
-        tables = {role: load_table(folder, key) for role, key in keys.items()}
+        tables: dict[Role, Tensor | None] = {}
+        for role, dataset in data.datasets("train").items():
+            if role in keys:
+                fits = partial(is_neighbourhoods, count=len(dataset), k=self.neighbours)
+                tables[role] = load_table(folder, keys[role], fits)
         missing = [role for role, table in tables.items() if table is None]
         if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")
@@ -220,7 +228,7 @@ class CollaborativePruning(SearchPolicy):
         """Features `(N, F)` of the teacher's images of the training split, in its order, by generator."""
         batches: dict[Role, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
         for cpu_batch in data.plain_train_loader():
-            batch = trainer.strategy.batch_to_device(cpu_batch, trainer.strategy.root_device)
+            batch = as_loops_give(trainer, cpu_batch)
             with trainer.precision_plugin.forward_context():  # as in the steps, which reuse these images
                 images = self._images.of(networks, batch)
             for role, view in networks.task.views(batch).items():

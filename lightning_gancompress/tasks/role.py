@@ -36,7 +36,7 @@ class Role(str):
 
     def __new__(cls, name: str) -> Role:
         """Check the name."""
-        if name.partition("_")[0] not in (Side.GENERATOR.value, Side.DISCRIMINATOR.value):
+        if not re.fullmatch(r"(generator|discriminator)(_\w{1,40})?", name):  # it is part of file names
             raise UserError(
                 f"{name!r} is no role of a network: it must be generator or discriminator, with a direction "
                 "after an underscore where there are several (generator_AtoB)."

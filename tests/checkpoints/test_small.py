@@ -9,6 +9,7 @@ from torch import nn
 from lightning_gancompress import UserError, load_generator
 from lightning_gancompress.checkpoints import load_network, load_small, save_small
 from lightning_gancompress.networks import NetworkSpec, channel_widths, set_channel_widths
+from lightning_gancompress.trust import Named, trusting
 
 SPEC = NetworkSpec("lightning_gancompress.networks.UnetGenerator", {"ngf": 4, "n_downs": 5, "init_gain": 0.3})
 
@@ -143,7 +144,10 @@ def test_a_state_dict_of_a_users_object(own, tmp_path, wrap):
 def test_a_users_class_needs_to_be_importable(own):
     path = own[2]
     change(path, network={"class_path": "nowhere.Net", "init_args": {}})
-    with pytest.raises(UserError, match=r"'nowhere.Net' can't be imported .* PYTHONPATH"):
+    with (
+        trusting(Named(frozenset(["nowhere.Net"]))),
+        pytest.raises(UserError, match=r"'nowhere.Net' can't be imported .* PYTHONPATH"),
+    ):
         load_generator(path)
 
 

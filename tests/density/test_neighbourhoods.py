@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from lightning_gancompress import UserError
 from lightning_gancompress.density import (
+    are_features,
     cache_key,
     gather_features,
+    is_neighbourhoods,
     load_table,
     nearest_neighbours,
     save_table,
@@ -94,12 +96,16 @@ def test_the_key_does_not_depend_on_precision_of_print_or_device_state():
     assert len(key) == 24
 
 
+def any_table(table):
+    return True
+
+
 def test_a_saved_table_comes_back(tmp_path):
     table = nearest_neighbours(points(9), 3)
     save_table(tmp_path / "new" / "folder", "key", table)
-    assert torch.equal(load_table(tmp_path / "new" / "folder", "key"), table)
-    assert load_table(tmp_path / "new" / "folder", "other") is None
-    assert load_table(tmp_path / "missing", "key") is None
+    assert torch.equal(load_table(tmp_path / "new" / "folder", "key", any_table), table)
+    assert load_table(tmp_path / "new" / "folder", "other", any_table) is None
+    assert load_table(tmp_path / "missing", "key", any_table) is None
 
 
 def test_a_reader_never_sees_part_of_a_table(tmp_path, monkeypatch):
@@ -109,14 +115,14 @@ def test_a_reader_never_sees_part_of_a_table(tmp_path, monkeypatch):
 
     def slow(table, path):
         path.write_bytes(b"half")
-        seen.append(load_table(tmp_path, "key"))
+        seen.append(load_table(tmp_path, "key", any_table))
         raise RuntimeError("power cut")
 
     monkeypatch.setattr(torch, "save", slow)
     with pytest.raises(RuntimeError, match="power cut"):
         save_table(tmp_path, "key", new)
     assert torch.equal(seen[0], old)
-    assert torch.equal(load_table(tmp_path, "key"), old)
+    assert torch.equal(load_table(tmp_path, "key", any_table), old)
     assert [path.name for path in tmp_path.iterdir()] == ["key.pt"]
 
 
@@ -135,4 +141,50 @@ def test_a_reader_never_sees_part_of_a_table(tmp_path, monkeypatch):
 def test_a_broken_cache_file_is_no_table(tmp_path, damage):
     save_table(tmp_path, "key", nearest_neighbours(points(9), 3))
     damage(tmp_path / "key.pt")
-    assert load_table(tmp_path, "key") is None
+    assert load_table(tmp_path, "key", any_table) is None
+
+
+def test_a_table_of_neighbours_is_checked():
+    table = nearest_neighbours(points(9), 3)
+    assert is_neighbourhoods(table, 9, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "of another type": lambda table: table.float(),
+        "of narrower numbers": lambda table: table.int(),
+        "without rows": lambda table: table[:-1],
+        "with further rows": lambda table: torch.cat([table, table[:1]]),
+        "without a column": lambda table: table[:, :-1],
+        "flat": lambda table: table.flatten(),
+        "empty": lambda table: table[:0],
+        "beyond the images": lambda table: table.index_put(
+            (torch.tensor(3), torch.tensor(1)), torch.tensor(9)
+        ),
+        "negative": lambda table: table.index_put((torch.tensor(3), torch.tensor(1)), torch.tensor(-1)),
+        "without its own image": lambda table: table.roll(1, 0),
+        "with an image twice": lambda table: table.index_put(
+            (torch.tensor(3), torch.tensor(1)), torch.tensor(3)
+        ),
+    }.items(),
+    ids=lambda change: change[0],
+)
+def test_another_table_is_none(tmp_path, change):
+    save_table(tmp_path, "key", change[1](nearest_neighbours(points(9), 3)))
+    assert load_table(tmp_path, "key", lambda table: is_neighbourhoods(table, 9, 3)) is None
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        torch.ones(4, 63),
+        torch.ones(4, 64).long(),
+        torch.full((4, 64), torch.nan),
+        torch.ones(64),
+        torch.ones(0, 64),
+    ],
+)
+def test_features_are_checked(features):
+    assert are_features(torch.ones(4, 64), 64)
+    assert not are_features(features, 64)

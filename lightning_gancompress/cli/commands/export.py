@@ -28,6 +28,9 @@ def export(
 ) -> None:
     """Write a generator as ONNX or as a torch.export program, checked against the original.
 
+    The recorded preprocessing is written into the file, as JSON: ONNX's metadata, torch's extra file
+    `preprocessing`.
+
     Args:
         ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
         format: `onnx` for ONNX Runtime, `torch` for `torch.export.load`.
@@ -49,9 +52,9 @@ def export(
     recorded = recorded_preprocessing(Path(ckpt_path))
     image = blank_image(model, size or pixels(recorded), image_channels(recorded))
     if format == "onnx":
-        facts = export_onnx(model, path, image, dynamic_size=dynamic_size)
+        facts = export_onnx(model, path, image, dynamic_size=dynamic_size, preprocessing=recorded)
     else:
-        facts = export_torch(model, path, image)
+        facts = export_torch(model, path, image, preprocessing=recorded)
     shape = "x".join(str(n) for n in facts["input_shape"])
     print(
         f"Wrote {path}: {facts['bytes'] / 1e6:.2f} MB, input {shape}, free {', '.join(facts['dynamic'])}, "

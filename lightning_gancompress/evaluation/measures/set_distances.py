@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_gancompress.data.contract import Split, data_of
-from lightning_gancompress.density import cache_folder, cache_key, load_table, save_table
+from lightning_gancompress.density import are_features, cache_folder, cache_key, load_table, save_table
 from lightning_gancompress.evaluation.ledger import Ledger
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
 from lightning_gancompress.evaluation.measures.density import beside_teacher, manifold
@@ -72,13 +73,10 @@ class SetDistances(Measure):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the features of the real images from the cache, the same on all ranks."""
         self._cached, self._trained = {}, None
+        fits = partial(are_features, width=self.feature)
         for role in translator(pl_module).task.compressed:
             key = self._key(trainer, role)
-            cached = (
-                None
-                if key is None
-                else load_table(cache_folder(self.cache_dir, trainer.default_root_dir), key)
-            )
+            cached = None if key is None else load_table(cache_folder(self.cache_dir, trainer), key, fits)
             cached = trainer.strategy.broadcast(cached)
             if cached is not None:
                 self._cached[role] = cached
@@ -124,7 +122,7 @@ class SetDistances(Measure):
         features = torch.cat(present)
         key = self._key(trainer, seen.role)
         if key is not None and trainer.is_global_zero:
-            save_table(cache_folder(self.cache_dir, trainer.default_root_dir), key, features)
+            save_table(cache_folder(self.cache_dir, trainer), key, features)
         return features
 
     def _training(self, trainer: Trainer, pl_module: LightningModule) -> dict[Role, Tensor]:

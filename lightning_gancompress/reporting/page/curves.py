@@ -7,12 +7,15 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.training.phase import SEARCH
 
 Curve = list[tuple[int, float]]
 Row = dict[str, float]
 
+MOST_STEPS, LARGEST = 1e12, 1e100
 DRAW = math.log(2)  # cross-entropy of a discriminator that outputs 1/2
 FINETUNE = re.compile(r"train/(generator|discriminator(_\w+)?_(real|fake))$")
 
@@ -23,7 +26,8 @@ def read_curves(logs: Path) -> dict[str, Curve]:
     Steps that a resumed run has repeated are taken from the later log.
     """
     rows: list[Row] = []
-    for path in sorted(logs.glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:] or 0)):
+    paths = [path for path in logs.glob("version_*/metrics.csv") if path.parent.name[8:].isdecimal()]
+    for path in sorted(paths, key=lambda path: int(path.parent.name[8:])):
         rows = merge(rows, read_rows(path))
     curves: dict[str, Curve] = {}
     for row in sorted(rows, key=lambda row: row["step"]):
@@ -36,20 +40,29 @@ def read_curves(logs: Path) -> dict[str, Curve]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The finite numbers of each row that has a step."""
-    with path.open(newline="") as file:
-        rows = [dict(numbers(row)) for row in csv.DictReader(file)]
-    return [row for row in rows if "step" in row]
+    """The finite numbers of each row that has a step.
+
+    Raises:
+        UserError: The file is no CSV.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [dict(numbers(row)) for row in csv.DictReader(file)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} holds no curves ({error}): remove it, or copy it again.") from error
+    return [row for row in rows if 0 <= row.get("step", -1) < MOST_STEPS]
 
 
-def numbers(row: dict[str, str]) -> Iterable[tuple[str, float]]:
-    """The finite numbers of a row, by column."""
+def numbers(row: Mapping[str | None, Any]) -> Iterable[tuple[str, float]]:
+    """The finite numbers of a row, by column; those beyond the columns have no name."""
     for name, text in row.items():
+        if name is None:
+            continue
         try:
             value = float(text)
         except (TypeError, ValueError):
             continue
-        if math.isfinite(value):
+        if abs(value) < LARGEST:  # charts compute with differences and squares
             yield name, value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.header import Header
+from lightning_gancompress.checkpoints.small import read_description
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import MACS_EXACT, MACS_LITERATURE, PARAMS
 from lightning_gancompress.evaluation.results import NetworkResults, TestResults
@@ -146,7 +146,8 @@ def read_generator(
     """Read test results, description and grid of one generator, and count its costs without a test."""
     results, file = folder / "test" / f"results{role.suffix}.json", folder / f"generator{role.suffix}.pth"
     tested = TestResults.read(results) if results.is_file() else None
-    description = read_description(file.with_suffix(".json"))
+    written = file.with_suffix(".json")
+    description = read_description(written) if written.is_file() else {}
     preprocessing = description.get("preprocessing", preprocessing)
     size = pixels(preprocessing)
     height, width = tested.size if tested else (size, size) if isinstance(size, int) else size
@@ -161,11 +162,6 @@ def read_generator(
         description.get("provenance", {}),
         find_grid(folder, role),
     )
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """The description of a small model; empty if none is saved."""
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def costs(network: nn.Module, size: tuple[int, int], channels: list[int]) -> NetworkResults:

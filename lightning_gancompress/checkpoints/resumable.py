@@ -1,0 +1,98 @@
+"""Checks of what Lightning and the optimizers restore from a checkpoint, before they do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer
+
+from lightning_gancompress.checkpoints.files import is_state_dict
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.schema import items, shown, typed, whole
+
+MOST = 10**12  # epochs, batches or steps
+POOLS_KEY = "image_pools"
+REMEDY = "copy it again, or go back to an earlier checkpoint"
+
+
+def require_resumable(content: Any, path: Path) -> None:
+    """Check the entries of a checkpoint of Lightning; those that it lacks are Lightning's to miss.
+
+    Raises:
+        UserError: An entry is of another type, or a number out of range.
+    """
+    try:
+        entries = dict(items(content, "it"))
+        if not is_state_dict(entries.get("state_dict")):
+            raise ValueError("its state_dict holds more than tensors by name")
+        version = typed(entries.get("pytorch-lightning_version", "2.0"), str, "pytorch-lightning_version")
+        if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,9}){1,3}((\.?(dev|post)|rc|a|b)[0-9]{1,9})*", version):
+            raise ValueError(f"pytorch-lightning_version is {shown(version)}")
+        for name in ("epoch", "global_step"):
+            whole(entries.get(name, 0), name, 0, MOST)
+        for name, loop in items(entries.get("loops", {}), "loops"):
+            for part, state in items(loop, f"loops.{name}"):
+                _require_counters(state, f"loops.{name}.{part}")
+        for name, state in items(entries.get("callbacks", {}), "callbacks"):
+            dict(items(state, f"callbacks.{name}"))
+        for state in typed(entries.get("optimizer_states", []), list, "optimizer_states"):
+            typed(dict(items(state, "optimizer_states")).get("state"), dict, "optimizer_states.state")
+            for group in typed(state.get("param_groups"), list, "optimizer_states.param_groups"):
+                typed(dict(items(group, "param_groups")).get("params"), list, "param_groups.params")
+        typed(entries.get("lr_schedulers", []), list, "lr_schedulers")
+        for role, pool in items(entries.get(POOLS_KEY, {}), POOLS_KEY):
+            if (
+                not isinstance(pool, Tensor)
+                or pool.ndim != 5
+                or not len(pool)
+                or not pool.is_floating_point()
+            ):
+                raise ValueError(f"{POOLS_KEY}.{role} holds no images")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged, {error}: {REMEDY}.") from error
+
+
+def _require_counters(value: Any, where: str) -> None:
+    """Raise a ValueError unless all leaves are counts or flags; the states of data loaders are theirs."""
+    if where.endswith("combined_loader"):
+        typed(value, list, where)
+    elif isinstance(value, Mapping):
+        for name, inner in items(value, where):
+            _require_counters(inner, f"{where}.{name}")
+    elif not isinstance(value, bool):
+        whole(value, where, 0, MOST)
+
+
+def require_fitting(optimizers: Iterable[Optimizer]) -> None:
+    """Check the restored states of optimizers against their parameters.
+
+    Raises:
+        UserError: A state lacks something, or is of another shape.
+    """
+    for optimizer in optimizers:
+        needed = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, (Adam, AdamW)) else set()
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter)
+                if state and not (needed <= state.keys() and _fits(parameter, state)):
+                    raise UserError(
+                        "ckpt_path: the checkpoint is damaged, a state of an optimizer doesn't fit its "
+                        f"parameter: {REMEDY}."
+                    )
+
+
+def _fits(parameter: Tensor, state: Mapping[str, Any]) -> bool:
+    """Whether the tensors of an optimizer's state are of the parameter's shape, or single numbers."""
+    return (
+        all(
+            isinstance(value, (int, float))
+            if not isinstance(value, Tensor)
+            else value.is_floating_point() and value.shape in (parameter.shape, ())
+            for value in state.values()
+        )
+        and float(state.get("step", 1)) >= 0
+    )

@@ -1,0 +1,97 @@
+"""What the user's command names, and the check of a checkpoint's settings against it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningDataModule
+
+from lightning_gancompress.checkpoints.recorded_classes import arguments_of, require_known
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules import GANModule
+from lightning_gancompress.shipped_configs import find_config
+from lightning_gancompress.trainer import Trainer
+from lightning_gancompress.trust import Named
+
+TRUST = "--trust"
+
+
+class Trust(argparse.Action):
+    """The flag `--trust`, which `named_by` looks for; a configuration neither sets nor records it."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None, **kwargs: Any) -> None:
+        nowhere = argparse.SUPPRESS
+        super().__init__(option_strings, dest=nowhere, default=nowhere, nargs=0, help=help)
+
+    def __call__(self, *args: Any) -> None:
+        """Do nothing."""
+
+
+def named_by(args: list[str]) -> Named:
+    """What the user's own command and configurations name; files may name the same."""
+    texts = set(args)
+    waiting = [
+        *_configurations(args),
+        *(_yaml(text) for arg in args for text in (arg, arg.partition("=")[2])),
+    ]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            texts.add(value)
+        elif isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+    return Named(frozenset(texts), everything=TRUST in args)
+
+
+def require_trusted(recorded: dict[str, Any], args: list[str], path: Path) -> None:
+    """Check that a checkpoint's settings name only classes that a file may name.
+
+    An option of the trainer that fails is left out if the command gives the same: it would be replaced. So is
+    the folder of another run's checkpoints, some of which the run would replace.
+
+    Raises:
+        UserError: They name others.
+    """
+    for name, kind in {"model": GANModule, "data": LightningDataModule}.items():
+        require_known(recorded.get(name), kind, name)
+    trainer, options = recorded.get("trainer", {}), arguments_of(Trainer)
+    for name in list(trainer):
+        try:
+            require_known(trainer[name], options.get(name, object), f"trainer.{name}")
+        except UserError:
+            if not _gives(args, name):
+                raise
+            del trainer[name]
+    for callback in trainer.get("callbacks") or []:
+        given = callback.get("init_args") or {} if isinstance(callback, dict) else {}
+        if given.get("dirpath") and Path(given["dirpath"]).resolve() != path.resolve().parent:
+            given["dirpath"] = None
+
+
+def _gives(args: list[str], name: str) -> bool:
+    """Whether the user gives an option of the trainer as a whole."""
+    option = f"--trainer.{name}"
+    trainers = [config.get("trainer") for config in _configurations(args) if isinstance(config, dict)]
+    return any(arg.partition("=")[0] == option for arg in args) or any(
+        isinstance(trainer, dict) and name in trainer for trainer in trainers
+    )
+
+
+def _configurations(args: list[str]) -> Iterator[Any]:
+    """The contents of the configurations among the arguments."""
+    for arg in args:
+        name = arg.partition("=")[2] or arg
+        if name.endswith((".yaml", ".yml")):
+            yield _yaml(name, is_file=True)
+
+
+def _yaml(text: str, is_file: bool = False) -> Any:
+    """The content of a text, or of a configuration by its name; None if the parser will complain of it."""
+    try:
+        return yaml.safe_load(find_config(text).read_text(encoding="utf-8") if is_file else text)
+    except (UserError, OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
