@@ -117,7 +117,7 @@ data: {class_path: SyntheticFacades, init_args: {root: facades, size: 32}}
         ("- 1\n", ["bad.yaml"]),
         ("", ["bad.yaml"]),
         (GOOD.split("data:")[0], ["`fit` needs data"]),
-        (GOOD.replace("size: 32", "size: 8"), ["size is 8"]),  # from a constructor
+        (GOOD.replace("size: 32", "size: 8"), ["size of SyntheticFacades is 8"]),  # from a constructor
         (
             GOOD + "trainer: {gradient_clip_val: 1.0, default_root_dir: runs}",
             ["gradient_clip_val"],
