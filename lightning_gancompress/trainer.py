@@ -31,7 +31,7 @@ from lightning_gancompress.callbacks import (
 from lightning_gancompress.callbacks.monitors import of_search
 from lightning_gancompress.callbacks.refused import refuse
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
-from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.lightning_internals import (
     ResumableTrainer,
     look_for_unused_parameters,
@@ -139,7 +139,7 @@ class Trainer(ResumableTrainer):
         """
         refuse(self.callbacks)  # type: ignore[attr-defined]
         if self.is_global_zero:
-            require_writable(Path(self.default_root_dir))
+            require_writable(Path(self.default_root_dir), "trainer.default_root_dir")
         super().fit(*args, **kwargs)
         if self.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
@@ -198,15 +198,3 @@ def place(callback: Callback) -> int:
     if isinstance(callback, ModelCheckpoint):
         return 3 if callback.monitor is None or of_search(callback.monitor) else 1
     return -1 if isinstance(callback, Monitors) else 0
-
-
-def require_writable(folder: Path) -> None:
-    """Raise a `UserError` unless files can be written to `folder`, which is created if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            f"The run's folder {folder} can't be written to ({error.strerror}): mend that, or choose another "
-            "with trainer.default_root_dir."
-        ) from error

@@ -149,7 +149,7 @@ def test_without_discriminator_and_targets_it_learns_its_own_images(tmp_path):
     generator, witness = net(), Witness()
     generator.norm = nn.Identity()
     distances = []
-    for lr in (0.0, 2e-3):
+    for lr in (1e-30, 2e-3):
         small = quick(tmp_path, generator, data=sources(), epochs=10, lr=lr, callbacks=[witness])
         with torch.no_grad():
             distances.append(float((small(images()) - generator.eval()(images())).abs().mean()))
