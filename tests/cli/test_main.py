@@ -117,7 +117,7 @@ data: {class_path: SyntheticFacades, init_args: {root: facades, size: 32}}
         ("- 1\n", ["bad.yaml"]),
         ("", ["bad.yaml"]),
         (GOOD.split("data:")[0], ["`fit` needs data"]),
-        (GOOD.replace("size: 32", "size: 8"), ["size is 8"]),  # from a constructor
+        (GOOD.replace("size: 32", "size: 8"), ["size of SyntheticFacades is 8"]),  # from a constructor
         (
             GOOD + "trainer: {gradient_clip_val: 1.0, default_root_dir: runs}",
             ["gradient_clip_val"],
@@ -147,7 +147,7 @@ def test_a_binary_configuration_is_named(tmp_path, capsys):
         ([], ["fit"]),
         (["test", "--ckpt_path"], ["--ckpt_path"]),
         (["test", "--ckpt_path=none.ckpt"], ["none.ckpt"]),
-        (["test", "--ckpt_path=best"], ["best"]),
+        (["test", "--config=teacher_quickstart.yaml", "--ckpt_path=best"], ["teacher/checkpoints/best.ckpt"]),
         (["test", "--config=teacher_quickstart.yaml"], ["--ckpt_path", "last.ckpt"]),
         (["test", "--config=teacher_quickstart.yaml", "--ckpt_path=last"], ["teacher/checkpoints/last.ckpt"]),
         (["export"], ["ckpt_path"]),
