@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from lightning_gancompress.callbacks import CollaborativePruning, PruningPolicy
+from lightning_gancompress.checkpoints import load_small
 from lightning_gancompress.cli.explain import explain
 from lightning_gancompress.cli.quieten import quieten
 from lightning_gancompress.data import DatasetDataModule, FolderDataModule
@@ -101,8 +102,8 @@ def compress(
         logger: True for CSV files in the run's folder, False for none, or a logger.
 
     Returns:
-        The small generator, in eval mode on the CPU; for a task that compresses two, an `nn.ModuleDict` of
-        both by role.
+        The small generator, in eval mode, in single precision and on the CPU; for a task that compresses two,
+        an `nn.ModuleDict` of both by role.
 
     Raises:
         UserError: An argument can't be used.
@@ -142,7 +143,12 @@ def compress(
         last = Path(folder, "checkpoints", "last.ckpt")
         datamodule = _data(data, module, size, batches, seed)
         trainer.fit(module, datamodule, ckpt_path=last if resume and last.is_file() else None)
-    small = {str(role): module.student[role].cpu().eval() for role in module.task.compressed}
+    if module.begun:
+        small = {str(role): module.student[role].cpu().float().eval() for role in module.task.compressed}
+    else:  # a notebook trains on several devices in processes of their own
+        own = generator if isinstance(generator, nn.Module) else None
+        files = {str(role): Path(folder, f"{role}.pth") for role in module.task.compressed}
+        small = {role: load_small(file, architecture=own)[0] for role, file in files.items()}
     return nn.ModuleDict(small) if len(small) > 1 else small[module.task.compressed[0]]
 
 
@@ -171,8 +177,8 @@ def _data(
     }
     if isinstance(data, (str, Path)):
         size = 256 if size is None else size
-        module.phases.build()
-        channels = blank_image(module.teacher[module.task.compressed[0]], size).shape[1]
+        teacher, _ = module.phases.loader.load()[module.task.compressed[0]]
+        channels = blank_image(teacher, size).shape[1]
         load_size = round(size * 286 / 256)  # upstream's ratio of load size and crop size
         return FolderDataModule(
             str(data), load_size=load_size, crop_size=size, in_channels=channels, **options

@@ -162,6 +162,12 @@ def print_figures_once(trainer: lightning.pytorch.Trainer) -> None:
         loop._print_results = once  # type: ignore[method-assign]
 
 
+def overfits(trainer: lightning.pytorch.Trainer) -> bool:
+    """Whether every epoch is to show the same few batches; the attribute is not declared."""
+    batches: float = trainer.overfit_batches  # type: ignore[attr-defined]
+    return batches > 0
+
+
 def finished_epochs(checkpoint: Mapping[str, Any]) -> int | None:
     """Return how many epochs a run had finished when it wrote a checkpoint, or None if that isn't recorded.
 

@@ -1,6 +1,7 @@
 """One call from a network to a small one."""
 
 import json
+import re
 import signal
 
 import pytest
@@ -148,7 +149,7 @@ def test_without_discriminator_and_targets_it_learns_its_own_images(tmp_path):
     generator, witness = net(), Witness()
     generator.norm = nn.Identity()
     distances = []
-    for lr in (0.0, 2e-3):
+    for lr in (1e-30, 2e-3):
         small = quick(tmp_path, generator, data=sources(), epochs=10, lr=lr, callbacks=[witness])
         with torch.no_grad():
             distances.append(float((small(images()) - generator.eval()(images())).abs().mean()))
@@ -416,3 +417,42 @@ def test_compress_is_there():
 def test_other_attributes_are_not():
     with pytest.raises(AttributeError, match="has no attribute 'squeeze'"):
         lightning_gancompress.squeeze  # noqa: B018
+
+
+KINDS = {
+    "double": lambda network: network.double(),
+    "half": lambda network: network.to(torch.bfloat16),
+    "eval": lambda network: network.eval(),
+    "frozen": lambda network: network.requires_grad_(False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true"])
+def test_a_network_of_any_dtype_and_state_gives_a_small_one(kind, precision, tmp_path):
+    given = KINDS[kind](net())
+    before = state_of(given)
+    small = quick(tmp_path, given, data=sources(), policy=UniformWidth(), precision=precision)
+    assert small(images(1)).dtype == torch.float32
+    assert small(images(1)).isfinite().all()
+    assert count_macs(small, [images(1)]) <= 0.5 * count_macs(net(), [images(1)])
+    after = state_of(given)
+    assert before.pop("tensors").keys() == after.pop("tensors").keys()
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "words"), [(0.5, 0.5, r"\* 2 - 1"), (127.5, 127.5, r"/ 127\.5 - 1"), (1.0, 0.0, None)]
+)
+def test_images_of_another_range_are_told(scale, shift, words, tmp_path, recwarn):
+    loader = DataLoader(TensorDatasetOfDicts(images() * scale + shift), batch_size=4)
+    module = LightningDataModule.from_datasets(loader.dataset, loader.dataset, batch_size=4)
+    quick(tmp_path, net(), data=module, policy=UniformWidth())
+    said = [str(w.message) for w in recwarn if "The first images of the data" in str(w.message)]
+    assert len(said) == (words is not None)
+    assert words is None or re.search(words, said[0])
+
+
+class TensorDatasetOfDicts(TensorDataset):
+    def __getitem__(self, index):
+        return {"source": super().__getitem__(index)[0], "path": str(index)}

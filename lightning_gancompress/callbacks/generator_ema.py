@@ -54,7 +54,7 @@ class GeneratorEMA(Callback):
     ) -> None:
         """Average the weights after a step, in the fine-tuning and in a teacher's training."""
         averages = self._averages(pl_module)
-        if averages is not None:
+        if averages is not None and isinstance(pl_module, GANModule) and pl_module.stepped:
             averages.update()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

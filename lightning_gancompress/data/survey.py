@@ -37,13 +37,25 @@ def describe_images(
 
 
 def doubts(splits: Mapping[str, Sequence[Files]]) -> list[str]:
-    """Warnings about single images that look like pairs."""
-    return [
-        f"The images of {_folders([files])[0]} look like pairs A | B side by side, but are read whole: cut "
-        "them apart, unless that is meant."
-        for files in chain.from_iterable(splits.values())
-        if len(files[0]) == 1 and _look_like_pairs(files)
-    ]
+    """Warnings about single images that may be meant as pairs."""
+    warnings = []
+    for files in chain.from_iterable(splits.values()):
+        if len(files[0]) == 2:
+            continue
+        if _look_like_pairs(files):
+            warnings.append(
+                f"The images of {_folders([files])[0]} look like pairs A | B side by side, but are read "
+                "whole: cut them apart, unless that is meant."
+            )
+        names: dict[Path, set[str]] = {}
+        for (path,) in files:
+            names.setdefault(path.parent, set()).add(path.stem)
+        if len(names) == 2 and len(set(map(frozenset, names.values()))) == 1:
+            warnings.append(
+                f"{' and '.join(map(str, names))} hold images of the same names, and all are read alike: "
+                "name one of the folders if these are sources and targets."
+            )
+    return warnings
 
 
 def _describe(domains: Sequence[Files], root: Path | None, result: Callable[[Size], Size], kinds: str) -> str:

@@ -101,11 +101,29 @@ def training_batches(trainer: Trainer) -> Iterator[Mapping[str, Any]]:
     return data.plain_train_loader()
 
 
+def images_of_test(trainer: Trainer) -> list[int] | None:
+    """Number of images of each test loader, at most, on all ranks; None if it is not known."""
+    loaders = _test_loaders(trainer)
+    if loaders is None:
+        return None
+    world = trainer.world_size
+    return [
+        min(len(loader.dataset), batches * (loader.batch_size or 1) * world)  # type: ignore[arg-type]
+        for loader, batches in zip(loaders, map(int, trainer.num_test_batches), strict=True)
+    ]
+
+
 def images_of_whole_test(trainer: Trainer) -> list[int] | None:
     """Number of images of each test loader; None if a test skips some, or the number is not known."""
-    loaders = trainer.test_dataloaders
-    loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-    if not all(isinstance(loader, DataLoader) and isinstance(loader.dataset, Sized) for loader in loaders):
+    loaders = _test_loaders(trainer)
+    if loaders is None or list(trainer.num_test_batches) != [len(loader) for loader in loaders]:
         return None
-    whole = list(trainer.num_test_batches) == [len(loader) for loader in loaders]
-    return [len(loader.dataset) for loader in loaders] if whole else None
+    return [len(loader.dataset) for loader in loaders]  # type: ignore[arg-type]
+
+
+def _test_loaders(trainer: Trainer) -> list[DataLoader[Any]] | None:
+    """The test loaders; None unless all know how many images they have."""
+    loaders = trainer.test_dataloaders
+    loaders = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
+    known = all(isinstance(loader, DataLoader) and isinstance(loader.dataset, Sized) for loader in loaders)
+    return loaders if known else None

@@ -19,12 +19,12 @@ from lightning_gancompress.lightning_internals import (
     trainer_of,
     wrap_again,
 )
-from lightning_gancompress.modules.base import GANModule
+from lightning_gancompress.modules.base import ClipAlgorithm, GANModule
 from lightning_gancompress.modules.compression_phases import CompressionPhases
 from lightning_gancompress.modules.same_run import facts, require_same_run, warn_of_counting
 from lightning_gancompress.modules.teacher_loader import Missing, TeacherLoader
 from lightning_gancompress.networks import BatchNorm
-from lightning_gancompress.options import Amount, Count, CountOrNone, Rate, Share, checked
+from lightning_gancompress.options import Amount, Count, CountOrNone, Positive, Rate, Share, checked
 from lightning_gancompress.pruning import Budget, Convention
 from lightning_gancompress.search.phase import Pruning, SearchPhase, ignored_layers
 from lightning_gancompress.search.policy import PruningPolicy
@@ -71,6 +71,11 @@ class CompressionModule(GANModule):
         distill_weight: Weight of the L1 distance to the teacher's images in fine-tuning, beside the task's
             losses; short for a `distillation` of its `output` alone.
         distillation: Further losses of the fine-tuning between student and teacher.
+        gradient_clip_val: Limit of the gradients in each step of each optimizer; None for none.
+        gradient_clip_algorithm: Whether the limit is of the `norm` of all gradients of an optimizer, or of
+            each `value`.
+        accumulate_grad_batches: Batches whose gradients are averaged for a step of the optimizers; the last
+            step of an epoch may take fewer.
     """
 
     @checked
@@ -97,8 +102,11 @@ class CompressionModule(GANModule):
         beta1: Share = 0.5,
         distill_weight: Amount = 0.0,
         distillation: Distillation | None = None,
+        gradient_clip_val: Positive | None = None,
+        gradient_clip_algorithm: ClipAlgorithm = "norm",
+        accumulate_grad_batches: Count = 1,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, gradient_clip_val, gradient_clip_algorithm, accumulate_grad_batches)
         self.remember_arguments()
         schedule = Schedule(epochs, decay_epochs, lr, beta1)
         budgets = {Side.GENERATOR: budget, Side.DISCRIMINATOR: discriminator_budget}
@@ -191,12 +199,12 @@ class CompressionModule(GANModule):
         assert self.policy is not None
         broadcast = self.trainer.strategy.broadcast
         masks = {side: broadcast(mask) for side, mask in self.policy.choose(search).items()}
-        self.phases.cut(search, masks, self.seed, self.device)
+        self.phases.cut(search, masks, self.seed)
         self._begin_finetune(self._configured_search(), self.border)
 
     def _begin_finetune(self, finished: Search | None, border: int) -> None:
         self._finished_search, self._border = finished, border
-        self.enter(self.phases.finetune(self.border, self.device))
+        self.enter(self.phases.finetune(self.border))
         data_of(trainer_of(self)).end_search()
 
     # -- checkpoints -----------------------------------------------------------------------------------

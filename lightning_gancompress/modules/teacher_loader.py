@@ -162,7 +162,7 @@ class TeacherLoader:
         # without a file only the first compressed generator may have loaded its weights in its constructor
         if path is None and role not in self.objects and role != self.task.compressed[0]:
             return None
-        network, spec = copy_network(own[0]), own[1]
+        network, spec = copy_network(own[0]).cpu().float(), own[1]  # the trainer chooses device and precision
         if role in self.objects:
             spec = actual_spec(network, spec)
         if batch_norm == "image":

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting as is_scripting  # type: ignore[attr-defined]
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import check
@@ -17,6 +18,7 @@ class Network(nn.Module):
     """A network that checks the arguments of its constructor and keeps them in `init_args`."""
 
     init_args: dict[str, Any]
+    size_multiple = 1  # of which height and width are multiples
 
     def __init_subclass__(cls) -> None:
         """Wrap the constructor, keeping its signature, which is the config schema."""

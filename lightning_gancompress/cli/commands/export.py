@@ -10,6 +10,7 @@ from lightning_gancompress.checkpoints import load_network
 from lightning_gancompress.checkpoints.generators import is_masked, recorded_preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import export_onnx, export_torch
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
 from lightning_gancompress.options import Pixels, checked
 
@@ -43,12 +44,13 @@ def export(
     """
     if dynamic_size and format == "torch":
         raise UserError("dynamic_size is for --format onnx; a torch program has a fixed size.")
+    path = Path(output) if output else beside(Path(ckpt_path), network, _ENDING[format])
     model, _ = load_network(ckpt_path, network, batch_norm)
     if is_masked(Path(ckpt_path), network):
         print(
             f"The search in {ckpt_path} isn't over: this is the student cut by its masks, not fine-tuned yet."
         )
-    path = Path(output) if output else beside(Path(ckpt_path), network, _ENDING[format])
+    require_writable(path.parent, "output")
     recorded = recorded_preprocessing(Path(ckpt_path))
     image = blank_image(model, size or pixels(recorded), image_channels(recorded))
     if format == "onnx":

@@ -21,7 +21,7 @@ from lightning_gancompress.evaluation.measures.label_files import LabelFiles
 from lightning_gancompress.evaluation.measures.small_segmenter import Look, fresh, train
 from lightning_gancompress.evaluation.metrics import MIOU, PIXEL_ACCURACY
 from lightning_gancompress.evaluation.translator import translator
-from lightning_gancompress.files import replacing
+from lightning_gancompress.files import replacing, require_writable
 from lightning_gancompress.metrics.segmentation import (
     CITYSCAPES,
     CITYSCAPES_IGNORED,
@@ -105,14 +105,19 @@ class SegmentationScore(Measure):
         self._segmenter: Segmenter | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load or train the network before the test, in which gradients are disabled."""
-        if stage != "test":
+        """Load or train the network before the test, in which gradients are disabled.
+
+        Before a fit, check that a test will find its file.
+        """
+        if stage not in ("fit", "test"):
             return
         self.look = look_of(data_of(trainer).preprocessing, self._look)
         network = self.network
         if network is not None and self.weights is not None:
             load_weights(network, self.weights)
-        elif network is None:
+        if stage != "test":
+            return
+        if network is None:
             network = self._own_network(trainer, pl_module)
         device = trainer.strategy.root_device
         look = self.look
@@ -185,6 +190,7 @@ class SegmentationScore(Measure):
         try:
             load_weights(network, path)
         except UserError:  # not cached yet, or damaged
+            require_writable(path.parent, "cache_dir of SegmentationScore")
             pairs = data.datasets("train", augment=True)[role]
             rank_zero_info(f"mIoU: training a network on {len(pairs)} pairs for {self.epochs} epochs.")
             train(network, pairs, data.num_workers, self.look, self.epochs, trainer.strategy.root_device)
