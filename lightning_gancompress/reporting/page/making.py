@@ -37,7 +37,8 @@ def epochs_done(provenance: Mapping[str, Any]) -> str | None:
     if "epochs" not in provenance:
         return None
     done, total = provenance["epochs"], provenance.get("of_epochs", provenance["epochs"])
-    return f"{done:g}" if done == total else f"{done:g} of {total}: the run was stopped before its end"
+    text = f"{done:g}" if isinstance(done, int | float) else str(done)  # a file may say anything
+    return text if done == total else f"{text} of {total}: the run was stopped before its end"
 
 
 def use(run: Compression) -> tuple[str, str]:
