@@ -6,7 +6,7 @@ of these libraries, which `tests/test_lightning_internals.py` checks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from subprocess import Popen
 from typing import Any
 
@@ -15,6 +15,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.loops.fetchers import _DataFetcher
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 
 from lightning_gancompress.errors import UserError, first_line
@@ -36,6 +39,88 @@ def trainer_of(module: LightningModule) -> lightning.pytorch.Trainer | None:
 
 
 # -- loops -----------------------------------------------------------------------------------------------
+
+
+class _EpochLoop(_TrainingEpochLoop):
+    """Lightning's loop over batches, which a stop leaves as it is, so that a resumed run can go on there."""
+
+    @property
+    def global_step(self) -> int:
+        """In manual optimization batches: Lightning counts the steps of all optimizers."""
+        module = self.trainer.lightning_module
+        if module is None or module.automatic_optimization:
+            return super().global_step
+        batches: Any = self.batch_progress.total
+        return int(batches.processed)
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the run is to stop before the last batch of the epoch."""
+        limited = 0 <= self.max_steps <= self.global_step
+        stops = limited or (self.trainer.should_stop and self.trainer.fit_loop._can_stop_early)
+        return stops and not self._num_ready_batches_reached()
+
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        super().advance(data_fetcher)
+        if self._skip_next_val:  # a restored run that was saved after a validation: nothing was trained
+            self._batches_that_stepped -= 1
+
+    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
+        # Lightning validates whenever it stops; an uninterrupted run has no such validation
+        stops, self.trainer.should_stop = self.trainer.should_stop, False
+        try:
+            return super()._should_check_val_fx(data_fetcher)
+        finally:
+            self.trainer.should_stop = stops
+
+
+class _EpochsLoop(_FitLoop):
+    """Lightning's loop over epochs, without the end of an epoch that a stop has cut short.
+
+    Lightning would count it as done, and run the hooks of its end.
+    """
+
+    epoch_loop: _EpochLoop
+
+    def reset(self) -> None:
+        if not self._loaded_from_state_dict:  # a second fit begins anew the epoch in which the first stopped
+            trackers: Any = self.epoch_progress.total, self.epoch_progress.current
+            for tracker in trackers:
+                tracker.ready = tracker.started = tracker.processed
+        super().reset()
+
+    def on_advance_end(self) -> None:
+        if self.epoch_loop.cut_short:
+            raise StopIteration  # which `run` catches
+        super().on_advance_end()
+
+    def _iteration_based_training(self) -> bool:
+        return False  # else a resumed run with `max_steps` would repeat the end of a finished epoch
+
+
+def replace_loops(trainer: lightning.pytorch.Trainer) -> None:
+    """Replace the training loops of a new trainer by those whose runs can be resumed after any stop."""
+    old = trainer.fit_loop
+    trainer.fit_loop = _EpochsLoop(trainer, old.min_epochs, old.max_epochs)
+    # for `fast_dev_run` Lightning limits epochs to some batches, and the steps of the run to as many
+    max_steps = -1 if trainer.fast_dev_run else old.max_steps  # type: ignore[attr-defined]
+    trainer.fit_loop.epoch_loop = _EpochLoop(trainer, old.min_steps, max_steps)
+
+
+def batches_of_epoch_in_progress(trainer: lightning.pytorch.Trainer) -> int | None:
+    """Finished batches of the epoch in progress; None between two epochs."""
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+    if epochs.started == epochs.processed or batches.is_last_batch:
+        return None
+    return int(batches.current.processed)
+
+
+def epochs_in(checkpoint: dict[str, Any]) -> tuple[int, int]:
+    """Epochs that the run of a checkpoint has begun, and those that it has done."""
+    loops = checkpoint.get("loops") or {}
+    epochs = loops.get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+    return epochs.get("started", 0), epochs.get("processed", 0)
 
 
 def set_max_epochs(trainer: lightning.pytorch.Trainer, max_epochs: int) -> None:
@@ -61,6 +146,51 @@ def fit_position(trainer: lightning.pytorch.Trainer) -> tuple[int, int]:
         return epochs.processed + 1, 0
     # not `completed`: in on_train_batch_end, where checkpoints are saved, it lags behind
     return epochs.processed, batches.current.processed
+
+
+def print_figures_once(trainer: lightning.pytorch.Trainer) -> None:
+    """Print the table of a validation or test once, not once for each of its loaders.
+
+    Lightning repeats figures that are logged at the end of an epoch in the column of every loader.
+    """
+    for loop in (trainer.validate_loop, trainer.test_loop):
+        table = loop._print_results
+
+        def once(results: list[dict[str, Any]], stage: str, table: Any = table) -> None:
+            table(results[:1] if all(result == results[0] for result in results) else results, stage)
+
+        loop._print_results = once  # type: ignore[method-assign]
+
+
+def overfits(trainer: lightning.pytorch.Trainer) -> bool:
+    """Whether every epoch is to show the same few batches; the attribute is not declared."""
+    batches: float = trainer.overfit_batches  # type: ignore[attr-defined]
+    return batches > 0
+
+
+def finished_epochs(checkpoint: Mapping[str, Any]) -> int | None:
+    """Return how many epochs a run had finished when it wrote a checkpoint, or None if that isn't recorded.
+
+    Its entry `epoch` doesn't tell: a checkpoint of a finished epoch, written before Lightning counts it, has
+    the same as one of a run that was stopped in the epoch.
+    """
+    try:
+        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def lacks_end_of_epoch(checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint was saved after the last batch of an epoch, before the hooks of its end.
+
+    A resumed run goes on with the next epoch and leaves them out.
+    """
+    try:
+        loop = checkpoint["loops"]["fit_loop"]
+        epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
+        return bool(epochs["processed"] < epochs["started"] and batches["is_last_batch"])
+    except (KeyError, TypeError):
+        return False
 
 
 # -- strategies ------------------------------------------------------------------------------------------
@@ -98,7 +228,11 @@ def child_processes(trainer: lightning.pytorch.Trainer) -> list[Popen[bytes]]:
 
 
 class ResumableTrainer(lightning.pytorch.Trainer):
-    """A trainer whose `ckpt_path` is set in the setup hooks; Lightning's sets it after them."""
+    """A trainer whose runs can be resumed after any stop, and whose setup hooks know its `ckpt_path`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        replace_loops(self)
 
     def _run(self, model: LightningModule, ckpt_path: Any = None, *args: Any, **kwargs: Any) -> Any:
         # not by the setter of `ckpt_path`, after which every later call would resume as well

@@ -88,6 +88,7 @@ Pixels = Annotated[int, Range(1, 2**16)]
 Channels = Annotated[int, Range(1, 2**16)]
 Width = Annotated[int, Range(1, 2**10)]  # of a network's first layer: the deepest has some eight times more
 Rate = Annotated[float, Range(0, 1, above=True)]
+Decay = Annotated[float, Range(0, 1, above=True, below=True)]
 Share = Annotated[float, Range(0, 1, below=True)]
 Fraction = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(0, 10**6, above=True)]

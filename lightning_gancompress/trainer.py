@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +15,63 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_gancompress.callbacks import (
+    BestCheckpoint,
     Evaluation,
     HtmlReport,
     ImageGrid,
     LastCheckpoint,
+    Monitors,
     PredictionWriter,
     ProgressLines,
     SmallModel,
 )
+from lightning_gancompress.callbacks.monitors import of_search
+from lightning_gancompress.callbacks.refused import refuse
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
-from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
+from lightning_gancompress.files import require_writable
+from lightning_gancompress.lightning_internals import (
+    ResumableTrainer,
+    look_for_unused_parameters,
+    print_figures_once,
+)
+from lightning_gancompress.modules.supported import (
+    require_address,
+    require_available,
+    require_known_precision,
+    require_whole_networks,
+)
 
 
 class Trainer(ResumableTrainer):
     """Lightning's trainer, with all files of a run in one folder and runs that can be resumed.
 
-    Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `ImageGrid`, `Evaluation`,
-    `PredictionWriter`, `SmallModel` and `HtmlReport`, and without a terminal `ProgressLines`.
+    Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `BestCheckpoint`, `ImageGrid`,
+    `Evaluation`, `PredictionWriter`, `SmallModel` and `HtmlReport`, and without a terminal `ProgressLines`. A
+    `ModelCheckpoint` or `EarlyStopping` acts in the phase whose figures it monitors: see `Monitors`.
     Checkpoints are written atomically. DDP looks for unused parameters, since each backward pass of a GAN
     reaches one network only.
+
+    With `fast_dev_run` every phase takes one epoch of a batch or of the given number of batches, and what is
+    written goes to a temporary folder.
+
+    Steps, as of `max_steps`, `min_steps` and of checkpoints, are batches. A run that is stopped by
+    `max_steps`, `max_time`, `max_epochs` or a callback can be resumed where it was.
 
     Args:
         default_root_dir: Folder of the run: checkpoints, images, logs, predictions.
         logger: True or None for `CSVLogger` in `logs` of the run's folder, False for none.
         callbacks: Further callbacks, or others in place of those above.
-        enable_checkpointing: Whether to add `LastCheckpoint`.
+        enable_checkpointing: Whether to add `LastCheckpoint` and `BestCheckpoint`.
         enable_progress_bar: Whether to show progress.
         enable_model_summary: Whether to print Lightning's summary; `profile` prints more.
         max_epochs: Epoch at which to stop before the module's own schedule ends; -1 for the whole schedule.
+        max_steps: Batches of the whole run, not of one resume, after which to stop; -1 for no limit.
+        max_time: Time of the whole run, not of one resume, after which to stop, such as `00:08:00:00` for
+            eight hours; a run that is resumed without it counts anew.
+        fast_dev_run: True or a number of batches: try all phases with so few, and keep nothing.
         reload_dataloaders_every_n_epochs: 1, since search and fine-tuning have different batches.
         barebones: Lightning's switch for measuring its overhead; adds no callbacks.
     """
@@ -57,18 +86,30 @@ class Trainer(ResumableTrainer):
         enable_progress_bar: bool | None = None,
         enable_model_summary: bool = False,
         max_epochs: int | None = -1,
+        max_steps: int = -1,
+        max_time: str | timedelta | dict[str, int] | None = None,
+        fast_dev_run: int | bool = False,
         reload_dataloaders_every_n_epochs: int = 1,
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
+        require_available(kwargs.get("accelerator", "auto"))
+        require_whole_networks(kwargs.get("strategy", "auto"))
+        require_known_precision(kwargs.get("precision"))
         root = Path(default_root_dir or ".")
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:
             logger = CSVLogger(root, name="logs") if logger is None or logger is True else logger
             callbacks += missing_callbacks(callbacks, enable_checkpointing, enable_progress_bar)
+            callbacks.sort(key=place)
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(root / "checkpoints")
+            if isinstance(callback, BestCheckpoint):
+                callback.find()
+        if fast_dev_run:
+            root = Path(tempfile.mkdtemp(prefix="gancompress-"))
+            weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)  # at the latest when Python ends
         super().__init__(
             default_root_dir=root,
             logger=logger,
@@ -76,12 +117,17 @@ class Trainer(ResumableTrainer):
             enable_checkpointing=enable_checkpointing,
             enable_progress_bar=enable_progress_bar,
             enable_model_summary=enable_model_summary,
-            max_epochs=max_epochs,
+            max_epochs=-1 if max_epochs is None else max_epochs,
+            max_steps=max_steps,
+            max_time=max_time,
+            fast_dev_run=fast_dev_run,
             reload_dataloaders_every_n_epochs=reload_dataloaders_every_n_epochs,
             barebones=barebones,
             **kwargs,
         )
+        require_address(self)
         look_for_unused_parameters(self)
+        print_figures_once(self)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
 
@@ -89,11 +135,14 @@ class Trainer(ResumableTrainer):
         """Train a teacher, or search and fine-tune.
 
         Raises:
-            UserError: The run's folder can't be written to.
+            UserError: A callback can't work here, or the run's folder can't be written to.
         """
+        refuse(self.callbacks)  # type: ignore[attr-defined]
         if self.is_global_zero:
-            require_writable(Path(self.default_root_dir))
+            require_writable(Path(self.default_root_dir), "trainer.default_root_dir")
         super().fit(*args, **kwargs)
+        if self.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
 
 
 def missing_callbacks(
@@ -101,8 +150,13 @@ def missing_callbacks(
 ) -> list[Callback]:
     """The default callbacks for which the user has `given` none of the same kind."""
     defaults: list[Callback] = [ImageGrid(), Evaluation(), PredictionWriter(), SmallModel(), HtmlReport()]
-    if checkpointing is not False and not any(keeps_last(callback) for callback in given):
-        defaults.append(LastCheckpoint())
+    defaults.append(Monitors())
+    checkpoints = [callback for callback in given if isinstance(callback, ModelCheckpoint)]
+    if checkpointing is not False:
+        if not any(c.save_last and c.monitor is None for c in checkpoints):
+            defaults.append(LastCheckpoint(dirpath_of_last(checkpoints)))
+        if not any(c.monitor is not None and not of_search(c.monitor) for c in checkpoints):
+            defaults.append(BestCheckpoint())
     if progress_bar is not False and not sys.stdout.isatty():
         defaults.append(ProgressLines())
     return [default for default in defaults if not any(isinstance(c, kind(default)) for c in given)]
@@ -113,18 +167,27 @@ def kind(callback: Callback) -> type[Callback]:
     return ProgressBar if isinstance(callback, ProgressBar) else type(callback)
 
 
-def keeps_last(callback: Callback) -> bool:
-    """Whether a callback saves `last.ckpt`."""
-    return isinstance(callback, ModelCheckpoint) and bool(callback.save_last)
+def dirpath_of_last(checkpoints: list[ModelCheckpoint]) -> str | None:
+    """Take `save_last` away from checkpoints of best epochs, and return the folder that they name, if any.
+
+    They would save `last.ckpt` in epochs that are among the best only, and none during a search.
+    """
+    dirpath = None
+    for callback in checkpoints:
+        if callback.save_last:
+            callback.save_last, dirpath = False, callback.dirpath
+    return None if dirpath is None else str(dirpath)
 
 
-def require_writable(folder: Path) -> None:
-    """Raise a `UserError` unless files can be written to `folder`, which is created if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            f"The run's folder {folder} can't be written to ({error.strerror}): mend that, or choose another "
-            "with trainer.default_root_dir."
-        ) from error
+def place(callback: Callback) -> int:
+    """Order of the callbacks: `Monitors`, then as given; at the end `last.ckpt`, which holds their states.
+
+    Lightning takes `ckpt_path="best"` from the first checkpoint callback: one that chooses by a figure.
+    """
+    if isinstance(callback, LastCheckpoint):
+        return 4
+    if isinstance(callback, BestCheckpoint):
+        return 2
+    if isinstance(callback, ModelCheckpoint):
+        return 1 if callback.monitor is not None else 3
+    return -1 if isinstance(callback, Monitors) else 0

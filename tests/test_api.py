@@ -1,11 +1,12 @@
 """One call from a network to a small one."""
 
 import json
+import re
 import signal
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -66,7 +67,9 @@ def net(width=12, kind=Net, **arguments):
 
 def quick(folder, generator, *args, **arguments):
     """A run of one epoch of search and one of fine-tuning, two steps each."""
-    settings = {"budget": 0.5, "search_epochs": 1, "epochs": 1, "decay_epochs": 0, "batch_size": 7}
+    settings = {"budget": 0.5, "epochs": 1, "decay_epochs": 0}
+    settings |= {} if "policy" in arguments else {"search_epochs": 1}
+    settings |= {} if isinstance(arguments.get("data"), LightningDataModule) else {"batch_size": 7}
     settings |= {"folder": folder, "accelerator": "cpu", "logger": False} | arguments
     return compress(generator, *args, **settings)
 
@@ -146,7 +149,7 @@ def test_without_discriminator_and_targets_it_learns_its_own_images(tmp_path):
     generator, witness = net(), Witness()
     generator.norm = nn.Identity()
     distances = []
-    for lr in (0.0, 2e-3):
+    for lr in (1e-30, 2e-3):
         small = quick(tmp_path, generator, data=sources(), epochs=10, lr=lr, callbacks=[witness])
         with torch.no_grad():
             distances.append(float((small(images()) - generator.eval()(images())).abs().mean()))
@@ -174,6 +177,20 @@ def test_resume(tmp_path, epoch):
     assert_equal(whole.state_dict(), resumed.state_dict())
     again = quick(tmp_path / "run", net(), data=sources(), resume=True, **settings)
     assert_equal(whole.state_dict(), again.state_dict())
+
+
+def test_what_comes_too_late_for_a_resume(tmp_path):
+    quick(tmp_path, net(), data=sources())
+    other = net()
+    torch.nn.init.zeros_(other.tail.bias)
+    for network, options, words in (
+        (other, {}, "model.teacher: the generator is not the one that"),
+        (net(), {"seed": 1}, "seed_everything: 1 comes too late"),
+        (net(), {"budget": 0.9}, "model.budget: 0.9 comes too late"),
+        (net(), {"epochs": 0, "decay_epochs": 0}, "model.epochs: a run of 1 epochs comes too late"),
+    ):
+        with pytest.raises(UserError, match=words):
+            quick(tmp_path, network, data=sources(), resume=True, **options)
 
 
 def test_the_seed_decides(tmp_path):
@@ -296,6 +313,22 @@ def test_the_way_back_of_a_network_that_nobody_can_construct(tmp_path):
     assert small(images(1, 3, 32, 32)).shape == (1, 3, 32, 32)
 
 
+def test_arguments_that_another_one_makes_idle(tmp_path):
+    data = DatasetDataModule(sources(), batch_size=5, search_batch_size=4)
+    for arguments, words in (
+        (
+            {"data": sources(), "policy": UniformWidth(), "search_epochs": 7},
+            "search_epochs is 7, but policy is",
+        ),
+        ({"data": data, "batch_size": 3}, "batch_size is 3, but data is a DatasetDataModule"),
+        ({"data": data, "search_batch_size": 3}, "search_batch_size is 3"),
+        ({"data": data, "size": 64}, "size is 64"),
+        ({"data": sources(), "size": 64}, "size is 64, but data is a TensorDataset"),
+    ):
+        with pytest.raises(UserError, match=words):
+            quick(tmp_path, net(), **arguments)
+
+
 # -- bad input ---------------------------------------------------------------------------------------------
 
 
@@ -384,3 +417,42 @@ def test_compress_is_there():
 def test_other_attributes_are_not():
     with pytest.raises(AttributeError, match="has no attribute 'squeeze'"):
         lightning_gancompress.squeeze  # noqa: B018
+
+
+KINDS = {
+    "double": lambda network: network.double(),
+    "half": lambda network: network.to(torch.bfloat16),
+    "eval": lambda network: network.eval(),
+    "frozen": lambda network: network.requires_grad_(False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true"])
+def test_a_network_of_any_dtype_and_state_gives_a_small_one(kind, precision, tmp_path):
+    given = KINDS[kind](net())
+    before = state_of(given)
+    small = quick(tmp_path, given, data=sources(), policy=UniformWidth(), precision=precision)
+    assert small(images(1)).dtype == torch.float32
+    assert small(images(1)).isfinite().all()
+    assert count_macs(small, [images(1)]) <= 0.5 * count_macs(net(), [images(1)])
+    after = state_of(given)
+    assert before.pop("tensors").keys() == after.pop("tensors").keys()
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "words"), [(0.5, 0.5, r"\* 2 - 1"), (127.5, 127.5, r"/ 127\.5 - 1"), (1.0, 0.0, None)]
+)
+def test_images_of_another_range_are_told(scale, shift, words, tmp_path, recwarn):
+    loader = DataLoader(TensorDatasetOfDicts(images() * scale + shift), batch_size=4)
+    module = LightningDataModule.from_datasets(loader.dataset, loader.dataset, batch_size=4)
+    quick(tmp_path, net(), data=module, policy=UniformWidth())
+    said = [str(w.message) for w in recwarn if "The first images of the data" in str(w.message)]
+    assert len(said) == (words is not None)
+    assert words is None or re.search(words, said[0])
+
+
+class TensorDatasetOfDicts(TensorDataset):
+    def __getitem__(self, index):
+        return {"source": super().__getitem__(index)[0], "path": str(index)}

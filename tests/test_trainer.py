@@ -1,3 +1,6 @@
+import gc
+from pathlib import Path
+
 import lightning.pytorch
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
@@ -53,6 +56,19 @@ def test_what_is_switched_off_stays_off(tmp_path):
     assert trainer.checkpoint_callbacks == []
     assert trainer.progress_bar_callback is None
     assert having(Trainer(barebones=True), ImageGrid) == []
+
+
+def test_the_folder_of_a_development_run_is_removed(tmp_path):
+    trainer = Trainer(default_root_dir=tmp_path / "run", fast_dev_run=2)
+    folder = Path(trainer.default_root_dir)
+    assert folder.is_dir()
+    assert trainer.checkpoint_callback.dirpath == str(
+        tmp_path / "run" / "checkpoints"
+    )  # for ckpt_path="last"
+    del trainer
+    gc.collect()
+    assert not folder.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_spawn"])

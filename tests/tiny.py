@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
 from lightning_gancompress.cli import main
@@ -212,6 +213,20 @@ class Kill(Callback):
         if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
             trainer.strategy.barrier()  # all ranks die
             os.kill(os.getpid(), 9)
+
+
+class Bug(Callback):
+    """Raises what no user can mend."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        raise ValueError("bug")
+
+
+class NoLogger(CSVLogger):
+    """A logger whose package is not installed."""
+
+    def __init__(self) -> None:
+        raise ModuleNotFoundError("Requirement 'banana' not met. HINT: Try running `pip install -U 'banana'`")
 
 
 class KillOnce(Kill):

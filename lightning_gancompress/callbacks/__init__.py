@@ -1,8 +1,11 @@
 """Callbacks: pruning policies, evaluation, image grids, checkpoints, small models, reports."""
 
+from lightning_gancompress.callbacks.best_checkpoint import BestCheckpoint
+from lightning_gancompress.callbacks.generator_ema import GeneratorEMA
 from lightning_gancompress.callbacks.html_report import HtmlReport
 from lightning_gancompress.callbacks.image_grid import ImageGrid
 from lightning_gancompress.callbacks.last_checkpoint import LastCheckpoint
+from lightning_gancompress.callbacks.monitors import Monitors
 from lightning_gancompress.callbacks.prediction import PredictionWriter
 from lightning_gancompress.callbacks.progress import ProgressLines
 from lightning_gancompress.callbacks.small_model import SmallModel
@@ -19,12 +22,15 @@ from lightning_gancompress.search.policy import PruningPolicy, SearchPolicy
 
 __all__ = [
     "BatchNormScale",
+    "BestCheckpoint",
     "CollaborativePruning",
     "Evaluation",
+    "GeneratorEMA",
     "HtmlReport",
     "ImageGrid",
     "L1Magnitude",
     "LastCheckpoint",
+    "Monitors",
     "PredictionWriter",
     "ProgressLines",
     "PruningPolicy",

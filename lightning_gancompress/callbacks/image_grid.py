@@ -10,6 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
+from lightning_gancompress.data.contract import data_of
+from lightning_gancompress.data.labels import as_picture
+from lightning_gancompress.evaluation.translator import output_folder
 from lightning_gancompress.files import write_files
 from lightning_gancompress.metrics import to_uint8
 from lightning_gancompress.options import Count, checked
@@ -23,7 +26,8 @@ class ImageGrid(Callback):
     The images are evenly spread over the set.
 
     Under `default_root_dir`: `images/epoch_XXXX.png` after an epoch's validation, `validate/grid.png` after a
-    separate validation, `test/grid.png` after a test; for CycleGAN one per direction (`grid_AtoB.png`).
+    separate validation, `test/grid.png` after a test (of `best.ckpt`
+    in `validate_best`, `test_best`); for CycleGAN one per direction (`grid_AtoB.png`).
     Loggers with a method `log_image`, such as WandbLogger, get them too.
 
     Args:
@@ -51,13 +55,15 @@ class ImageGrid(Callback):
     ) -> None:
         """Keep some of the images."""
         if self._due(trainer):
-            self._collect(outputs)
+            self._collect(trainer, outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the grid of this epoch."""
-        fitting = trainer.state.fn == "fit"
-        name = f"images/epoch_{trainer.current_epoch:04d}.png" if fitting else "validate/grid.png"
-        self._write(trainer, name, "val/images")
+        if trainer.state.fn == "fit":
+            path = Path(trainer.default_root_dir, "images", f"epoch_{trainer.current_epoch:04d}.png")
+        else:
+            path = output_folder(trainer, "validate") / "grid.png"
+        self._write(trainer, path, "val/images")
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new grid."""
@@ -74,24 +80,26 @@ class ImageGrid(Callback):
     ) -> None:
         """Keep some of the images."""
         if trainer.is_global_zero:
-            self._collect(outputs)
+            self._collect(trainer, outputs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the grid of the test."""
-        self._write(trainer, "test/grid.png", "test/images")
+        self._write(trainer, output_folder(trainer, "test") / "grid.png", "test/images")
 
     def _due(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return False
         return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _collect(self, outputs: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def _collect(self, trainer: Trainer, outputs: Mapping[str, Mapping[str, Tensor]]) -> None:
+        preprocessing = data_of(trainer).preprocessing
         for role, images in outputs.items():
-            self._spreads.setdefault(Role(role), Spread(self.n_images)).add(images)
+            shown = {**images, "source": as_picture(images["source"], preprocessing)}
+            self._spreads.setdefault(Role(role), Spread(self.n_images)).add(shown)
 
-    def _write(self, trainer: Trainer, name: str, key: str) -> None:
+    def _write(self, trainer: Trainer, path: Path, key: str) -> None:
         for role, spread in self._spreads.items():
-            grid, path = draw_grid(spread.columns()), Path(trainer.default_root_dir, name)
+            grid = draw_grid(spread.columns())
             write_files({path.with_stem(path.stem + role.suffix): png(grid)})
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,7 +16,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_gancompress.callbacks.stop_signals import StopSignals
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import save_checkpoint
+from lightning_gancompress.files import require_writable
+from lightning_gancompress.lightning_internals import batches_of_epoch_in_progress, save_checkpoint
 from lightning_gancompress.options import Amount, checked
 
 
@@ -43,10 +45,11 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if a new run will replace the checkpoint of an earlier one, and handle Ctrl-C."""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._require_space(pl_module)
             for stale in self._path.parent.glob(f".{self._path.stem}.*"):
                 stale.unlink()  # left by a process that was killed while writing
-            if self._path.exists() and trainer.ckpt_path is None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            if self._path.exists() and trainer.ckpt_path is None:
                 rank_zero_warn(
                     f"{self._path} of an earlier run will be replaced. To go on with that run instead, stop "
                     "now and add --ckpt_path last; to keep both, give each its own trainer.default_root_dir."
@@ -85,7 +88,9 @@ class LastCheckpoint(ModelCheckpoint):
         """Do nothing: the epoch's end follows."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do nothing: the last epoch is saved."""
+        """Save the epoch that a stop has cut short; a finished one is saved."""
+        if batches_of_epoch_in_progress(trainer) is not None:
+            self._save(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore the signal handlers; within a batch there is no state to save."""
@@ -106,6 +111,18 @@ class LastCheckpoint(ModelCheckpoint):
     def _path(self) -> Path:
         assert self.dirpath is not None
         return Path(self.dirpath, f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+
+    def _require_space(self, pl_module: LightningModule) -> None:
+        """Check that a checkpoint can be written: it has at least the module's tensors."""
+        require_writable(self._path.parent, "dirpath of LastCheckpoint")
+        tensors = (*pl_module.parameters(), *pl_module.buffers())
+        needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        free = shutil.disk_usage(self._path.parent).free
+        if free < needed:
+            raise UserError(
+                f"A checkpoint has {needed / 1e6:.1f} MB or more, and the disk of {self._path.parent} has "
+                f"{free / 1e6:.1f} MB left: free some space, or choose another trainer.default_root_dir."
+            )
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

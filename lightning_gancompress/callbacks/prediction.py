@@ -15,9 +15,11 @@ from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.reading import endings
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import write_files
+from lightning_gancompress.evaluation.translator import output_folder
+from lightning_gancompress.files import require_writable, write_files
 from lightning_gancompress.options import checked
 from lightning_gancompress.reporting.grid import png
+from lightning_gancompress.training.phase import Phased
 
 
 class PredictionWriter(Callback):
@@ -28,7 +30,8 @@ class PredictionWriter(Callback):
     were left out.
 
     Args:
-        folder: Folder to write to, relative to `default_root_dir`.
+        folder: Folder to write to, relative to `default_root_dir`; images by `best.ckpt` go to
+            `predictions_best`.
     """
 
     @checked
@@ -38,8 +41,15 @@ class PredictionWriter(Callback):
         self._written, self._left_out = 0, list[str]()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count."""
+        """Begin to count; say if the images are of a search that isn't over."""
         self._written, self._left_out = 0, []
+        if isinstance(pl_module, Phased) and pl_module.phase.name == "search":
+            rank_zero_info("The search isn't over: the images are of the whole network under its masks.")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check before a prediction that its images can be written."""
+        if stage == "predict" and trainer.is_global_zero:
+            require_writable(output_folder(trainer, self.folder), "trainer.default_root_dir")
 
     def on_predict_batch_end(
         self,
@@ -57,7 +67,7 @@ class PredictionWriter(Callback):
                 raise UserError(
                     f"An image of {len(image)} channels can't be written as PNG: predictions need 1 or 3."
                 )
-            target = Path(trainer.default_root_dir, self.folder, self.name(Path(path), sources))
+            target = output_folder(trainer, self.folder) / self.name(Path(path), sources)
             if target.exists() and Path(path).exists() and target.samefile(path):
                 raise UserError(
                     f"The prediction of {path} would replace it: choose another data.predict_folder, or "
@@ -84,7 +94,7 @@ class PredictionWriter(Callback):
         for text in left_out:
             rank_zero_warn(f"Left out: {text}")
         rest = f", {len(left_out)} left out" if left_out else ""
-        rank_zero_info(f"Predictions: {written} in {Path(trainer.default_root_dir, self.folder)}{rest}.")
+        rank_zero_info(f"Predictions: {written} in {output_folder(trainer, self.folder)}{rest}.")
 
     def name(self, path: Path, sources: str | None) -> Path:
         """The file to write for the source `path`, relative to the folder of predictions.

@@ -9,6 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_gancompress.options import Amount, checked
+from lightning_gancompress.training.phase import SEARCH
+
+VALIDATION = ("val/", f"{SEARCH}val/")
 
 
 class ProgressLines(ProgressBar):
@@ -23,6 +26,7 @@ class ProgressLines(ProgressBar):
         super().__init__()
         self.seconds = seconds
         self._began = self._spoke = 0.0
+        self._validated = False  # in this epoch
 
     def disable(self) -> None:
         """Do nothing: Lightning calls it on ranks other than zero, which here print nothing anyway."""
@@ -35,6 +39,7 @@ class ProgressLines(ProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
         self._began = self._spoke = time.monotonic()
+        self._validated = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Print the position in a long epoch."""
@@ -43,6 +48,10 @@ class ProgressLines(ProgressBar):
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Print the position in a long validation."""
         self._tick(trainer, "validation", args[2], sum(trainer.num_val_batches))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that there are new figures."""
+        self._validated = not trainer.sanity_checking
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Print the position in a long test."""
@@ -53,9 +62,10 @@ class ProgressLines(ProgressBar):
         self._tick(trainer, "prediction", args[2], sum(trainer.num_predict_batches))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the epoch's duration and its validation metrics."""
+        """Print the epoch's duration and the metrics of its validation, if it had one."""
         last = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        figures = [f"{k} {v:.4g}" for k, v in trainer.callback_metrics.items() if k.startswith("val/")]
+        metrics = trainer.callback_metrics if self._validated else {}  # they keep those of earlier epochs
+        figures = [f"{k} {v:.4g}" for k, v in metrics.items() if k.startswith(VALIDATION)]
         epoch = f"epoch {trainer.current_epoch + 1}{last} in {time.monotonic() - self._began:.1f} s"
         self._print(trainer, ", ".join([epoch, *figures]))
 

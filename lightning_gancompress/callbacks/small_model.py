@@ -24,7 +24,7 @@ class SmallModel(Callback):
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the small generators at the end of `fit`, also if `max_epochs` has cut the run short."""
+        """Save the small generators at the end of `fit`, also of a run that was stopped before its end."""
         if not isinstance(pl_module, CompressionModule) or pl_module.phase.name != "finetune":
             return
         if not trainer.is_global_zero:
@@ -33,18 +33,19 @@ class SmallModel(Callback):
             path = Path(trainer.default_root_dir) / f"{role}.pth"
             network, spec = pl_module.student[role], pl_module.networks.specs[f"student.{role}"]
             preprocessing = pl_module.task.preprocessing(role, pl_module.preprocessing(role))
-            provenance = self._provenance(trainer, pl_module)
+            provenance = self._provenance(pl_module)
             save_small(network, spec, path, preprocessing=preprocessing, provenance=provenance)
             rank_zero_info(f"Small generator: {path} ({count_params(network) / 1e6:.4g} M parameters)")
 
     @staticmethod
-    def _provenance(trainer: Trainer, module: CompressionModule) -> dict[str, Any]:
+    def _provenance(module: CompressionModule) -> dict[str, Any]:
         return {
             "teacher": str(module.phases.loader.files),
             "budget": module.pruning.budgets[Side.GENERATOR],
             "convention": module.pruning.convention,
             "policy": type(module.policy).__name__,
-            "epochs": trainer.current_epoch,
+            "epochs": round(module.epochs_done, 2),
+            "of_epochs": module.total_epochs,
             "gan_mode": module.task.gan_mode,
             "lightning_gancompress": __version__,
             "torch": str(torch.__version__),

@@ -63,6 +63,18 @@ def recorded_preprocessing(path: Path) -> dict[str, Any]:
     return dict(upstream_preprocessing(path))
 
 
+def is_masked(path: Path, network: str) -> bool:
+    """Whether a network of a file is the student of a search, which its current masks will cut.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    if is_small_model(path) or network.startswith("teacher"):
+        return False
+    content = read_torch(path)
+    return is_training_checkpoint(content) and Header.of(content, path).phase == "search"
+
+
 def is_small_model(path: Path) -> bool:
     """Whether a file is a small model: a `.pth` with a `.json` beside it."""
     return path.suffix == ".pth" and path.with_suffix(".json").is_file()

@@ -7,7 +7,7 @@ search the student has all channels, and "sides.generator.masks.mask" holds the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from lightning_gancompress.tasks import Role, Side
 
 KEY = "gancompress"
 VERSION = 1
+Change = tuple[str, Any, Any]  # an option, its value when the run began, and its value now
 PHASES = {"teacher": ("teacher",), "compression": ("search", "finetune")}
 
 
@@ -36,6 +37,7 @@ class Search:
         min_channels: Channels that every group keeps.
         channel_multiple: Widths of the small networks are multiples of it.
         student_weights: Weights that the small networks begin with: `inherited` or `fresh`.
+        options: Further options of the policy that are plain values, by name.
     """
 
     policy: str
@@ -45,6 +47,7 @@ class Search:
     min_channels: int
     channel_multiple: int
     student_weights: str
+    options: dict[str, Any] = field(default_factory=dict)
 
     def beside(self, configured: Search) -> list[tuple[str, Any, Any]]:
         """Name of each option, its value here, and its value in `configured`."""
@@ -58,7 +61,12 @@ class Search:
             "model.student_weights": "student_weights",
         }
         others = [(option, vars(self)[name], vars(configured)[name]) for option, name in options.items()]
-        return [*budgets, *others]
+        own = [
+            (f"trainer.callbacks.{name}", value, configured.options[name])
+            for name, value in self.options.items()
+            if name in configured.options
+        ]
+        return [*budgets, *others, *own]
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,12 @@ class Header:
         sides: In the search, the roles that share one mask, by side.
         ignored_layers: Layers that are not pruned, by side.
         search: Options of the search; None for a teacher, and for files of releases that did not record it.
+        began: Epoch in which the fine-tuning began; None before it, and for files of releases that did not
+            record it, where it is the length of the search.
         versions: Versions of the packages that wrote it, by name.
+        seed: Seed of the run; None for files of releases that did not record it.
+        images: Digest of the training images; empty if it is not known.
+        epoch: Of an epoch in progress, options by which its batches are counted.
     """
 
     kind: str
@@ -87,7 +100,11 @@ class Header:
     sides: dict[Side, list[Role]] = field(default_factory=dict)
     ignored_layers: dict[Side, list[str]] = field(default_factory=dict)
     search: Search | None = None
+    began: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    images: str = ""
+    epoch: dict[str, Any] = field(default_factory=dict)
 
     def require_compressed(self, compressed: Sequence[Role], path: Path, exactly: bool) -> None:
         """Check that the checkpoint is of a compression of these generators.
@@ -107,8 +124,17 @@ class Header:
                 f"wants {' and '.join(compressed)}: give the task that it was made with."
             )
 
-    def require_same_run(self, partner: str, configured: Search | None, path: Path) -> None:
-        """Check that a resumed compression changes no option that can't change any more.
+    def require_networks(self, owner: str, path: Path) -> None:
+        """Raise a UserError unless it describes the compressed generators of "teacher" or "student"."""
+        for prefix in (f"{owner}.{role}" for role in self.compressed):
+            if prefix not in self.networks:
+                raise UserError(
+                    f"{path} is damaged, its header does not describe {prefix}: copy it again, or go back to "
+                    "an earlier checkpoint."
+                )
+
+    def require_same_search(self, partner: str, configured: Search | None, path: Path) -> None:
+        """Check that a resumed compression changes no option of the search that can't change any more.
 
         Args:
             partner: Configured value of `model.partner`.
@@ -118,7 +144,7 @@ class Header:
         Raises:
             UserError: An option has changed; the message names it with its old and its new value.
         """
-        options = [("model.partner", self.partner or partner, partner)]
+        options: list[Change] = [("model.partner", self.partner or partner, partner)]
         if configured is not None and self.phase == "search" and configured.epochs == 0:
             raise UserError(
                 f"ckpt_path: {path} is in the midst of a search, but {configured.policy} does not search; "
@@ -128,12 +154,7 @@ class Header:
             options.append(("trainer.callbacks", self.search.policy, configured.policy))
             if self.phase == "finetune":
                 options += self.search.beside(configured)
-        for option, was, now in options:
-            if was != now and str(was) != str(now):  # 1 and 1.0 are equal, and so are 0.1 and "0.1"
-                raise UserError(
-                    f"{option}: {now} comes too late, {path} began with {was}: go on with that, or begin "
-                    "anew."
-                )
+        refuse_late(options, path)
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of a checkpoint, in plain types; `of` reads it."""
@@ -146,6 +167,8 @@ class Header:
             "wanted": [str(role) for role in self.compressed],
             "versions": self.versions,
         }
+        known = {"seed": self.seed, "images": self.images, "epoch": self.epoch, "began": self.began}
+        entry |= {name: value for name, value in known.items() if value not in (None, "", {})}
         if self.kind == "compression":
             entry |= {
                 "partner": self.partner,
@@ -203,14 +226,36 @@ class Header:
             {side: list(map(Role, roles)) for side, roles in by_side(written, "sides").items()},
             by_side(written, "ignored_layers"),
             None if search is None else _read_search(dict(items(search, "search"))),
+            _number(written.get("began"), "began"),
             {name: typed(version, str, f"versions.{name}") for name, version in versions.items()},
+            _number(written.get("seed"), "seed"),
+            typed(written.get("images", ""), str, "images"),
+            dict(items(written.get("epoch", {}), "epoch")),
         )
+
+
+def refuse_late(changes: Iterable[Change], path: Path) -> None:
+    """Raise a `UserError` at the first option whose value now is not that with which the run began.
+
+    Args:
+        changes: Options that can't change any more.
+        path: Path of the checkpoint, for the message.
+    """
+    for option, was, now in changes:
+        if was != now and str(was) != str(now):  # 1 and 1.0 are equal, and so are 0.1 and "0.1"
+            raise UserError(
+                f"{option}: {now} comes too late, {path} began with {was}: go on with that, or begin anew."
+            )
 
 
 def by_side(written: Mapping[str, Any], name: str) -> dict[Side, list[str]]:
     """A table of lists of texts by side."""
     table = dict(items(written.get(name, {}), name))
     return {Side(side): texts(entries, f"{name}.{side}") for side, entries in table.items()}
+
+
+def _number(written: Any, where: str) -> int | None:
+    return None if written is None else whole(written, where, 0, 2**64 - 1)
 
 
 def _read_search(written: Mapping[str, Any]) -> Search:
@@ -225,6 +270,7 @@ def _read_search(written: Mapping[str, Any]) -> Search:
         min_channels=whole(written.get("min_channels"), "search.min_channels", 0, 10**9),
         channel_multiple=whole(written.get("channel_multiple"), "search.channel_multiple", 1, 10**9),
         student_weights=typed(written.get("student_weights"), str, "search.student_weights"),
+        options=dict(items(written.get("options", {}), "search.options")),
     )
 
 

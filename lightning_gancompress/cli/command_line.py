@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_warn
@@ -37,6 +39,9 @@ class Commands(Trainer):
     compare = staticmethod(compare)
     report = staticmethod(report)
 
+
+# defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
 
 DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving their local density structure."
 
@@ -151,18 +156,21 @@ class GanCompressCLI(OpenCLI):
                 f"`{self.subcommand}` needs {' and '.join(missing)}: give --config with a file of yours or "
                 f"one of the shipped ones: {shipped()}."
             )
-        if self.subcommand != "fit":
+        if self.subcommand != "fit" or config.ckpt_path == "best":
             self._require_weights(config)
 
     def _require_weights(self, config: Any) -> None:
         """Raise a UserError where Lightning would evaluate random weights."""
-        last = Path(config.trainer.default_root_dir or ".", "checkpoints", "last.ckpt")
+        folder = Path(config.trainer.default_root_dir or ".", "checkpoints")
+        last = folder / "last.ckpt"
         if config.ckpt_path is None and config.model.class_path.endswith(TeacherModule.__name__):
             raise UserError(f"`{self.subcommand}` needs a trained teacher: give --ckpt_path, such as {last}.")
-        if config.ckpt_path == "last" and not last.is_file():
-            raise UserError(
-                f"There is no {last}: give the file to --ckpt_path, or set trainer.default_root_dir."
-            )
+        if config.ckpt_path in ("best", "last"):
+            file = folder / f"{config.ckpt_path}.ckpt"
+            if not file.is_file():
+                raise UserError(
+                    f"There is no {file}: give the file to --ckpt_path, or set trainer.default_root_dir."
+                )
 
     def instantiate_classes(self) -> None:
         """Instantiate model, data and trainer, as far as the command needs them."""
@@ -195,6 +203,23 @@ class GanCompressCLI(OpenCLI):
                 raise SystemExit(2) from None
         for child in children:
             child.kill()
+
+
+class Rehearsal(GanCompressCLI):
+    """Reads the options of a command and makes what they name, but trains and tests nothing."""
+
+    def seed(self) -> None:
+        """Do nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        """Do nothing: weights may be those of a run that is still to come."""
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and callbacks, but no trainer."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+
+    def run_command(self, command: str) -> None:
+        """Do nothing."""
 
 
 def with_trust(parser: LightningArgumentParser) -> LightningArgumentParser:

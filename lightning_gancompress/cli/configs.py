@@ -54,9 +54,12 @@ def recorded_config(args: list[str]) -> dict[str, Any]:
         UserError: The file is missing or unreadable.
     """
     path = given_checkpoint(args)
-    if path == "best":
-        raise UserError("`--ckpt_path best` means the run in progress: here, name the file.")
-    if path is None or path in ("null", "last", "hpc") or path.startswith("registry") or "://" in path:
+    if (
+        path is None
+        or path in ("null", "best", "last", "hpc")
+        or path.startswith("registry")
+        or "://" in path
+    ):
         return {}
     checkpoint = read_torch(Path(path))
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:

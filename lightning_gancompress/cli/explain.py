@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
+from pathlib import Path
 
+import jsonargparse
+import lightning
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_gancompress.errors import UserError
@@ -19,6 +23,10 @@ _DISK = {
     errno.EPERM,
     errno.EROFS,
 }
+
+# what these raise themselves is about the options and callbacks that they were given
+_LIBRARIES = tuple(str(Path(str(library.__file__)).parent) for library in (lightning, jsonargparse))
+_RAISED = (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException)
 
 _NOISE = (
     "Does not validate",
@@ -50,12 +58,18 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in _DISK:
             return f"{cause.filename or 'The output'}: {cause.strerror}. Mend that, or choose another place."
         cause = cause.__cause__ or cause.__context__
+    if not isinstance(error, _RAISED):
+        return None
+    raised_in = traceback.extract_tb(error.__traceback__)[-1:]
+    if raised_in and raised_in[0].filename.startswith(_LIBRARIES):
+        return condense(str(error))
     return str(error) if isinstance(error, MisconfigurationException) else None
 
 
 def condense(message: str) -> str:
     """Shorten a nested message of jsonargparse to key, error and given value."""
-    where = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    classes = re.findall(r"given class_path '[\w.]*?(\w+)'", message)
+    where = ".".join(re.findall(r'Parser key "([^"]+)"', message)) or "".join(classes[-1:])
     lines = [re.sub(r'^Parser key "[^"]+":\s*', "", line.strip(" -")) for line in message.splitlines()]
     given = [line for line in lines if line.startswith("Given value:") and not re.search(r"[{(]", line)]
     lines = [line for line in lines if line and not line.startswith(_NOISE)]
@@ -63,7 +77,7 @@ def condense(message: str) -> str:
         line.removeprefix("Expected a ") for line in lines if line.startswith("Expected a ")
     )
     lines = [line for line in lines if not line.startswith("Expected a ")]
-    if expected:
+    if expected and not lines:
         lines.append(f"expected {' or '.join(expected)}")
     text = "; ".join(dict.fromkeys(lines + given))
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text)

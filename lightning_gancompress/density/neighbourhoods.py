@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +63,9 @@ def cache_key(*parts: object) -> str:
     return digest.hexdigest()[:24]
 
 
-def cache_folder(chosen: str | None, run: str | Path) -> Path:
-    """The folder of cached tables: the `chosen` one, else `cache` in the folder of the run."""
-    return Path(chosen or Path(run) / "cache")
+def cache_folder(chosen: str | None, trainer: Any) -> Path:
+    """The folder of cached tables: the `chosen` one, or that of the run, always in a development run."""
+    return Path(chosen if chosen and not trainer.fast_dev_run else Path(trainer.default_root_dir, "cache"))
 
 
 def load_table(folder: Path, key: str, fits: Callable[[Tensor], bool]) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,27 +9,31 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_gancompress.density import Encoder
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.measure import Findings, Measure, Seen
-from lightning_gancompress.evaluation.measures.costs import Costs, Runtime
+from lightning_gancompress.evaluation.measures.costs import Costs, Device, Runtime
 from lightning_gancompress.evaluation.measures.density import LocalDensity
 from lightning_gancompress.evaluation.measures.image_errors import ImageErrors, ValidationErrors
 from lightning_gancompress.evaluation.measures.set_distances import Reals, SetDistances
 from lightning_gancompress.evaluation.metrics import register
-from lightning_gancompress.evaluation.results import NetworkResults, TestResults
+from lightning_gancompress.evaluation.results import NetworkResults, Tested, TestResults
 from lightning_gancompress.evaluation.session import Session
 from lightning_gancompress.evaluation.table import write_results_and_table
-from lightning_gancompress.evaluation.translator import phase_of
+from lightning_gancompress.evaluation.translator import output_folder, phase_of, tested
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.metrics import Feature, Resize
 from lightning_gancompress.options import Count, Items, Threads, checked
+from lightning_gancompress.training.phase import SEARCH
 
 
 class Evaluation(Callback):
     """Measures how close generated images are to their targets, and what the generators cost.
 
-    Validation logs `val/l1` (of pixels in [-1, 1]), `val/psnr` and `val/ssim` of the trained generator, where
-    there are pairs, and `val/teacher_l1`, the student's distance to the teacher. Test measures every
-    generator: also FID, KID, density, coverage, precision and recall against the real images, the student's
-    local density against the teacher's, MACs, parameters, file size, memory, latency, and the figures of
-    every `Measure` in `trainer.callbacks`. It writes `<default_root_dir>/test/results.json` and `table.md`.
+    Validation logs `val/l1` (of pixels in [-1, 1]), `val/psnr` and `val/ssim` of the trained generator,
+    where there are pairs, and `val/teacher_l1`, the student's distance to the teacher; in a search, whose
+    student is masked, `search/val/l1` and so on. Test measures every generator: also FID, KID, density,
+    coverage, precision and recall against the real images, the student's local density against the
+    teacher's, MACs, parameters, file size, memory, latency, and the figures of every `Measure` in
+    `trainer.callbacks`. It writes `<default_root_dir>/test/results.json` and `table.md` (`test_best/` for
+    `best.ckpt`).
     For CycleGAN all figures are per direction: `val/AtoB/teacher_l1`, `results_AtoB.json`. Each image counts
     once, also if several processes share the images and pad their shares.
 
@@ -65,7 +68,7 @@ class Evaluation(Callback):
         cache_dir: str | None = None,
         latency: bool = True,
         latency_runtimes: Annotated[list[Runtime], Items()] | None = None,
-        latency_device: str = "cpu",
+        latency_device: Device = "cpu",
         latency_threads: Threads = 1,
         latency_repetitions: Count = 20,
     ) -> None:
@@ -93,9 +96,11 @@ class Evaluation(Callback):
         return self._session
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load the networks of measures before a test, so that missing weights are reported at once."""
-        for measure in self.measures if stage == "test" else ():
+        """Load the networks of measures before a test, and check before a fit that a test will find them."""
+        for measure in self.measures if stage in ("fit", "test") else ():
             measure.setup(trainer, pl_module, stage)
+        if stage == "test" and trainer.is_global_zero:
+            require_writable(output_folder(trainer, "test"), "trainer.default_root_dir")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free the networks of measures."""
@@ -124,7 +129,7 @@ class Evaluation(Callback):
         """Log the means over all images of all ranks."""
         for role in self.session.roles:
             _, findings = self.session.findings(role)
-            log(pl_module, f"val/{role.log_prefix}", findings)
+            log(pl_module, f"{phase_prefix(pl_module)}val/{role.log_prefix}", findings)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a session of the test, with the user's measures after the built-in ones."""
@@ -154,8 +159,9 @@ class Evaluation(Callback):
             seen, findings = self.session.findings(role)
             log(pl_module, f"test/{role.log_prefix}", findings)
             if trainer.is_global_zero:
-                results = results_of(phase_of(pl_module), seen, findings)
-                write_results_and_table(Path(trainer.default_root_dir, "test"), results, role.suffix)
+                weights = tested(trainer, pl_module)
+                results = results_of(phase_of(pl_module), weights, seen, findings)
+                write_results_and_table(output_folder(trainer, "test"), results, role.suffix)
 
 
 def log(module: LightningModule, prefix: str, findings: Findings) -> None:
@@ -164,7 +170,12 @@ def log(module: LightningModule, prefix: str, findings: Findings) -> None:
         module.log(prefix + name, figure, sync_dist=True)
 
 
-def results_of(phase: str, seen: Seen, findings: Findings) -> TestResults:
+def phase_prefix(module: LightningModule) -> str:
+    """What comes before the names of validation figures: `search/` in a search, else nothing."""
+    return SEARCH if phase_of(module) == "search" else ""
+
+
+def results_of(phase: str, weights: Tested, seen: Seen, findings: Findings) -> TestResults:
     """The content of `results.json`."""
     _, _, height, width = seen.sample.shape
     return TestResults(
@@ -175,4 +186,5 @@ def results_of(phase: str, seen: Seen, findings: Findings) -> TestResults:
         comparison=findings.comparison,
         latency=findings.latency,
         facts=findings.facts,
+        checkpoint=weights,
     )

@@ -104,6 +104,24 @@ class NetworkResults:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """Which weights were tested.
+
+    Attributes:
+        file: Name of the checkpoint; None for a network in memory.
+        epochs: Finished epochs of its run; None if they are not recorded.
+    """
+
+    file: str | None = None
+    epochs: int | None = None
+
+    def __str__(self) -> str:
+        """Such as `best.ckpt, after 12 epochs`; empty if nothing is known."""
+        epochs = None if self.epochs is None else f"after {self.epochs} epoch{'s' * (self.epochs != 1)}"
+        return ", ".join(filter(None, (self.file, epochs)))
+
+
+@dataclass(frozen=True)
 class TestResults:
     """The results of a test for the generators of one direction.
 
@@ -115,6 +133,7 @@ class TestResults:
         comparison: Figures of the student against the teacher, such as its distance.
         latency: How latencies were measured, by runtime.
         facts: How other figures were measured, by metric: `{"fid": {"resize": "pytorch-fid", ...}}`.
+        checkpoint: Which weights were tested.
         version: Version of the file.
     """
 
@@ -127,6 +146,7 @@ class TestResults:
     comparison: dict[str, float] = field(default_factory=dict)
     latency: dict[str, RuntimeFacts] = field(default_factory=dict)
     facts: Json = field(default_factory=dict)
+    checkpoint: Tested = field(default_factory=Tested)
     version: int = VERSION
 
     @property
@@ -182,6 +202,7 @@ class TestResults:
             whole(metric.digits or 0, f"metrics.{metric.name}.digits", 0, 20)
         register(*metrics)
         networks = {k: NetworkResults.parse(v, k) for k, v in items(rest.pop("networks", None), "networks")}
+        checkpoint = build(Tested, rest.pop("checkpoint", {}), "checkpoint")
         size = rest.pop("size", None)
         if not networks:
             raise ValueError("networks is empty")
@@ -198,6 +219,7 @@ class TestResults:
             },
             comparison={k: v for k, v in rest.items() if is_number(v)},
             facts={k: v for k, v in rest.items() if not is_number(v)},
+            checkpoint=checkpoint,
             version=version,
         )
 
@@ -210,6 +232,8 @@ class TestResults:
             "size": list(self.size),
             "networks": {name: network.to_json() for name, network in self.networks.items()},
         }
+        if str(self.checkpoint):
+            data["checkpoint"] = {k: v for k, v in asdict(self.checkpoint).items() if v is not None}
         if self.latency:
             data["latency"] = {runtime: facts.to_json() for runtime, facts in self.latency.items()}
         declared = {name: asdict(METRICS[name]) for name in self.names if name in METRICS.keys() - BUILT_IN}

@@ -48,6 +48,8 @@ def notes(results: TestResults) -> list[str]:
     """Lines below the table: how figures were measured, and the comparison of student and teacher."""
     height, width = results.size
     lines = [f"{results.images} images; MACs at {height} x {width} pixels; L1 of pixels in [-1, 1]."]
+    if str(results.checkpoint):
+        lines.append(f"Weights: {results.checkpoint}.")
     if results.phase == "search":
         lines.append("The search isn't over: the student is the whole network under masks.")
     return lines + protocol(results) + comparison(results)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -18,36 +19,65 @@ from lightning_gancompress.checkpoints.header import KEY, Header, kind_of
 from lightning_gancompress.checkpoints.resumable import POOLS_KEY, require_fitting
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import made_from_config, set_max_epochs
+from lightning_gancompress.lightning_internals import (
+    batches_of_epoch_in_progress,
+    finished_epochs,
+    made_from_config,
+    set_max_epochs,
+    trainer_of,
+)
+from lightning_gancompress.modules.gradients import Window
 from lightning_gancompress.modules.saved_arguments import require_known_arguments
+from lightning_gancompress.modules.supported import computed_dtype, loss_scale, require_supported
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
+from lightning_gancompress.training.averages import Averages, to_trained_weights
 from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
 from lightning_gancompress.version import __version__
+
+WINDOW_KEY = "gradient_window"
+
+ClipAlgorithm = Literal["norm", "value"]
 
 
 class GANModule(LightningModule):
     """Owns the networks and runs one phase at a time, by manual optimization.
 
     The phase defines the trained networks and the training step; the module passes it the optimizers, logs
-    the scalars that it returns, and saves checkpoints. Lengths are counted in epochs and batches, since
-    `trainer.global_step` advances once per optimizer.
+    the scalars that it returns, and saves checkpoints. Lengths are counted in epochs and batches:
+    Lightning's own trainer advances `global_step` once per optimizer; this project's counts batches.
 
     Args:
         task: Networks and losses; None is Pix2Pix.
+        gradient_clip_val: Limit of the gradients in each step of each optimizer; None for none.
+        gradient_clip_algorithm: Whether the limit is of the `norm` of all gradients of an optimizer, or of
+            each `value`.
+        accumulate_grad_batches: Batches whose gradients are averaged for a step of the optimizers; the last
+            step of an epoch may take fewer.
 
     Attributes:
         phase: Current phase; not set before the first one begins.
         inputs: Blank inputs of the networks.
+        seed: Seed of the run.
+        images: Digest of the training images; empty before a fit.
+        averages: Moving averages of the trained generators; None unless `GeneratorEMA` averages them.
+        trained_epochs: Finished epochs of the run; None before a fit or a loaded checkpoint.
     """
 
     phase: Phase
     inputs: Inputs
+    _last_seeds = (0, 0)  # that of the last step in this process, which is no user's, and that of its run
 
-    def __init__(self, task: Task | None) -> None:
+    def __init__(
+        self,
+        task: Task | None,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: ClipAlgorithm = "norm",
+        accumulate_grad_batches: int = 1,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.task = task or Pix2Pix()
@@ -57,7 +87,11 @@ class GANModule(LightningModule):
         self._base_lrs: list[list[float]] = []
         self._phase_modules: list[str] = []  # names of the phase's modules that are registered here
         self._finite: Tensor | None = None
-        self.seed = 0
+        self._window, self._at = Window(accumulate_grad_batches), cast(Position | None, None)
+        self._clip = gradient_clip_val, gradient_clip_algorithm
+        self.seed, self.images = 0, ""
+        self.averages: Averages | None = None
+        self.trained_epochs: int | None = None
 
     def remember_arguments(self) -> None:
         """Save the parsed config as `hparams`; outside the command line they would be pickled modules."""
@@ -101,10 +135,17 @@ class GANModule(LightningModule):
             delattr(self, name)
         modules = phase.saved_modules()
         for name, module in modules.items():
-            setattr(self, name, module.to(self.device))
+            setattr(self, name, module)
         self._phase_modules = list(modules)
+        self.to(self.device, cast(torch.dtype, self.dtype))  # what is new within a run
         self.phase = phase
         phase.set_modes()
+
+    @property
+    def fitting(self) -> bool:
+        """Whether the module's trainer trains it."""
+        trainer = trainer_of(self)
+        return trainer is not None and trainer.state.fn == TrainerFn.FITTING
 
     @property
     def begun(self) -> bool:
@@ -119,7 +160,8 @@ class GANModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Run one step of the phase and log its scalars."""
-        logs = self.phase.step(batch, self.position(batch_idx), self)
+        self._at = self.position(batch_idx)
+        logs = self.phase.step(batch, self._at, self)
         self.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)
         self.average_statistics()
 
@@ -146,15 +188,35 @@ class GANModule(LightningModule):
         return optimizer
 
     def step(self, name: str, loss: Tensor) -> None:
-        """Run the backward pass of `loss` and step the optimizer `name` at once.
+        """Run the backward pass of `loss`, and at the end of a window step the optimizer `name` at once.
 
         Under fp16 the gradient scale may change between two steps.
         """
         self.require_finite(loss)
-        optimizer = self.optimizer(name)
-        optimizer.zero_grad()
+        optimizer, window, at = self.optimizer(name), self._window, self._at
+        assert at is not None
+        if begins := window.begins(at):
+            optimizer.zero_grad()
+        if window.batches > 1:
+            window.rescale(name, optimizer.optimizer, loss_scale(self.trainer), begins)
+            loss = loss * window.weight(at)
         self.manual_backward(loss)
-        optimizer.step()
+        if window.ends(at):
+            optimizer.step()
+
+    @property
+    def stepped(self) -> bool:
+        """Whether the optimizers have stepped in the last batch: gradients are not accumulated for more."""
+        return self._at is None or self._window.ends(self._at)
+
+    def _optimizers_by_name(self) -> dict[str, Optimizer]:
+        return dict(zip(self._optimizer_names, self.trainer.optimizers, strict=True))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradients, which are no longer scaled here under fp16."""
+        value, algorithm = self._clip
+        if value is not None:
+            self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=algorithm)
 
     @contextmanager
     def toggled(self, name: str) -> Iterator[None]:
@@ -164,21 +226,63 @@ class GANModule(LightningModule):
 
     # -- hooks -----------------------------------------------------------------------------------------
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuse what this project's modules can't do: the first hook, before Lightning's own checks."""
+        require_supported(self.trainer)
+        return []
+
     def setup(self, stage: str) -> None:
         """Set the seed of a fit, and `trainer.max_epochs` to its length, unless the user has set a lower one.
 
-        The seed is that of `seed_everything`, else that of `torch.manual_seed`.
+        The seed is that with which the user has seeded torch last, also by `seed_everything`.
         """
-        self._finite = None
+        self._finite, self._at = None, None
+        self.to(computed_dtype(self.trainer))  # an earlier trainer may have had another precision
         if stage != "fit":
             return
         trainer: Any = self.trainer
-        self.seed = trainer.strategy.broadcast(int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed())))
-        max_epochs = trainer.max_epochs
-        limited = max_epochs is not None and 0 <= max_epochs < self.total_epochs
-        set_max_epochs(trainer, max_epochs if limited else self.total_epochs)
+        last, seed = GANModule._last_seeds
+        self.seed = trainer.strategy.broadcast(seed if torch.initial_seed() == last else torch.initial_seed())
+        self.images = data_of(trainer).images()
+        set_max_epochs(trainer, self._last_epoch(trainer))
         # search and fine-tuning have different batches
         trainer.reload_dataloaders_every_n_epochs = 1
+
+    def _last_epoch(self, trainer: Any) -> int:
+        """Epoch at whose start a fit ends: the trainer's `max_epochs`, at most the end of the schedule."""
+        if trainer.fast_dev_run:
+            if trainer.ckpt_path:
+                raise UserError(
+                    "trainer.fast_dev_run: it tries every phase of a new run: leave ckpt_path out, or limit "
+                    "the resumed run by trainer.max_steps."
+                )
+            return self.total_epochs
+        for name, epochs in {"max_epochs": trainer.max_epochs, "min_epochs": trainer.min_epochs}.items():
+            if epochs is not None and epochs > self.total_epochs:
+                rank_zero_warn(
+                    f"trainer.{name}: {epochs} is above the {self.total_epochs} epochs of this run, which "
+                    "ends with its schedule: to train longer, raise model.epochs or model.decay_epochs."
+                )
+        limited = trainer.max_epochs is not None and trainer.max_epochs >= 0
+        return min(trainer.max_epochs, self.total_epochs) if limited else self.total_epochs
+
+    def shortened(self, epochs: int) -> int:
+        """The length of a phase of `epochs`: in a development run (`fast_dev_run`) one epoch."""
+        trainer = trainer_of(self)
+        return min(epochs, 1) if trainer is not None and trainer.fast_dev_run else epochs  # type: ignore[attr-defined]
+
+    @property
+    def epochs_done(self) -> float:
+        """Epochs of the run that are done, with the done share of one that a stop has cut short."""
+        return self.position(batches_of_epoch_in_progress(self.trainer) or 0).epochs
+
+    def on_fit_end(self) -> None:
+        """Say that a run was stopped before its end."""
+        if self.epochs_done < self.total_epochs:
+            rank_zero_info(
+                f"Stopped after {self.epochs_done:.4g} of {self.total_epochs} epochs; resumed from its last "
+                "checkpoint the run goes on."
+            )
 
     def on_fit_start(self) -> None:
         """Put the networks into training or eval mode, as the phase has them."""
@@ -195,6 +299,7 @@ class GANModule(LightningModule):
                 group.update(own)
         require_fitting(self.trainer.optimizers)
         self._set_learning_rates()
+        self._window.restore(self._optimizers_by_name())
 
     def on_train_epoch_start(self) -> None:
         """Set and log the learning rates."""
@@ -210,7 +315,9 @@ class GANModule(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by the position in the run, so that a resumed run equals an uninterrupted one."""
-        torch.manual_seed(self.position(batch_idx).seed + self.global_rank)
+        seed = self.position(batch_idx).seed + self.global_rank
+        torch.manual_seed(seed)
+        GANModule._last_seeds = seed, self.seed
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop after every 50 batches if a loss was not finite."""
@@ -220,6 +327,7 @@ class GANModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Stop if a loss was not finite, before a checkpoint is written."""
         self._stop_unless_finite()
+        self.trained_epochs = self.current_epoch + 1
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
@@ -227,6 +335,10 @@ class GANModule(LightningModule):
         """Write the header, which suffices to rebuild the networks, and the image pools of all ranks."""
         self._stop_unless_finite()
         checkpoint[KEY] = self.header().to_dict()
+        if self.averages is not None:
+            self.averages.save(checkpoint)
+        if not self.stepped:
+            checkpoint[WINDOW_KEY] = self._window.state(self._optimizers_by_name())
         if self.pools.images:
             # (ranks, n, C, H, W): a resumed rank takes its own
             checkpoint[POOLS_KEY] = {
@@ -258,8 +370,20 @@ class GANModule(LightningModule):
         Raises:
             UserError: The tensors are those of another architecture.
         """
+        self.trained_epochs = finished_epochs(checkpoint)
+        trainer = trainer_of(self)
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            averaged, steps = to_trained_weights(checkpoint)
+            if self.averages is not None:
+                self.averages.load(averaged, steps)
+            elif averaged:
+                rank_zero_warn(
+                    "The weights of the resumed run were averaged and are no longer: to go on with that, add "
+                    "GeneratorEMA to trainer.callbacks."
+                )
         for role, images in checkpoint.get(POOLS_KEY, {}).items():
             self.pools.images[Role(role)] = images[self.global_rank % len(images)]
+        self._window.load(checkpoint.get(WINDOW_KEY, {}))
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
         if differences:
             raise UserError(

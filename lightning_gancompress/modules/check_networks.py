@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_gancompress.data.contract import data_of
+from lightning_gancompress.data.items import LIMIT
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.lightning_internals import synchronises_batch_norms
@@ -46,6 +47,7 @@ def check_before_search(
     networks.inputs.recorded |= data.preprocessing
     batch = data.first_batch()
     if batch is not None:
+        warn_of_range(networks.task.views(batch))
         networks.inputs.observe(batch)
         check_networks(networks.task, networks.teacher, batch)
     missing = make_missing()
@@ -65,6 +67,18 @@ def check_before_search(
         check_training(networks.task, nn.ModuleDict(trained), batch, name, sizes[name] * devices)
     if distillation is not None:
         distillation.check(networks.task, networks.teacher, networks.student, networks.sources())
+
+
+def warn_of_range(views: Mapping[Role, Mapping[str, Any]]) -> None:
+    """Warn if the images of a batch are not in [-1, 1], or as if they were in [0, 1]."""
+    images = [view[key] for view in views.values() for key in ("source", "target") if key in view]
+    low, high = (float(bound) for bound in torch.cat([image.flatten() for image in images]).aminmax())
+    if low >= 0 or max(-low, high) > LIMIT:
+        scale = "x / 127.5 - 1" if high > LIMIT else "x * 2 - 1"
+        rank_zero_warn(
+            f"The first images of the data have values from {low:.4g} to {high:.4g}, and networks read and "
+            f"make images in [-1, 1]: scale yours by {scale}, unless they are just bright."
+        )
 
 
 def check_networks(task: Task, networks: nn.ModuleDict, batch: dict[str, Any]) -> None:

@@ -8,16 +8,23 @@ from typing import Any, Literal
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
-from lightning_gancompress.checkpoints.header import Header, Search
+from lightning_gancompress.checkpoints.header import Header, Search, refuse_late
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.finetune.distillation import Distillation
-from lightning_gancompress.lightning_internals import trainer_of, wrap_again
-from lightning_gancompress.modules.base import GANModule
+from lightning_gancompress.lightning_internals import (
+    epochs_in,
+    lacks_end_of_epoch,
+    set_max_epochs,
+    trainer_of,
+    wrap_again,
+)
+from lightning_gancompress.modules.base import ClipAlgorithm, GANModule
 from lightning_gancompress.modules.compression_phases import CompressionPhases
+from lightning_gancompress.modules.same_run import facts, require_same_run, warn_of_counting
 from lightning_gancompress.modules.teacher_loader import Missing, TeacherLoader
 from lightning_gancompress.networks import BatchNorm
-from lightning_gancompress.options import Amount, Count, CountOrNone, Rate, Share, checked
+from lightning_gancompress.options import Amount, Count, CountOrNone, Positive, Rate, Share, checked
 from lightning_gancompress.pruning import Budget, Convention
 from lightning_gancompress.search.phase import Pruning, SearchPhase, ignored_layers
 from lightning_gancompress.search.policy import PruningPolicy
@@ -64,6 +71,11 @@ class CompressionModule(GANModule):
         distill_weight: Weight of the L1 distance to the teacher's images in fine-tuning, beside the task's
             losses; short for a `distillation` of its `output` alone.
         distillation: Further losses of the fine-tuning between student and teacher.
+        gradient_clip_val: Limit of the gradients in each step of each optimizer; None for none.
+        gradient_clip_algorithm: Whether the limit is of the `norm` of all gradients of an optimizer, or of
+            each `value`.
+        accumulate_grad_batches: Batches whose gradients are averaged for a step of the optimizers; the last
+            step of an epoch may take fewer.
     """
 
     @checked
@@ -90,8 +102,11 @@ class CompressionModule(GANModule):
         beta1: Share = 0.5,
         distill_weight: Amount = 0.0,
         distillation: Distillation | None = None,
+        gradient_clip_val: Positive | None = None,
+        gradient_clip_algorithm: ClipAlgorithm = "norm",
+        accumulate_grad_batches: Count = 1,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, gradient_clip_val, gradient_clip_algorithm, accumulate_grad_batches)
         self.remember_arguments()
         schedule = Schedule(epochs, decay_epochs, lr, beta1)
         budgets = {Side.GENERATOR: budget, Side.DISCRIMINATOR: discriminator_budget}
@@ -108,6 +123,7 @@ class CompressionModule(GANModule):
         )
         self.policy: PruningPolicy | None = None
         self._finished_search: Search | None = None
+        self._border: int | None = None  # once it is crossed
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
         """The generators `teacher` and `student` of a role."""
@@ -118,14 +134,14 @@ class CompressionModule(GANModule):
     @property
     def border(self) -> int:
         """Epoch of the run in which the fine-tuning begins."""
-        if self._finished_search is not None:
-            return self._finished_search.epochs
-        return self.policy.search_epochs if self.policy else 0
+        if self._border is not None:
+            return self._border
+        return self.shortened(self.policy.search_epochs if self.policy else 0)
 
     @property
     def total_epochs(self) -> int:
         """Epochs of search and fine-tuning."""
-        return self.border + self.phases.schedule.length
+        return self.border + self.shortened(self.phases.schedule.length)
 
     def setup(self, stage: str) -> None:
         """Build the networks before the strategy wraps the module, unless a checkpoint will be loaded.
@@ -133,6 +149,8 @@ class CompressionModule(GANModule):
         Raises:
             UserError: `fit` has no policy, or another stage has neither a fitted nor a loaded compression.
         """
+        if stage == "fit" and self.begun and not self.trainer.ckpt_path:
+            self._begin_again()
         super().setup(stage)
         if stage == "fit" and self.policy is None:
             raise UserError(
@@ -147,6 +165,20 @@ class CompressionModule(GANModule):
                 )
             self.phases.build()
             self._begin_search()
+
+    def _begin_again(self) -> None:
+        """Begin a second fit of this object: with the fine-tuning, if the search is over.
+
+        Raises:
+            UserError: A search has begun with another policy.
+        """
+        if isinstance(self.phase, SearchPhase) and self.phase.policy is not self.policy:
+            raise UserError(
+                "ckpt_path: this module is in the midst of a search that another policy has begun: give the "
+                "checkpoint of that run, or make a new CompressionModule."
+            )
+        if self.phase.name == "finetune" and self.trainer.current_epoch < self.border:
+            self._border = self.phase.began = 0  # of a new trainer
 
     def _begin_search(self) -> None:
         """Enter the search phase; a policy without a search crosses the border at once."""
@@ -167,12 +199,12 @@ class CompressionModule(GANModule):
         assert self.policy is not None
         broadcast = self.trainer.strategy.broadcast
         masks = {side: broadcast(mask) for side, mask in self.policy.choose(search).items()}
-        self.phases.cut(search, masks, self.seed, self.device)
-        self._begin_finetune(self._configured_search())
+        self.phases.cut(search, masks, self.seed)
+        self._begin_finetune(self._configured_search(), self.border)
 
-    def _begin_finetune(self, finished: Search | None) -> None:
-        self._finished_search = finished
-        self.enter(self.phases.finetune(self.border, self.device))
+    def _begin_finetune(self, finished: Search | None, border: int) -> None:
+        self._finished_search, self._border = finished, border
+        self.enter(self.phases.finetune(self.border))
         data_of(trainer_of(self)).end_search()
 
     # -- checkpoints -----------------------------------------------------------------------------------
@@ -181,7 +213,7 @@ class CompressionModule(GANModule):
         """The search as this run's options define it; None without a policy."""
         if self.policy is None:
             return None
-        return self.pruning.search_of(type(self.policy).__name__, self.border)
+        return self.pruning.search_of(self.policy)
 
     def header(self) -> Header:
         """The header of a checkpoint of the current state."""
@@ -189,14 +221,37 @@ class CompressionModule(GANModule):
             kind="compression",
             phase=self.phase.name,
             networks=self.networks.specs,
-            preprocessing=self.preprocessing(self.task.compressed[0]),
-            compressed=self.task.compressed,
             partner=self.networks.partner,
             sides=self.phase.roles() if isinstance(self.phase, SearchPhase) else {},
             ignored_layers=ignored_layers(self.networks, self.pruning.ignored_layers),
             search=self._finished_search or self._configured_search(),
-            versions=self.versions(),
+            began=self._border,
+            **facts(self),
         )
+
+    def _border_of(self, header: Header) -> int:
+        if header.began is not None:
+            return header.began
+        return self.border if header.search is None else header.search.epochs
+
+    def _require_same_run(self, header: Header, checkpoint: dict[str, Any], path: Path) -> None:
+        """Check that this run changes no option that can't act any more."""
+        header.require_same_search(self.networks.partner, self._configured_search(), path)
+        if header.phase == "search":
+            _, done = epochs_in(checkpoint)
+            if self.border <= done:
+                raise _too_short(self.border, done, path)
+        else:
+            before, self._border = self.total_epochs, self._border_of(header)
+            limit = self.trainer.max_epochs
+            assert limit is not None  # set in `setup`, where the border was not known
+            total = self.total_epochs
+            set_max_epochs(self.trainer, total if limit == before else min(limit, total))
+        ignored = ignored_layers(self.networks, self.pruning.ignored_layers)
+        was = header.ignored_layers
+        refuse_late([("model.ignored_layers", was[side], ignored[side]) for side in was], path)
+        self.phases.loader.require_same_networks(header, checkpoint["state_dict"], path)
+        require_same_run(self, header, checkpoint, path)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the networks and enter the phase of the checkpoint, before Lightning loads its weights.
@@ -205,7 +260,7 @@ class CompressionModule(GANModule):
             UserError: The checkpoint is of another kind or task, or contradicts the options of this run.
         """
         trainer, state = trainer_of(self), checkpoint["state_dict"]
-        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        fitting = self.fitting
         path = Path(str(trainer.ckpt_path if trainer is not None else "the checkpoint"))
         remedy = "a teacher goes into model.teacher instead"
         header = self.header_of(checkpoint, "compression", path, remedy)
@@ -213,19 +268,33 @@ class CompressionModule(GANModule):
         self.phases.restore("teacher", header, checkpoint, path)
         header.require_compressed(self.task.compressed, path, exactly=fitting)
         if fitting:
-            header.require_same_run(self.networks.partner, self._configured_search(), path)
+            self._require_same_run(header, checkpoint, path)
         if header.phase == "finetune":
             self.phases.restore("student", header, checkpoint, path)
-            self._begin_finetune(header.search or self._configured_search())
+            self._begin_finetune(header.search or self._configured_search(), self._border_of(header))
         elif fitting:
+            if lacks_end_of_epoch(checkpoint) and checkpoint["epoch"] + 1 >= self.border:
+                raise UserError(
+                    f"ckpt_path: {path} was saved between the last batch of the search and its end, which a "
+                    "resumed run would leave out: resume from last.ckpt, or from an earlier checkpoint."
+                )
             self._begin_search()
         else:
             self.enter(self.phases.masked([s for s in Side if f"sides.{s}.masks.mask" in state]))
-        if not fitting:  # evaluation uses neither agents nor the distillation's convolutions
+        if fitting:
+            warn_of_counting(self, header)
+        else:  # evaluation uses neither agents nor the distillation's convolutions
             unused = ("agents.",) if self.distillation is not None else ("agents.", "distillation.")
             for key in [key for key in state if key.startswith(unused)]:
                 del state[key]
         super().on_load_checkpoint(checkpoint)
+
+
+def _too_short(search_epochs: int, done: int, path: Path) -> UserError:
+    return UserError(
+        f"trainer.callbacks.search_epochs: {search_epochs} comes too late, {path} has searched for {done}: "
+        f"set it to {done + 1} or more, or begin anew."
+    )
 
 
 def one_distillation(weight: float, distillation: Distillation | None) -> Distillation | None:

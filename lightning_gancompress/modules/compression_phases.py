@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -90,31 +89,27 @@ class CompressionPhases:
         """A search phase to evaluate a checkpoint's masks of `sides`: without a policy, at any budget."""
         return SearchPhase(self.networks, self.pruning, None, budgets=dict.fromkeys(sides, 1.0))
 
-    def cut(self, search: SearchPhase, masks: Mapping[Side, Tensor], seed: int, device: torch.device) -> None:
+    def cut(self, search: SearchPhase, masks: Mapping[Side, Tensor], seed: int) -> None:
         """Replace the masked networks by small dense ones, and add new networks where weights are missing.
 
         Args:
             search: The finished search phase.
             masks: Final masks, `(total,)` of zeros and ones per side.
             seed: Seed of the weights of `fresh` networks.
-            device: Device of new networks.
         """
         for summary in search.cut(masks, seed):
             rank_zero_info(summary)
         for role, new in self._make_missing().items():
             if new is not None:
-                network, spec = new
-                self.networks.adopt_student(role, network.to(device), spec)
+                self.networks.adopt_student(role, *new)
 
-    def finetune(self, began: int, device: torch.device) -> FinetunePhase:
+    def finetune(self, began: int) -> FinetunePhase:
         """The fine-tuning phase of the student's current networks, from the epoch `began`."""
-        phase = FinetunePhase(self.networks, self.schedule, self.pools, self.distillation, began)
-        if self.distillation is not None:
-            self.distillation.to(device)
-        return phase
+        return FinetunePhase(self.networks, self.schedule, self.pools, self.distillation, began)
 
     def restore(self, owner: str, header: Header, checkpoint: dict[str, Any], path: Path) -> None:
         """Build the networks of an `owner`, "teacher" or "student", from a checkpoint."""
+        header.require_networks(owner, path)
         adopt = self.networks.adopt_teacher if owner == "teacher" else self.networks.adopt_student
         for prefix in header.networks:
             prefix_owner, role = split_prefix(prefix)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from lightning_gancompress.checkpoints.header import Header
-from lightning_gancompress.modules.base import GANModule
+from lightning_gancompress.lightning_internals import trainer_of
+from lightning_gancompress.modules.base import ClipAlgorithm, GANModule
 from lightning_gancompress.modules.counterparts import discriminating, swapped
+from lightning_gancompress.modules.same_run import facts, require_same_run, warn_of_counting
 from lightning_gancompress.networks import NetworkSpec
-from lightning_gancompress.options import CountOrNone, Rate, Share, checked
+from lightning_gancompress.options import Count, CountOrNone, Positive, Rate, Share, checked
 from lightning_gancompress.tasks import Role, Task
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Schedule
@@ -30,6 +33,11 @@ class TeacherModule(GANModule):
         beta1: Adam's decay rate of the first moment.
         epochs: Epochs at the full learning rate (upstream: 100).
         decay_epochs: Further epochs in which it falls linearly towards zero (upstream: 100).
+        gradient_clip_val: Limit of the gradients in each step of each optimizer; None for none.
+        gradient_clip_algorithm: Whether the limit is of the `norm` of all gradients of an optimizer, or of
+            each `value`.
+        accumulate_grad_batches: Batches whose gradients are averaged for a step of the optimizers; the last
+            step of an epoch may take fewer.
     """
 
     @checked
@@ -42,8 +50,11 @@ class TeacherModule(GANModule):
         beta1: Share = 0.5,
         epochs: CountOrNone = 100,
         decay_epochs: CountOrNone = 100,
+        gradient_clip_val: Positive | None = None,
+        gradient_clip_algorithm: ClipAlgorithm = "norm",
+        accumulate_grad_batches: Count = 1,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, gradient_clip_val, gradient_clip_algorithm, accumulate_grad_batches)
         self.remember_arguments()
         self.schedule = Schedule(epochs, decay_epochs, lr, beta1)
         self.networks = nn.ModuleDict()
@@ -56,13 +67,13 @@ class TeacherModule(GANModule):
 
     def _adopt(self, roles: tuple[Role, ...], network: nn.Module, *specs: NetworkSpec) -> None:
         for role, spec in zip(roles, specs, strict=False):
-            self.networks[role] = spec.build() if role in roles[1:] else network
+            self.networks[role] = spec.build() if role in roles[1:] else network.float()
             self.specs[f"networks.{role}"] = spec
 
     @property
     def total_epochs(self) -> int:
         """Epochs at the full learning rate plus epochs of decay."""
-        return self.schedule.length
+        return self.shortened(self.schedule.length)
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
         """The trained generator, named `generator`."""
@@ -74,21 +85,20 @@ class TeacherModule(GANModule):
             kind="teacher",
             phase=self.phase.name,
             networks=self.specs,
-            preprocessing=self.preprocessing(self.task.compressed[0]),
-            compressed=self.task.compressed,
-            versions=self.versions(),
+            **facts(self),
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of a teacher training with these networks.
 
         Raises:
-            UserError: It is not.
+            UserError: It is not, or it contradicts the options of this run.
         """
-        self.header_of(
-            checkpoint,
-            "teacher",
-            "the checkpoint",
-            "give the CompressionModule's settings to go on with a compression",
-        )
+        trainer = trainer_of(self)
+        path = Path(str(trainer.ckpt_path if trainer is not None else "the checkpoint"))
+        remedy = "give the CompressionModule's settings to go on with a compression"
+        header = self.header_of(checkpoint, "teacher", path, remedy)
+        if self.fitting:
+            require_same_run(self, header, checkpoint, path)
+            warn_of_counting(self, header)
         super().on_load_checkpoint(checkpoint)

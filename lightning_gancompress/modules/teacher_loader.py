@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints import load_network, sibling, tensors_for
 from lightning_gancompress.checkpoints.files import read_torch
-from lightning_gancompress.checkpoints.header import Header, is_training_checkpoint
+from lightning_gancompress.checkpoints.header import Change, Header, is_training_checkpoint, refuse_late
 from lightning_gancompress.checkpoints.training import network_from_checkpoint, split_prefix
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.counterparts import swapped
@@ -28,8 +29,17 @@ from lightning_gancompress.tasks import Pix2Pix, Role, Side, Task
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.teacher_student import Partner
 
+OWNERS = ("teacher", "student")
 Missing = Literal["train", "leave_out"]
 NetworkAndSpec = tuple[nn.Module, NetworkSpec]
+
+
+def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two state dicts are equal, in the precision of the `other`."""
+    return one.keys() == other.keys() and all(
+        tensor.shape == other[key].shape and torch.equal(tensor.to(other[key]), other[key])
+        for key, tensor in one.items()
+    )
 
 
 def actual_spec(network: nn.Module, spec: NetworkSpec) -> NetworkSpec:
@@ -152,7 +162,7 @@ class TeacherLoader:
         # without a file only the first compressed generator may have loaded its weights in its constructor
         if path is None and role not in self.objects and role != self.task.compressed[0]:
             return None
-        network, spec = copy_network(own[0]), own[1]
+        network, spec = copy_network(own[0]).cpu().float(), own[1]  # the trainer chooses device and precision
         if role in self.objects:
             spec = actual_spec(network, spec)
         if batch_norm == "image":
@@ -166,6 +176,44 @@ class TeacherLoader:
         """The network `prefix` of a compression's checkpoint."""
         own = self.objects.get(split_prefix(prefix)[1])
         return network_from_checkpoint(checkpoint, path, prefix, architecture=own and own[0])
+
+    def require_same_networks(self, header: Header, tensors: Mapping[str, Tensor], path: Path) -> None:
+        """Check that a resumed compression has the teacher and the networks that it began with.
+
+        A teacher's file that is gone is not missed, since checkpoints hold the teacher.
+
+        Args:
+            header: Header of the checkpoint.
+            tensors: The checkpoint's "state_dict".
+            path: Path of the checkpoint, for messages.
+
+        Raises:
+            UserError: Weights or options differ.
+        """
+        roles = {owner: {r for o, r in map(split_prefix, header.networks) if o == owner} for owner in OWNERS}
+        norms = {header.networks[f"teacher.{role}"].batch_norm for role in self.task.compressed}
+        changes: list[Change] = [("model.batch_norm", norm, self.batch_norm) for norm in norms]
+        if header.phase == "finetune":
+            if roles["student"] - roles["teacher"]:
+                changes.append(("model.missing", "train", self.missing))
+            elif set(self.roles()) - roles["student"]:
+                changes.append(("model.missing", "leave_out", self.missing))
+        refuse_late(changes, path)
+        for role, (network, _) in self._load_present().items():
+            prefix = f"teacher.{role}."
+            held = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+            if role not in roles["teacher"] or not same_tensors(network.state_dict(), held):
+                raise UserError(
+                    f"model.teacher: the {role} is not the one that {path} began with: give that one, or "
+                    "null (the checkpoint holds it), or begin anew."
+                )
+
+    def _load_present(self) -> dict[Role, NetworkAndSpec]:
+        """The networks whose weights were given, as `load`; none if a file is gone."""
+        files = [self.files] if isinstance(self.files, str) else [*(self.files or {}).values()]
+        if not (files or self.objects) or not all(Path(file).is_file() for file in files):
+            return {}
+        return {role: loaded for role, loaded in self.load().items() if files or role in self.objects}
 
     def make_missing(
         self, loaded: Mapping[Role, NetworkAndSpec], inputs: Inputs

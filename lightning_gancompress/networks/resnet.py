@@ -5,7 +5,14 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from lightning_gancompress.networks.init import Init, init_weights
-from lightning_gancompress.networks.layers import Network, Norm, check_image, has_bias, make_norm
+from lightning_gancompress.networks.layers import (
+    Network,
+    Norm,
+    check_image,
+    has_bias,
+    is_scripting,
+    make_norm,
+)
 from lightning_gancompress.options import Channels, Positive, Range, Width
 
 
@@ -70,7 +77,8 @@ class ResnetGenerator(Network):
 
     def forward(self, source: Tensor) -> Tensor:
         """Translate `source` (B, C, H, W) in [-1, 1]."""
-        check_image(self, source, self.in_channels, smallest=8, multiple=self.size_multiple)
+        if not is_scripting():  # TorchScript has no type for any module
+            check_image(self, source, self.in_channels, smallest=8, multiple=self.size_multiple)
         return self.model(source)  # type: ignore[no-any-return]
 
 

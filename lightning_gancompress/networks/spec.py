@@ -85,7 +85,11 @@ class NetworkSpec:
         # on "meta" no weights are drawn that will be overwritten; a user's constructor may need values
         on_meta = shipped and state_dict is not None and architecture is None
         with torch.device("meta") if on_meta else nullcontext():
-            network = self._construct() if architecture is None else copy_network(architecture).train().cpu()
+            network = (
+                self._construct()
+                if architecture is None
+                else copy_network(architecture).cpu().float().train()
+            )
             if self.batch_norm == "image":
                 use_image_statistics(network)
             if has_parametrizations(network) and not self._parametrized(network, state_dict):

@@ -101,19 +101,19 @@ def fit_budget(
     Args:
         scores: `(total,)`; the highest are kept.
         groups: The network's groups.
-        macs: Maps a `(total,)` mask to MACs.
+        macs: Maps a `(total,)` mask on the CPU to MACs.
         budget: Largest number of MACs.
         min_channels: Least number of channels in every group.
         channel_multiple: Numbers of channels are multiples of this, or the whole group.
         name: Name of the budget in errors.
 
     Returns:
-        A `(total,)` float mask of zeros and ones, with MACs at most `budget`.
+        A `(total,)` float mask of zeros and ones on the CPU, with MACs at most `budget`.
 
     Raises:
         UserError: Even the smallest network is above the budget; the message has its MACs.
     """
-    mask, blocks = _blocks(scores.detach().double().cpu(), groups, min_channels, channel_multiple)
+    mask, blocks = _blocks(scores.detach().cpu().double(), groups, min_channels, channel_multiple)
 
     def fits(candidate: Tensor) -> bool:
         return float(macs(candidate)) < budget + 0.5  # MACs are integers, but summed with rounding errors

@@ -123,24 +123,21 @@ def count_params(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-class MaskedCost(nn.Module):
+class MaskedCost:
     """MACs of a network as a differentiable function of its mask.
 
     The MACs of a product are kept inputs x kept outputs x (kernel x positions); all products together take
     two small matrix products.
 
+    Not an `nn.Module`, so that no precision of the trainer casts its numbers.
+
     Attributes:
         full: MACs of the whole network.
     """
 
-    inputs: Tensor
-    outputs: Tensor
-    scale: Tensor
-
     def __init__(
         self, network: nn.Module, groups: ChannelGroups, inputs: Sequence[Tensor], convention: Convention
     ) -> None:
-        super().__init__()
         costs = [cost for cost in layer_costs(network, inputs) if cost.macs_exact]
         self.full: int = sum(getattr(cost, f"macs_{convention}") for cost in costs)
         products = {cost.name: [p for p in groups.products if p.module == cost.name] for cost in costs}
@@ -149,15 +146,21 @@ class MaskedCost(nn.Module):
         rows_out = torch.stack([torch.bincount(w, minlength=groups.total + 1) for _, w, _ in rows]).double()
         macs = torch.tensor([macs for _, _, macs in rows], dtype=torch.float64)
         scale = macs / (rows_in.sum(1) * rows_out.sum(1))
-        self.register_buffer("inputs", rows_in, persistent=False)
-        self.register_buffer("outputs", rows_out, persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
+        self._tensors = {torch.device("cpu"): (rows_in, rows_out, scale)}
 
-    def forward(self, mask: Tensor) -> Tensor:
-        """MACs under a `(total,)` mask, a scalar in double precision, since float32 has too few digits."""
-        whole = torch.cat([mask, mask.new_ones(1)]).to(self.scale)
-        macs: Tensor = ((self.inputs @ whole) * (self.outputs @ whole) * self.scale).sum()
-        return macs
+    def __call__(self, mask: Tensor) -> Tensor:
+        """MACs under a `(total,)` mask, a scalar on its device.
+
+        In double precision on the CPU, since float32 has too few digits to compare with a budget. In single
+        precision elsewhere, for losses and logs, since Apple's GPUs have no other.
+        """
+        if mask.device not in self._tensors:
+            exact = self._tensors[torch.device("cpu")]
+            inputs, outputs, scale = (tensor.float().to(mask.device) for tensor in exact)
+            self._tensors[mask.device] = inputs, outputs, scale
+        inputs, outputs, scale = self._tensors[mask.device]
+        whole = torch.cat([mask, mask.new_ones(1)]).to(scale)
+        return ((inputs @ whole) * (outputs @ whole) * scale).sum()
 
 
 def _rows(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
@@ -70,14 +71,14 @@ class PrunedSide(nn.Module):
         self.budget = parse_budget(budget, self.cost.full, f"{name} budget")
         self.min_channels, self.channel_multiple = min_channels, channel_multiple
         # raises now if the budget can't be reached, not after the search
-        self.fit(self.cost.scale.new_zeros(self.groups.total))
+        self.fit(torch.zeros(self.groups.total))
         self.masks = ChannelMasks(self.groups)
         self.masks.attach(network)
 
     def summary(self) -> str:
         """Droppable channels, least possible MACs, and layers that are not pruned, as text."""
         smallest = smallest_mask(self.groups, self.min_channels, self.channel_multiple)
-        least, most = float(self.cost(smallest.to(self.cost.scale))) / 1e9, self.cost.full / 1e9
+        least, most = float(self.cost(smallest)) / 1e9, self.cost.full / 1e9
         whole = Counter(self.groups.whole.values())
         stays = "; ".join(f"{n} layer{'s' * (n > 1)}: {reason}" for reason, n in whole.most_common(3))
         groups = f"{len(self.groups.sizes)} group{'s' * (len(self.groups.sizes) > 1)}"
@@ -92,13 +93,12 @@ class PrunedSide(nn.Module):
         mask = fit_budget(
             scores,
             self.groups,
-            self.cost.cpu(),
+            self.cost,
             self.budget,
             self.min_channels,
             self.channel_multiple,
             f"{self.name} budget",
         )
-        self.cost.to(scores.device)
         return mask.to(scores.device)
 
     def penalty(self, mask: Tensor, progress: float) -> Tensor:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from lightning_gancompress.data.contract import GANDataModule, PlainData, data_of
+from lightning_gancompress.data.contract import GANDataModule, PlainData, as_loops_give, data_of
 from lightning_gancompress.density import (
     Comparison,
     CriticEncoder,
@@ -26,9 +26,11 @@ from lightning_gancompress.density import (
     kernel_density,
     load_table,
     nearest_neighbours,
+    require_neighbours,
     save_table,
 )
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.options import Amount, Count, Fraction, Positive, Rate, checked
 from lightning_gancompress.pruning import PrunedSide
 from lightning_gancompress.search.agents import PruningAgent, binarize, gumbel, relax
@@ -36,7 +38,7 @@ from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.policy import SearchPolicy
 from lightning_gancompress.search.teacher_images import TeacherImages
 from lightning_gancompress.tasks import Images, Role, Side
-from lightning_gancompress.training.phase import Logs, Position
+from lightning_gancompress.training.phase import SEARCH, Logs, Position
 from lightning_gancompress.training.teacher_student import TeacherStudent
 
 GENERATOR, DISCRIMINATOR = Side.GENERATOR, Side.DISCRIMINATOR
@@ -73,6 +75,8 @@ class CollaborativePruning(SearchPolicy):
         teacher_cache_gb: Host memory per process for the teacher's images, in GB (1e9 bytes); images beyond
             it are computed in every step.
     """
+
+    not_settled = ("search_epochs", "cache_dir", "teacher_cache_gb")
 
     @checked
     def __init__(
@@ -169,7 +173,7 @@ class CollaborativePruning(SearchPolicy):
         """Also log whether there was feedback, as 0 or 1."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.searching(pl_module) is not None:
-            pl_module.log("search/feedback", float(self.feedback), sync_dist=True)
+            pl_module.log(f"{SEARCH}feedback", float(self.feedback), sync_dist=True)
 
     # -- neighbourhoods --------------------------------------------------------------------------------
 
@@ -185,6 +189,7 @@ class CollaborativePruning(SearchPolicy):
         data = data_of(trainer)
         if isinstance(data, PlainData):
             raise data.refusal("can't be searched by neighbourhoods")
+        self._check_neighbourhoods(trainer, search.networks, data)
         networks = search.networks
         self._images = TeacherImages(self.teacher_cache_gb)
         self._encoders = {
@@ -193,10 +198,20 @@ class CollaborativePruning(SearchPolicy):
         }
         data.search_by(self._neighbourhoods(trainer, networks, data), self.members)
 
+    def _check_neighbourhoods(self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule) -> None:
+        """Check what would fail only once the teacher has translated all images."""
+        datasets = data.datasets("train")
+        for role in networks.task.compressed:
+            require_neighbours(len(datasets[role]), self.neighbours)
+        data.check_search(self.members)
+        if trainer.is_global_zero:
+            folder = cache_folder(self.cache_dir, trainer)
+            require_writable(folder, "cache_dir of CollaborativePruning")
+
     def _neighbourhoods(
         self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule
     ) -> dict[Role, Tensor]:
-        folder = cache_folder(self.cache_dir, trainer.default_root_dir)
+        folder = cache_folder(self.cache_dir, trainer)
         images = data.fingerprint()
         keys = {
             role: cache_key(str(role), networks.teacher, encoder, type(encoder), self.neighbours, images)
@@ -226,7 +241,7 @@ class CollaborativePruning(SearchPolicy):
         """Features `(N, F)` of the teacher's images of the training split, in its order, by generator."""
         batches: dict[Role, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
         for cpu_batch in data.plain_train_loader():
-            batch = trainer.strategy.batch_to_device(cpu_batch, trainer.strategy.root_device)
+            batch = as_loops_give(trainer, cpu_batch)
             with trainer.precision_plugin.forward_context():  # as in the steps, which reuse these images
                 images = self._images.of(networks, batch)
             for role, view in networks.task.views(batch).items():

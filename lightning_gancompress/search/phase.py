@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -42,11 +42,12 @@ class Pruning:
     student_weights: Literal["inherited", "fresh"]
     ignored_layers: list[str]
 
-    def search_of(self, policy: str, epochs: int) -> Search:
-        """The record of a search by the policy class `policy` that lasts `epochs`, for checkpoints."""
+    def search_of(self, policy: Policy) -> Search:
+        """The record of a search by `policy`, for checkpoints."""
         return Search(
-            policy=policy,
-            epochs=epochs,
+            policy=type(policy).__name__,
+            epochs=policy.search_epochs,
+            options=policy.options(),
             budgets=dict(self.budgets),
             convention=self.convention,
             min_channels=self.min_channels,
@@ -55,7 +56,19 @@ class Pruning:
         )
 
 
-class Sides(nn.ModuleDict):
+class SinglePrecision(nn.ModuleDict):
+    """Modules whose tensors move between devices, but keep their dtype whatever the trainer's precision.
+
+    What decides about channels: in 8 bits many logits would be equal.
+    """
+
+    # called by `to`, `half`, `double` and so on
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SinglePrecision:
+        super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class Sides(SinglePrecision):
     """An `nn.ModuleDict` of pruned sides, with types; keys are values of `Side`."""
 
     if TYPE_CHECKING:
@@ -68,6 +81,9 @@ class Policy(Protocol):
     """The methods that the search phase calls on a pruning policy."""
 
     search_epochs: int
+
+    def options(self) -> dict[str, Any]:
+        """Its options that are plain values, besides the length, by name."""
 
     def agents(self, search: SearchPhase) -> Mapping[Side, nn.Module]:
         """Modules to train, by side."""
@@ -110,7 +126,7 @@ class SearchPhase(Phase):
         budgets: Mapping[Side, float | str] | None = None,
     ) -> None:
         self.networks, self.pruning, self.policy, self.beta1 = networks, pruning, policy, beta1
-        self.sides, self.agents = Sides(), nn.ModuleDict()
+        self.sides, self.agents = Sides(), SinglePrecision()
         if budgets is None:
             budgets = {side: budget for side, budget in pruning.budgets.items() if budget not in WHOLE}
         ignored = ignored_layers(networks, pruning.ignored_layers)

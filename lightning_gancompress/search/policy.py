@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from inspect import signature
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
@@ -13,7 +14,9 @@ from torch.optim import Optimizer
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.tasks import Side
-from lightning_gancompress.training.phase import Logs, Phased, Position
+from lightning_gancompress.training.phase import SEARCH, Logs, Phased, Position
+
+PLAIN = (bool, int, float, str)
 
 
 @runtime_checkable
@@ -40,6 +43,7 @@ class PruningPolicy(Callback, ABC):
     """
 
     search_epochs = 0
+    not_settled: ClassVar[tuple[str, ...]] = ("search_epochs",)  # options that `options` leaves out
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Register as the module's policy.
@@ -55,6 +59,15 @@ class PruningPolicy(Callback, ABC):
                 f"{type(pl_module).__name__}: leave it out."
             )
         pl_module.policy = self
+
+    def options(self) -> dict[str, Any]:
+        """Options of the constructor that are plain values and kept as attributes of the same name.
+
+        They can't change once the small networks are cut; those in `not_settled` can.
+        """
+        names = [name for name in signature(type(self).__init__).parameters if name not in self.not_settled]
+        values = {name: vars(self)[name] for name in names if name in vars(self)}
+        return {n: value for n, value in values.items() if value is None or isinstance(value, PLAIN)}
 
     @abstractmethod
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
@@ -157,7 +170,7 @@ class SearchPolicy(PruningPolicy):
         logs: dict[str, float] = {}
         decided = self.decide(search)
         for side, pruned in search.pruned():
-            logs[f"search/{side}_macs"] = float(pruned.cost(decided[side])) / pruned.cost.full
+            logs[f"{SEARCH}{side}_macs"] = float(pruned.cost(decided[side])) / pruned.cost.full
             logs |= {f"mask/{name}": float(n) for name, n in pruned.groups.kept(decided[side]).items()}
         pl_module.log_dict(logs, sync_dist=True)
 

@@ -30,7 +30,10 @@ class ImagePools:
         return {role: self._exchange(role, batch) for role, batch in images.items()}
 
     def _exchange(self, role: Role, batch: Tensor) -> Tensor:
-        pool = self.images.get(role, batch.new_empty(0, *batch.shape[1:], dtype=torch.half)).to(batch.device)
+        pool = self.images.get(role)
+        if pool is None or pool.shape[1:] != batch.shape[1:]:  # a resumed run may have images of another size
+            pool = batch.new_empty(0, *batch.shape[1:], dtype=torch.half)
+        pool = pool[: self.size].to(batch.device)
         free = min(self.size - len(pool), len(batch))
         if free > 0:
             filled = pool.new_empty(len(pool) + free, *pool.shape[1:])  # cat refuses half under CPU autocast

@@ -13,6 +13,8 @@ from torch.optim import Adam, Optimizer
 PhaseName = Literal["teacher", "search", "finetune"]
 Logs = dict[str, Tensor]
 
+SEARCH = "search/"  # prefix of the figures of a search that are none of the fine-tuning
+
 
 @dataclass(frozen=True)
 class Position:
@@ -126,3 +128,12 @@ class Phased(Protocol):
     """A LightningModule that is in a phase."""
 
     phase: Phase
+
+
+@runtime_checkable
+class Bordered(Phased, Protocol):
+    """A LightningModule whose run is a search and a fine-tuning."""
+
+    @property
+    def border(self) -> int:
+        """Epoch of the run in which the fine-tuning begins."""

@@ -24,7 +24,7 @@ def write(root, paths, folder=None, channels=3, writer=None):
     """Let the callback write one batch; the images' values tell them apart."""
     images = torch.linspace(-1, 1, len(paths)).view(-1, 1, 1, 1).expand(-1, channels, 4, 6)
     data = SyntheticFacades(str(root), predict_folder=folder and str(folder))
-    trainer = SimpleNamespace(default_root_dir=str(root), datamodule=data)
+    trainer = SimpleNamespace(default_root_dir=str(root), ckpt_path=None, datamodule=data)
     (writer or PredictionWriter()).on_predict_batch_end(
         trainer, None, {"image": images, "path": paths}, None, 0
     )

@@ -73,6 +73,9 @@ def test_headers_of_before(name):
         {"search": {"policy": "UniformWidth"}},
         {"search": 1},
         {"versions": 2},
+        {"seed": "x"},
+        {"began": []},
+        {"epoch": 3},
     ],
     ids=str,
 )
@@ -110,7 +113,7 @@ def test_equal_budgets_are_no_change(was, now):
         dataclasses.replace(header().search, budgets={Side.GENERATOR: budget, Side.DISCRIMINATOR: 0.5})
         for budget in (was, now)
     )
-    header(search=first).require_same_run("frozen", again, Path("x.ckpt"))
+    header(search=first).require_same_search("frozen", again, Path("x.ckpt"))
     other = dataclasses.replace(again, budgets={Side.GENERATOR: 0.7, Side.DISCRIMINATOR: 0.5})
     with pytest.raises(UserError, match=r"model.budget: 0.7 comes too late, x.ckpt began with"):
-        header(search=first).require_same_run("frozen", other, Path("x.ckpt"))
+        header(search=first).require_same_search("frozen", other, Path("x.ckpt"))

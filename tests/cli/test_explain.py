@@ -2,7 +2,9 @@ import errno
 import pickle
 
 import pytest
+import tiny
 
+from lightning_gancompress.cli import main
 from lightning_gancompress.cli.explain import condense, explain
 from lightning_gancompress.errors import UserError
 
@@ -66,3 +68,28 @@ def test_alternatives_are_listed_once():
     - Expected a <class 'int'>
   Given value: two"""
     assert condense(report) == "trainer.devices: expected int or Literal['auto']; given two."
+
+
+FLAGS = [
+    (["devices=banana"], "CPUAccelerator"),
+    (["strategy=ddp_banana"], "invalid strategy name"),
+    (["val_check_interval=100"], "`val_check_interval` (100) must be less than"),
+    (["callbacks+=EarlyStopping", "callbacks.monitor=val/nothing"], "`val/nothing` which is not available"),
+    (["callbacks+=EarlyStopping", "callbacks.monitor=val/l1", "callbacks.mode=up"], "`mode` can be min, max"),
+    (["logger=tiny.NoLogger"], "NoLogger: requirement 'banana' not met"),
+]
+
+
+@pytest.mark.parametrize(("flags", "words"), FLAGS)
+def test_lightnings_own_errors_are_one_sentence(flags, words, tmp_path, facades, capsys):
+    options = [f"--trainer.{flag}" for flag in flags]
+    code, said = tiny.fail_code(capsys, [*tiny.teacher(tmp_path), *facades, *options])
+    assert code == 2
+    (line,) = (line for line in said.splitlines() if line.startswith("error: "))
+    assert words in line
+
+
+def test_a_bug_in_a_hook_that_lightning_calls_keeps_its_traceback(tmp_path, facades):
+    bug = ["--trainer.callbacks+=tiny.Bug"]
+    with pytest.raises(ValueError, match="bug"):
+        main([*tiny.teacher(tmp_path), *facades, *bug])

@@ -13,7 +13,7 @@ def rank_of(rank, world):
     fit_loop = SimpleNamespace(
         restarting=False, epoch_progress=progress, epoch_loop=SimpleNamespace(batch_progress=None)
     )
-    return SimpleNamespace(global_rank=rank, world_size=world, fit_loop=fit_loop)
+    return SimpleNamespace(global_rank=rank, world_size=world, fit_loop=fit_loop, overfit_batches=0)
 
 
 def test_every_epoch_visits_every_image_in_another_order():

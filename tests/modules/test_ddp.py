@@ -7,13 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
+from torch.utils.data import TensorDataset
 
+from lightning_gancompress import compress
 from lightning_gancompress.checkpoints import load_network
 from lightning_gancompress.pruning import count_macs
+from lightning_gancompress.search import UniformWidth
 
 # forked, which saves importing everything twice for every test; the command itself starts processes anew
 FORKED = ["--trainer.devices=2", "--trainer.strategy=ddp_fork", "--trainer.callbacks+=tiny.RankHashes"]
@@ -207,3 +211,36 @@ def test_an_error_on_one_rank_ends_all(tmp_path: Path, unet: Path, facades: list
     result = command(args)
     assert result.returncode != 0
     assert "[rank 1] error: This rank can't go on: mend it." in result.stderr
+
+
+def test_a_notebook_gets_the_small_network_of_its_processes(tmp_path: Path) -> None:
+    process = tiny.FORKS.Process(target=in_a_notebook, args=(tmp_path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert (tmp_path / "returned").read_text() == "4"
+
+
+def in_a_notebook(folder: Path) -> None:
+    from lightning.pytorch.trainer.connectors import accelerator_connector
+
+    accelerator_connector._IS_INTERACTIVE = True
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(24, 3, 16, 16, generator=generator) * 2 - 1
+    options: dict[str, Any] = {"epochs": 1, "decay_epochs": 0, "logger": False, "accelerator": "cpu"}
+    policy = UniformWidth()
+    small = compress(
+        tiny.Own(8),
+        data=TensorDataset(images),
+        budget=0.5,
+        policy=policy,
+        folder=folder,
+        devices=2,
+        batch_size=2,
+        distill_weight=1.0,
+        **options,
+    )
+    assert isinstance(small, tiny.Own)
+    assert small(images).isfinite().all()
+    (folder / "returned").write_text(str(small.head.out_channels))

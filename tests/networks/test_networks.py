@@ -183,3 +183,9 @@ def test_orthogonal_weights_are_orthogonal():
     init_weights(layer, "orthogonal", 0.5)
     rows = layer.weight.detach().flatten(1)
     torch.testing.assert_close(rows @ rows.T, 0.25 * torch.eye(6))
+
+
+@pytest.mark.parametrize("network", [UnetGenerator(ngf=4, n_downs=5), ResnetGenerator(ngf=4, n_blocks=1)])
+def test_generators_become_torchscript(network):
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(torch.jit.script(network.eval())(image), network(image))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.training.phase import SEARCH
 
 Curve = list[tuple[int, float]]
 Row = dict[str, float]
@@ -32,6 +33,8 @@ def read_curves(logs: Path) -> dict[str, Curve]:
     for row in sorted(rows, key=lambda row: row["step"]):
         for name, value in row.items():
             if name not in ("step", "epoch"):
+                # validation has one curve; earlier releases logged it under one name
+                name = name.removeprefix(SEARCH) if name.startswith(f"{SEARCH}val/") else name
                 curves.setdefault(name, []).append((int(row["step"]), value))
     return curves
 
@@ -77,6 +80,6 @@ def merge(earlier: list[Row], later: list[Row]) -> list[Row]:
 
 def border(curves: Mapping[str, Curve]) -> float | None:
     """The step between search and fine-tuning, or None where only one of them was logged."""
-    search = [points[-1][0] for name, points in curves.items() if name.startswith(("cost/", "search/"))]
+    search = [points[-1][0] for name, points in curves.items() if name.startswith(("cost/", SEARCH))]
     tuned = [points[0][0] for name, points in curves.items() if FINETUNE.match(name)]
     return (max(search) + min(tuned)) / 2 if search and tuned else None

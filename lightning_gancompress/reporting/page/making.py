@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from lightning_gancompress.reporting.page.run import Compression
 
@@ -14,18 +16,28 @@ def facts(run: Compression) -> dict[str, str]:
     share = student / run.macs("teacher", run.convention)
     project, torch = provenance.get("lightning_gancompress"), provenance.get("torch")
     device = next(next(iter(run.teachers.values())).parameters()).device
+    results = run.generators[0].results
     values = {
         "Policy": provenance.get("policy"),
         "Teacher": provenance.get("teacher"),
         "Budget": provenance.get("budget"),
         "Budget reached": f"{share:.4g} of the teacher, {student / 1e9:.4g} G MACs ({run.convention})",
-        "Epochs": provenance.get("epochs"),
+        "Epochs": epochs_done(provenance),
+        "Tested": results and (str(results.checkpoint) or None),
         "Image size": " x ".join(map(str, run.generators[0].size)) + " pixels",
         "Device of this page": device,
         "Versions": f"lightning_gancompress {project}, torch {torch}" if torch else None,
         "Page written": time.strftime("%Y-%m-%d %H:%M"),
     }
     return {label: str(value) for label, value in values.items() if value is not None}
+
+
+def epochs_done(provenance: Mapping[str, Any]) -> str | None:
+    """Epochs that were trained, and of how many, as text; None if they are not recorded."""
+    if "epochs" not in provenance:
+        return None
+    done, total = provenance["epochs"], provenance.get("of_epochs", provenance["epochs"])
+    return f"{done:g}" if done == total else f"{done:g} of {total}: the run was stopped before its end"
 
 
 def use(run: Compression) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from torch import nn
 
@@ -46,6 +47,14 @@ def test_export_needs_no_config(unet, tmp_path, capsys):
     exported = torch.export.load(path).module()(image)
     torch.testing.assert_close(exported, load_generator(unet)(image))
     assert "Wrote" in capsys.readouterr().out
+
+
+def test_export_says_that_a_network_is_masked(unet, facades, tmp_path, capsys):
+    main([*tiny.compression(tmp_path, unet), *facades, "--trainer.max_epochs=1"])
+    for network, said in (("generator", True), ("teacher.generator", False)):
+        capsys.readouterr()
+        main(["export", f"--ckpt_path={tiny.last(tmp_path)}", "--format=torch", f"--network={network}"])
+        assert ("isn't over: this is the student cut by its masks" in capsys.readouterr().out) == said
 
 
 def test_export_of_a_size(unet, tmp_path):

@@ -31,3 +31,16 @@ def test_border_lies_between_the_phases():
     assert border(search) is None
     assert border(search | {"train/generator": [(60, 2.0)]}) == 50
     assert border(search | {"train/discriminator_AtoB_real": [(44, 2.0)]}) == 42
+
+
+def test_validation_is_one_curve_through_the_border(tmp_path):
+    """Releases before 0.2 logged the search's validation under the same name as that of the fine-tuning."""
+    write(
+        tmp_path,
+        0,
+        "step,train/x,search/val/l1,val/l1,search/generator_macs\n1,1,,,\n4,,0.5,,0.3\n8,,,0.4,\n",
+    )
+    write(tmp_path / "old", 0, "step,train/x,val/l1\n1,1,\n4,,0.5\n8,,0.4\n")
+    new, old = read_curves(tmp_path), read_curves(tmp_path / "old")
+    assert new["val/l1"] == old["val/l1"] == [(4, 0.5), (8, 0.4)]
+    assert new["search/generator_macs"] == [(4, 0.3)]
