@@ -43,14 +43,14 @@ def compress(
     discriminator_budget: Budget = 0.5,
     ignored_layers: Sequence[str] = (),
     missing: Missing = "leave_out",
-    search_epochs: Count = 40,
+    search_epochs: Count | None = None,
     epochs: CountOrNone = 100,
     decay_epochs: CountOrNone = 100,
     lr: Rate = 2e-4,
     distill_weight: Amount = 0.0,
-    size: Pixels = 256,
-    batch_size: Count = 1,
-    search_batch_size: Count = 8,
+    size: Pixels | None = None,
+    batch_size: Count | None = None,
+    search_batch_size: Count | None = None,
     folder: str | Path = "runs/compress",
     seed: Seed = 0,
     resume: bool = False,
@@ -75,21 +75,23 @@ def compress(
             Without targets the small network is fine-tuned against the generator's own images.
         budget: MACs of the small network: a fraction of the generator's, or a number such as "2.4G".
         task: Networks and losses; None is Pix2Pix.
-        policy: The pruning policy; None is `CollaborativePruning` for `search_epochs`.
+        policy: The pruning policy, which has its own length; None is `CollaborativePruning` for
+            `search_epochs`.
         discriminator_budget: Likewise for the discriminator in the search; 1.0 keeps it whole.
         ignored_layers: Layers that are not pruned, or modules that hold them, by name or pattern
             (`encoder.*`); those of the discriminator with `discriminator.` before it.
         missing: Networks without weights, such as the discriminator: `leave_out` does without them, `train`
             makes new ones for the fine-tuning.
-        search_epochs: Length of the search; 2000 steps or more are recommended.
+        search_epochs: Length of the search, 40 by default; 2000 steps or more are recommended.
         epochs: Fine-tuning epochs at the full learning rate.
         decay_epochs: Further epochs in which it falls linearly towards zero.
         lr: Adam's learning rate in fine-tuning.
         distill_weight: Weight of the L1 distance to the generator's images in fine-tuning, beside the task's
             losses.
-        size: Size in pixels of the networks' input, for a folder of images.
-        batch_size: Images per step in fine-tuning, unless `data` is a data module.
-        search_batch_size: Images per step in the search, likewise; a multiple of the neighbourhoods' members.
+        size: Size in pixels of the networks' input, for a folder of images; 256 by default.
+        batch_size: Images per step in fine-tuning, 1 by default. A data module has its own.
+        search_batch_size: Images per step in the search, 8 by default, likewise; a multiple of the
+            neighbourhoods' members.
         folder: Folder of the run.
         seed: Seed of all random numbers.
         resume: Whether to resume from the run's last checkpoint, if there is one.
@@ -106,6 +108,8 @@ def compress(
     Raises:
         UserError: An argument can't be used.
     """
+    if policy is not None:
+        _refuse(f"policy is a {type(policy).__name__}, which has its own length", search_epochs=search_epochs)
     with _user_errors(), _handlers_kept(), isolate_rng(), warnings.catch_warnings():
         quieten()
         seed_everything(seed, verbose=False)
@@ -129,12 +133,15 @@ def compress(
             accelerator=accelerator,
             devices=devices,
             precision=precision,
-            callbacks=[*callbacks, policy or CollaborativePruning(search_epochs)],
+            callbacks=[
+                *callbacks,
+                policy or CollaborativePruning(40 if search_epochs is None else search_epochs),
+            ],
             logger=logger,
         )
-        batches = {"batch_size": batch_size, "search_batch_size": search_batch_size, "seed": seed}
+        batches = {"batch_size": batch_size, "search_batch_size": search_batch_size}
         last = Path(folder, "checkpoints", "last.ckpt")
-        datamodule = _data(data, module, size, batches)
+        datamodule = _data(data, module, size, batches, seed)
         trainer.fit(module, datamodule, ckpt_path=last if resume and last.is_file() else None)
     if module.begun:
         small = {str(role): module.student[role].cpu().float().eval() for role in module.task.compressed}
@@ -157,23 +164,39 @@ def _files(generator: Any, discriminator: nn.Module | None) -> Any:
     return str(generator) if discriminator is None else {"generator": str(generator)}
 
 
-def _data(data: Any, module: CompressionModule, size: int, batches: dict[str, Any]) -> LightningDataModule:
+def _data(
+    data: Any, module: CompressionModule, size: int | None, batches: dict[str, int | None], seed: int
+) -> LightningDataModule:
     """The data module for a folder, a data set or a data module."""
+    what = f"data is a {type(data).__name__}, which has its own"
     if isinstance(data, LightningDataModule):
+        _refuse(what, size=size, **batches)
         return data
+    options: dict[str, Any] = {"seed": seed} | {
+        name: value for name, value in batches.items() if value is not None
+    }
     if isinstance(data, (str, Path)):
+        size = 256 if size is None else size
         teacher, _ = module.phases.loader.load()[module.task.compressed[0]]
         channels = blank_image(teacher, size).shape[1]
         load_size = round(size * 286 / 256)  # upstream's ratio of load size and crop size
         return FolderDataModule(
-            str(data), load_size=load_size, crop_size=size, in_channels=channels, **batches
+            str(data), load_size=load_size, crop_size=size, in_channels=channels, **options
         )
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return DatasetDataModule(data, **batches)
+        _refuse(what, size=size)
+        return DatasetDataModule(data, **options)
     raise UserError(
         f"data is a {type(data).__name__}: give a folder of images, a torch data set that can be indexed (a "
         "DataLoader has one as its dataset), or a data module."
     )
+
+
+def _refuse(why: str, **arguments: int | None) -> None:
+    """Raise a UserError if one of these arguments was given, though another one makes it idle."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise UserError(f"{name} is {value}, but {why}: set it there, and leave {name} out.")
 
 
 @contextmanager

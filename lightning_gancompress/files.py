@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -45,3 +46,25 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     with ExitStack() as stack:
         for path, content in contents.items():
             stack.enter_context(replacing(path)).write_bytes(content)
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Require that files can be written to a folder, which is created if it is missing.
+
+    For what is written after long work: called before it.
+
+    Args:
+        folder: The folder.
+        option: Option that chooses another, for the message.
+
+    Raises:
+        UserError: The folder can't be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} can't be written to ({error.strerror}): mend that, or choose another with "
+            f"{option}."
+        ) from error

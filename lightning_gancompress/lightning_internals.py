@@ -148,6 +148,20 @@ def fit_position(trainer: lightning.pytorch.Trainer) -> tuple[int, int]:
     return epochs.processed, batches.current.processed
 
 
+def print_figures_once(trainer: lightning.pytorch.Trainer) -> None:
+    """Print the table of a validation or test once, not once for each of its loaders.
+
+    Lightning repeats figures that are logged at the end of an epoch in the column of every loader.
+    """
+    for loop in (trainer.validate_loop, trainer.test_loop):
+        table = loop._print_results
+
+        def once(results: list[dict[str, Any]], stage: str, table: Any = table) -> None:
+            table(results[:1] if all(result == results[0] for result in results) else results, stage)
+
+        loop._print_results = once  # type: ignore[method-assign]
+
+
 def overfits(trainer: lightning.pytorch.Trainer) -> bool:
     """Whether every epoch is to show the same few batches; the attribute is not declared."""
     batches: float = trainer.overfit_batches  # type: ignore[attr-defined]

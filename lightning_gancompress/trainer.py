@@ -31,8 +31,12 @@ from lightning_gancompress.callbacks import (
 from lightning_gancompress.callbacks.monitors import of_search
 from lightning_gancompress.callbacks.refused import refuse
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
-from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import ResumableTrainer, look_for_unused_parameters
+from lightning_gancompress.files import require_writable
+from lightning_gancompress.lightning_internals import (
+    ResumableTrainer,
+    look_for_unused_parameters,
+    print_figures_once,
+)
 from lightning_gancompress.modules.supported import (
     require_address,
     require_available,
@@ -123,6 +127,7 @@ class Trainer(ResumableTrainer):
         )
         require_address(self)
         look_for_unused_parameters(self)
+        print_figures_once(self)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = AtomicCheckpointIO()
 
@@ -134,7 +139,7 @@ class Trainer(ResumableTrainer):
         """
         refuse(self.callbacks)  # type: ignore[attr-defined]
         if self.is_global_zero:
-            require_writable(Path(self.default_root_dir))
+            require_writable(Path(self.default_root_dir), "trainer.default_root_dir")
         super().fit(*args, **kwargs)
         if self.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
@@ -186,15 +191,3 @@ def place(callback: Callback) -> int:
     if isinstance(callback, ModelCheckpoint):
         return 1 if callback.monitor is not None else 3
     return -1 if isinstance(callback, Monitors) else 0
-
-
-def require_writable(folder: Path) -> None:
-    """Raise a `UserError` unless files can be written to `folder`, which is created if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            f"The run's folder {folder} can't be written to ({error.strerror}): mend that, or choose another "
-            "with trainer.default_root_dir."
-        ) from error

@@ -67,7 +67,9 @@ def net(width=12, kind=Net, **arguments):
 
 def quick(folder, generator, *args, **arguments):
     """A run of one epoch of search and one of fine-tuning, two steps each."""
-    settings = {"budget": 0.5, "search_epochs": 1, "epochs": 1, "decay_epochs": 0, "batch_size": 7}
+    settings = {"budget": 0.5, "epochs": 1, "decay_epochs": 0}
+    settings |= {} if "policy" in arguments else {"search_epochs": 1}
+    settings |= {} if isinstance(arguments.get("data"), LightningDataModule) else {"batch_size": 7}
     settings |= {"folder": folder, "accelerator": "cpu", "logger": False} | arguments
     return compress(generator, *args, **settings)
 
@@ -147,7 +149,7 @@ def test_without_discriminator_and_targets_it_learns_its_own_images(tmp_path):
     generator, witness = net(), Witness()
     generator.norm = nn.Identity()
     distances = []
-    for lr in (0.0, 2e-3):
+    for lr in (1e-30, 2e-3):
         small = quick(tmp_path, generator, data=sources(), epochs=10, lr=lr, callbacks=[witness])
         with torch.no_grad():
             distances.append(float((small(images()) - generator.eval()(images())).abs().mean()))
@@ -309,6 +311,22 @@ def test_the_way_back_of_a_network_that_nobody_can_construct(tmp_path):
         quick(tmp_path / "run", net(), missing="train", **settings)
     small = quick(tmp_path / "run", net(), distill_weight=10.0, **settings)
     assert small(images(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+
+
+def test_arguments_that_another_one_makes_idle(tmp_path):
+    data = DatasetDataModule(sources(), batch_size=5, search_batch_size=4)
+    for arguments, words in (
+        (
+            {"data": sources(), "policy": UniformWidth(), "search_epochs": 7},
+            "search_epochs is 7, but policy is",
+        ),
+        ({"data": data, "batch_size": 3}, "batch_size is 3, but data is a DatasetDataModule"),
+        ({"data": data, "search_batch_size": 3}, "search_batch_size is 3"),
+        ({"data": data, "size": 64}, "size is 64"),
+        ({"data": sources(), "size": 64}, "size is 64, but data is a TensorDataset"),
+    ):
+        with pytest.raises(UserError, match=words):
+            quick(tmp_path, net(), **arguments)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------

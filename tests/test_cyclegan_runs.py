@@ -152,8 +152,11 @@ def test_left_out_needs_another_tie_to_the_source(
 # -- afterwards ----------------------------------------------------------------------------------------------
 
 
-def test_test_of_both(both: Path, tmp_path: Path) -> None:
+def test_test_of_both(both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["test", f"--ckpt_path={both}", f"--trainer.default_root_dir={tmp_path}"])
+    printed = capsys.readouterr().out
+    assert printed.count("test/AtoB/teacher_l1") == 1
+    assert "DataLoader 1" not in printed  # which would repeat every figure
     for direction in DIRECTIONS["both"]:
         results = json.loads((tmp_path / "test" / f"results_{direction}.json").read_text())
         assert results["images"] == 4

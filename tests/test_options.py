@@ -99,7 +99,18 @@ CASES = [
 NUMBERS = [case for case in CASES if numeric(case.values[2])]
 # where 0 means none; of all other numbers there must be some
 MAY_BE_ZERO = {
-    *("epochs", "decay_epochs", "n_blocks", "pool_size", "num_workers", "seed", "warmup", "seeds", "mean"),
+    *(
+        "epochs",
+        "decay_epochs",
+        "n_blocks",
+        "pool_size",
+        "num_workers",
+        "seed",
+        "warmup",
+        "seeds",
+        "mean",
+        "void",
+    ),
     *("budget_weight", "budget_ramp", "adversarial_weight", "kernel_weight", "teacher_weight", "task_weight"),
     *("distill_weight", "lambda_l1", "lambda_cycle", "lambda_identity", "beta1", "holdout"),
     *("output", "ssim", "features", "channels", "critic", "perceptual", "style", "tv", "task"),
@@ -109,7 +120,7 @@ NEVER_ZERO = {"SegmentationScore.epochs"}  # an untrained network finds nothing
 PATHS = {"root": "there", "folder": "there", "output": "there", "ckpt_path": "there.ckpt"}
 NEEDED = {
     **{**PATHS, "path": "there.pth", "weights": "there.pth", "model": "there.onnx"},
-    **{"name": "resnet50", "k": 5},
+    **{"name": "resnet50", "k": 5, "encoding": "colors"},
     **dict.fromkeys(("generator", "discriminator", "network"), nn.Identity()),
     **dict.fromkeys(("features", "teacher", "student", "reference", "samples", "sample"), torch.ones(1, 1)),
 }

@@ -17,13 +17,12 @@ class HtmlReport(Callback):
     settings. An error while drawing becomes a warning and does not stop the run.
     """
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the page; the small model is saved already."""
-        self._write(trainer, pl_module)
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the page when all callbacks have written their files, in whatever order they are listed.
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the page; grids and results are saved already. It shows the last checkpoint, no other."""
-        if output_folder(trainer, "test").name == "test":
+        After a test it shows the last checkpoint, no other.
+        """
+        if stage == "fit" or (stage == "test" and output_folder(trainer, "test").name == "test"):
             self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:

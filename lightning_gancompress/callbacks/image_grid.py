@@ -10,6 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
+from lightning_gancompress.data.contract import data_of
+from lightning_gancompress.data.labels import as_picture
 from lightning_gancompress.evaluation.translator import output_folder
 from lightning_gancompress.files import write_files
 from lightning_gancompress.metrics import to_uint8
@@ -53,7 +55,7 @@ class ImageGrid(Callback):
     ) -> None:
         """Keep some of the images."""
         if self._due(trainer):
-            self._collect(outputs)
+            self._collect(trainer, outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the grid of this epoch."""
@@ -78,7 +80,7 @@ class ImageGrid(Callback):
     ) -> None:
         """Keep some of the images."""
         if trainer.is_global_zero:
-            self._collect(outputs)
+            self._collect(trainer, outputs)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the grid of the test."""
@@ -89,9 +91,11 @@ class ImageGrid(Callback):
             return False
         return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
-    def _collect(self, outputs: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def _collect(self, trainer: Trainer, outputs: Mapping[str, Mapping[str, Tensor]]) -> None:
+        preprocessing = data_of(trainer).preprocessing
         for role, images in outputs.items():
-            self._spreads.setdefault(Role(role), Spread(self.n_images)).add(images)
+            shown = {**images, "source": as_picture(images["source"], preprocessing)}
+            self._spreads.setdefault(Role(role), Spread(self.n_images)).add(shown)
 
     def _write(self, trainer: Trainer, path: Path, key: str) -> None:
         for role, spread in self._spreads.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_gancompress.callbacks.stop_signals import StopSignals
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.lightning_internals import batches_of_epoch_in_progress, save_checkpoint
 from lightning_gancompress.options import Amount, checked
 
@@ -44,6 +46,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if a new run will replace the checkpoint of an earlier one, and handle Ctrl-C."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._require_space(pl_module)
             for stale in self._path.parent.glob(f".{self._path.stem}.*"):
                 stale.unlink()  # left by a process that was killed while writing
             if self._path.exists() and trainer.ckpt_path is None:
@@ -108,6 +111,18 @@ class LastCheckpoint(ModelCheckpoint):
     def _path(self) -> Path:
         assert self.dirpath is not None
         return Path(self.dirpath, f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+
+    def _require_space(self, pl_module: LightningModule) -> None:
+        """Check that a checkpoint can be written: it has at least the module's tensors."""
+        require_writable(self._path.parent, "dirpath of LastCheckpoint")
+        tensors = (*pl_module.parameters(), *pl_module.buffers())
+        needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        free = shutil.disk_usage(self._path.parent).free
+        if free < needed:
+            raise UserError(
+                f"A checkpoint has {needed / 1e6:.1f} MB or more, and the disk of {self._path.parent} has "
+                f"{free / 1e6:.1f} MB left: free some space, or choose another trainer.default_root_dir."
+            )
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

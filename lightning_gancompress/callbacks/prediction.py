@@ -16,7 +16,7 @@ from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.reading import endings
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.translator import output_folder
-from lightning_gancompress.files import write_files
+from lightning_gancompress.files import require_writable, write_files
 from lightning_gancompress.options import checked
 from lightning_gancompress.reporting.grid import png
 from lightning_gancompress.training.phase import Phased
@@ -45,6 +45,11 @@ class PredictionWriter(Callback):
         self._written, self._left_out = 0, []
         if isinstance(pl_module, Phased) and pl_module.phase.name == "search":
             rank_zero_info("The search isn't over: the images are of the whole network under its masks.")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check before a prediction that its images can be written."""
+        if stage == "predict" and trainer.is_global_zero:
+            require_writable(output_folder(trainer, self.folder), "trainer.default_root_dir")
 
     def on_predict_batch_end(
         self,

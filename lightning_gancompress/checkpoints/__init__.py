@@ -88,7 +88,16 @@ def load_network(
     content = read_torch(path)
     if is_training_checkpoint(content):
         return network_from_checkpoint(content, path, network, batch_norm, architecture)
-    return network_from_tensors(content, path, batch_norm or "running", network, architecture)
+    try:
+        return network_from_tensors(content, path, batch_norm or "running", network, architecture)
+    except UserError as error:
+        lost = path.with_suffix(".json")
+        if path.suffix == ".pth" and path.stem.startswith(tuple(Side)) and not lost.exists():
+            raise UserError(
+                f"{lost.name}, which describes the network in {path}, is missing: copy it from where the "
+                f"model was saved. Without it, {error}"
+            ) from error
+        raise
 
 
 def tensors_for(network: nn.Module, path: str | Path, role: str) -> dict[str, Tensor]:

@@ -124,6 +124,15 @@ class Header:
                 f"wants {' and '.join(compressed)}: give the task that it was made with."
             )
 
+    def require_networks(self, owner: str, path: Path) -> None:
+        """Raise a UserError unless it describes the compressed generators of "teacher" or "student"."""
+        for prefix in (f"{owner}.{role}" for role in self.compressed):
+            if prefix not in self.networks:
+                raise UserError(
+                    f"{path} is damaged, its header does not describe {prefix}: copy it again, or go back to "
+                    "an earlier checkpoint."
+                )
+
     def require_same_search(self, partner: str, configured: Search | None, path: Path) -> None:
         """Check that a resumed compression changes no option of the search that can't change any more.
 

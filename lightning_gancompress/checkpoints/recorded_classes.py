@@ -87,7 +87,8 @@ def arguments_of(found: Any) -> dict[str, Any]:
     for cls in classes:
         function = inspect.unwrap(vars(cls).get("__init__", object)) if isinstance(cls, type) else cls
         try:
-            hints |= get_type_hints(function)
+            # the constructor of a data class has annotations of its bases, from other files than its own
+            hints |= get_type_hints(cls if dataclasses.is_dataclass(cls) else function)
         except (NameError, TypeError):  # a name that only type checkers import
             hints |= dict.fromkeys(getattr(function, "__annotations__", {}), object)
     return hints

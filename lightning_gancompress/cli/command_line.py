@@ -205,6 +205,23 @@ class GanCompressCLI(OpenCLI):
             child.kill()
 
 
+class Rehearsal(GanCompressCLI):
+    """Reads the options of a command and makes what they name, but trains and tests nothing."""
+
+    def seed(self) -> None:
+        """Do nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        """Do nothing: weights may be those of a run that is still to come."""
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and callbacks, but no trainer."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+
+    def run_command(self, command: str) -> None:
+        """Do nothing."""
+
+
 def with_trust(parser: LightningArgumentParser) -> LightningArgumentParser:
     """Add the flag that `named_by` looks for."""
     text = "Trust the checkpoint: let it name any class, whose code then runs."

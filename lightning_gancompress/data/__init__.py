@@ -5,6 +5,7 @@ from lightning_gancompress.data.datasets import ImageDataset, PairDataset, Sampl
 from lightning_gancompress.data.folder import FolderDataModule
 from lightning_gancompress.data.image_folder import ImageDataModule
 from lightning_gancompress.data.items import ItemDataset
+from lightning_gancompress.data.labels import Labels, read_source
 from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.data.sampler import EpochSampler, ShardSampler, ZipSampler
@@ -25,6 +26,7 @@ __all__ = [
     "ImageError",
     "Images",
     "ItemDataset",
+    "Labels",
     "PairDataset",
     "PairedDataModule",
     "Pairs",
@@ -35,4 +37,5 @@ __all__ = [
     "SyntheticUnpairedFacades",
     "UnpairedDataModule",
     "ZipSampler",
+    "read_source",
 ]

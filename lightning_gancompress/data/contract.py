@@ -18,7 +18,14 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
 
 from lightning_gancompress.data.datasets import SampleDataset, ZipDataset
-from lightning_gancompress.data.sampler import EpochSampler, ResumableLoader, ShardSampler, ZipSampler
+from lightning_gancompress.data.sampler import (
+    EpochSampler,
+    ResumableLoader,
+    ShardSampler,
+    ZipSampler,
+    rank_and_world,
+    require_batch,
+)
 from lightning_gancompress.data.transforms import collate
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Count, Seed, Workers, check_fields
@@ -41,6 +48,8 @@ class PreprocessingRecord(TypedDict, total=False):
     resample: str
     in_channels: int
     out_channels: int
+    labels: dict[str, Any]  # if sources are label maps: the options of `data.labels.Labels`
+    target_labels: dict[str, Any]
     range: list[float]
 
 
@@ -179,6 +188,14 @@ class GANDataModule(LightningDataModule, ABC):
         """
         self.neighbourhoods, self._members, self._train_loader = neighbourhoods, members, None
 
+    def check_search(self, members: int) -> None:
+        """Check before neighbourhoods are computed that `search_by` can draw so many `members` of each.
+
+        Raises:
+            UserError: There are too few images for a batch, or a batch is no whole number of neighbourhoods.
+        """
+        self._require_batch(self.search_batch_size, "search_batch_size", members)
+
     def end_search(self) -> None:
         """Sample shuffled and augmented images again."""
         if self.neighbourhoods is not None:
@@ -190,6 +207,12 @@ class GANDataModule(LightningDataModule, ABC):
         """Make the data sets of a stage, so that a missing split is reported before anything else starts."""
         for split in self.splits_of(stage):
             self.datasets(split)
+        if stage == "fit":  # a search, with batches of another size, comes before the first of these
+            self._require_batch(self.batch_size, "batch_size")
+
+    def _require_batch(self, batch_size: int, option: str, members: int = 1) -> None:
+        longest = max(map(len, self.datasets("train").values()))
+        require_batch(longest, batch_size, rank_and_world(self.trainer)[1], option, members)
 
     def splits_of(self, stage: str) -> list[Split]:
         """The splits that a stage reads; a fit with `limit_val_batches` 0 needs no validation images."""

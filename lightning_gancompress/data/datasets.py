@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +13,14 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from lightning_gancompress.data.options import IMAGE_MODES
 from lightning_gancompress.data.reading import ImageError, read_header, read_image
-from lightning_gancompress.data.transforms import Preprocessing, different_sizes
+from lightning_gancompress.data.transforms import (
+    ImageReader,
+    PictureReader,
+    Preprocessing,
+    Read,
+    different_sizes,
+)
 
 Direction = Literal["AtoB", "BtoA"]
 Files = Sequence[tuple[Path, ...]]  # per sample: one file, or those of A and B
@@ -44,11 +49,14 @@ class FileDataset(SampleDataset):
     Args:
         files: The files of each sample.
         preprocessing: How images are resized, cropped and flipped.
+        sides: How the pixels of each image of a sample are read, by its key.
         seed: None for evaluation; else seeds the augmentation, together with epoch and index.
     """
 
-    def __init__(self, files: Files, preprocessing: Preprocessing, seed: int | None) -> None:
-        self.files, self.preprocessing, self.seed = files, preprocessing, seed
+    def __init__(
+        self, files: Files, preprocessing: Preprocessing, sides: Mapping[str, ImageReader], seed: int | None
+    ) -> None:
+        self.files, self.preprocessing, self.sides, self.seed = files, preprocessing, sides, seed
 
     def __len__(self) -> int:
         return len(self.files)
@@ -92,6 +100,10 @@ class FileDataset(SampleDataset):
     def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
         """Read a sample, augmented with `random`, or without augmentation if that is None."""
 
+    @abstractmethod
+    def images(self, index: int) -> dict[str, tuple[Image.Image, Path]]:
+        """The images of a sample as decoded, and their files, by key."""
+
 
 class PairDataset(FileDataset):
     """Pairs (A, B) of images as ``{"source", "target": (C, H, W) in [-1, 1], "index": int, "path": str}``.
@@ -100,7 +112,7 @@ class PairDataset(FileDataset):
         files: Per sample the files of A and B; one and the same file holds A | B side by side.
         preprocessing: How images are resized, cropped and flipped, both of a pair alike.
         direction: AtoB makes A the source.
-        channels: Of source and target.
+        sides: How the pixels of source and target are read; or their channels, for pictures.
         seed: As in `FileDataset`.
     """
 
@@ -109,35 +121,43 @@ class PairDataset(FileDataset):
         files: Files,
         preprocessing: Preprocessing,
         direction: Direction,
-        channels: tuple[int, int],
+        sides: tuple[ImageReader | int, ImageReader | int],
         seed: int | None = None,
     ) -> None:
-        super().__init__(files, preprocessing, seed)
+        source, target = (_reader(side) for side in sides)
+        super().__init__(files, preprocessing, {"source": source, "target": target}, seed)
         self.direction = direction
-        self.modes = IMAGE_MODES[channels[0]], IMAGE_MODES[channels[1]]
+
+    def images(self, index: int) -> dict[str, tuple[Image.Image, Path]]:
+        """Source and target as decoded, and their files."""
+        pair = list(zip(("source", "target"), self.files[index], strict=True))
+        if self.direction == "BtoA":
+            pair = [("target", self.files[index][0]), ("source", self.files[index][1])]
+        (first, path_a), (second, path_b) = pair
+        a, b = read_pair(path_a, path_b, self.sides[first].read, self.sides[second].read)
+        return {first: (a, path_a), second: (b, path_b)}
 
     def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
         """Read a pair."""
-        path, path_b = self.files[index]
-        source, target = read_pair(path, path_b)
-        if self.direction == "BtoA":
-            source, target, path = target, source, path_b
+        images = self.images(index)
+        source, path = images["source"]
         transform = self.preprocessing.transform(source.size, path, random)
-        return {
-            "source": transform(source.convert(self.modes[0])),
-            "target": transform(target.convert(self.modes[1])),
-            "index": index,
-            "path": str(path),
+        tensors = {
+            key: self.sides[key].tensor(image, transform, file) for key, (image, file) in images.items()
         }
+        return {**tensors, "index": index, "path": str(path)}
 
 
-def read_pair(path_a: Path, path_b: Path) -> tuple[Image.Image, Image.Image]:
+def read_pair(
+    path_a: Path, path_b: Path, read_a: Read = read_image, read_b: Read = read_image
+) -> tuple[Image.Image, Image.Image]:
     """Decode A and B from their files, or from the halves of one file.
 
     Raises:
         ImageError: A file can't be used, its halves are unequal, or A and B differ in size.
     """
-    image = read_image(path_a)
+    image = read_a(path_a)
+    other = image if (path_a, read_a) == (path_b, read_b) else read_b(path_b)
     if path_a == path_b:
         width, height = image.size
         if width % 2:
@@ -145,8 +165,7 @@ def read_pair(path_a: Path, path_b: Path) -> tuple[Image.Image, Image.Image]:
                 f"Image {path_a} is {width} pixels wide, so it has no two equal halves A | B: put A and B of "
                 "the same width side by side, or into two folders."
             )
-        return image.crop((0, 0, width // 2, height)), image.crop((width // 2, 0, width, height))
-    other = read_image(path_b)
+        return image.crop((0, 0, width // 2, height)), other.crop((width // 2, 0, width, height))
     if image.size != other.size:
         raise ImageError(
             f"Images {path_a} ({image.width}x{image.height}) and {path_b} ({other.width}x{other.height}) are "
@@ -163,7 +182,7 @@ class ImageDataset(FileDataset):
     Args:
         files: Per sample the one file.
         preprocessing: How images are resized, cropped and flipped.
-        channels: 1 or 3; images with others are converted.
+        reader: How pixels are read; or channels, 1 or 3, for pictures.
         seed: As in `FileDataset`.
         domain: Names the keys.
     """
@@ -172,22 +191,31 @@ class ImageDataset(FileDataset):
         self,
         files: Files,
         preprocessing: Preprocessing,
-        channels: int,
+        reader: ImageReader | int,
         seed: int | None = None,
         domain: Literal["A", "B"] | None = None,
     ) -> None:
-        super().__init__(files, preprocessing, seed)
-        self.mode = IMAGE_MODES[channels]
         self.keys = (
             (f"{domain}", f"index_{domain}", f"path_{domain}") if domain else ("source", "index", "path")
         )
+        super().__init__(files, preprocessing, {self.keys[0]: _reader(reader)}, seed)
+
+    def images(self, index: int) -> dict[str, tuple[Image.Image, Path]]:
+        """The image as decoded, and its file."""
+        (path,) = self.files[index]
+        return {key: (reader.read(path), path) for key, reader in self.sides.items()}
 
     def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
         """Read an image."""
-        (path,) = self.files[index]
-        image = read_image(path).convert(self.mode)
+        ((key, (image, path)),) = self.images(index).items()
         transform = self.preprocessing.transform(image.size, path, random)
-        return dict(zip(self.keys, (transform(image), index, str(path)), strict=True))
+        return dict(
+            zip(self.keys, (self.sides[key].tensor(image, transform, path), index, str(path)), strict=True)
+        )
+
+
+def _reader(side: ImageReader | int) -> ImageReader:
+    return PictureReader(side, "labels") if isinstance(side, int) else side
 
 
 class SourceDataset(ImageDataset):

@@ -60,4 +60,4 @@ class FolderDataModule(ImageDataModule):
 
     def dataset(self, role: Role, files: Files, seed: int | None) -> ImageDataset:
         """The data set of a role; ``seed`` is None for no augmentation."""
-        return ImageDataset(files, self.options, self.in_channels, seed)
+        return ImageDataset(files, self.options, self.sources, seed)

@@ -11,11 +11,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Files, SampleDataset, SourceDataset
+from lightning_gancompress.data.labels import Labels, inspect, reader_of, record_of
 from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import FileChannels
 from lightning_gancompress.data.reading import ENDINGS, VERSION
 from lightning_gancompress.data.survey import describe_images, doubts
-from lightning_gancompress.data.transforms import Preprocess, Preprocessing
+from lightning_gancompress.data.transforms import ImageReader, Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Count, Pixels, Workers
 from lightning_gancompress.tasks.role import Role
@@ -37,6 +38,7 @@ class ImageDataModule(GANDataModule):
             multiple of 4.
         flip: Whether half of the training images are mirrored.
         in_channels: 1 makes the sources (the images of A) greyscale, 3 RGB.
+        labels: The sources are label maps, which are encoded and never interpolated; None for pictures.
         val_split: Folder name of the validation split; `test_split` where it is missing.
         test_split: Folder name of the test split; `val_split` where it is missing.
         max_train: Number of training images to use, the first of each domain; None uses all.
@@ -51,6 +53,7 @@ class ImageDataModule(GANDataModule):
     preprocess: Preprocess = "resize_and_crop"
     flip: bool = True
     in_channels: FileChannels = 3
+    labels: Labels | None = None
     val_split: str = "val"
     test_split: str = "test"
     max_train: Count | None = None
@@ -58,12 +61,14 @@ class ImageDataModule(GANDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.sources = reader_of(self.in_channels, self.labels, "labels")
         load_size = self.crop_size if self.load_size is None else self.load_size
         self.options = Preprocessing(self.preprocess, load_size, self.crop_size, self.flip)
         self.folder = Path(self.root)
         others = [self.val_split, self.test_split]
         self.splits = {"train": ["train"], "val": others, "test": others[::-1]}
         self._files: dict[Split, dict[Role, Files]] = {}
+        self._warned = False
 
     # -- implemented by derived classes ----------------------------------------------------------------
 
@@ -80,14 +85,14 @@ class ImageDataModule(GANDataModule):
         """The layouts in which `find` looks for a split, as text."""
 
     @property
-    def channels(self) -> PreprocessingRecord:
-        """`in_channels`, and `out_channels` where there are targets."""
-        return {"in_channels": self.in_channels}
+    def readers(self) -> list[ImageReader]:
+        """How the sources are read, and the targets where there are any."""
+        return [self.sources]
 
     @property
-    def predict_channels(self) -> int:
-        """Channels of the images of `predict_folder`."""
-        return self.in_channels
+    def predict_reader(self) -> ImageReader:
+        """How the images of `predict_folder` are read."""
+        return self.sources
 
     # -- files and preprocessing -----------------------------------------------------------------------
 
@@ -98,9 +103,9 @@ class ImageDataModule(GANDataModule):
             "preprocess": self.preprocess,
             "load_size": self.options.load_size,
             "crop_size": self.crop_size,
-            "resample": "bicubic",
-            **self.channels,
-            "range": [-1.0, 1.0],
+            "resample": "nearest" if self.labels else "bicubic",
+            **record_of(*self.readers),  # type: ignore[typeddict-item]
+            "range": [0.0, 1.0] if self.labels and self.labels.encoding == "one_hot" else [-1.0, 1.0],
         }
 
     def fingerprint(self, split: Split = "train") -> str:
@@ -148,9 +153,16 @@ class ImageDataModule(GANDataModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Find the images of a stage, and say in one line what they are."""
+        """Find the images of a stage, say in one line what they are, and look at some."""
         super().setup(stage)
         self._say(stage)
+        datasets = [dataset for split in self.splits_of(stage) for dataset in self.datasets(split).values()]
+        if stage == "predict":
+            datasets = [self.predict_dataset()]
+        for warning in chain.from_iterable(map(inspect, datasets)):
+            if not self._warned:  # once is enough
+                rank_zero_warn(warning)
+                self._warned = True
 
     @rank_zero_only
     def _say(self, stage: str) -> None:
@@ -159,7 +171,7 @@ class ImageDataModule(GANDataModule):
         if stage == "predict":
             root, splits = None, {"predict": [self._sources()]}
         size = self.options.trained_size if stage == "fit" else self.options.final_size
-        rank_zero_info(describe_images(splits, root, size, self.channels))
+        rank_zero_info(describe_images(splits, root, size, [reader.kind for reader in self.readers]))
         for warning in doubts(splits):
             rank_zero_warn(warning)
 
@@ -171,7 +183,7 @@ class ImageDataModule(GANDataModule):
 
     def predict_dataset(self) -> SourceDataset:
         """Images of `predict_folder`, in order, under the keys `source`, `index` and `path`."""
-        return SourceDataset(self._sources(), self.options, self.predict_channels)
+        return SourceDataset(self._sources(), self.options, self.predict_reader)
 
     def _sources(self) -> Files:
         """The files to translate."""

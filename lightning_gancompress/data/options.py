@@ -13,7 +13,10 @@ class OfImageFiles:
         return value in IMAGE_MODES
 
     def __str__(self) -> str:
-        return "out of 1 (greyscale) and 3 (RGB), or use DatasetDataModule with a data set of your own"
+        return (
+            "out of 1 (greyscale) and 3 (RGB), or set data.labels for label maps, or use DatasetDataModule "
+            "with a data set of your own"
+        )
 
 
 FileChannels = Annotated[int, OfImageFiles()]

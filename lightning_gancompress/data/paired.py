@@ -6,6 +6,7 @@ from itertools import chain
 from lightning_gancompress.data.contract import GENERATOR, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import Direction, Files, PairDataset
 from lightning_gancompress.data.image_folder import ImageDataModule
+from lightning_gancompress.data.labels import Labels, reader_of, require_pictures
 from lightning_gancompress.data.layout import (
     Layout,
     domain_layouts,
@@ -14,6 +15,7 @@ from lightning_gancompress.data.layout import (
     require_side_by_side,
 )
 from lightning_gancompress.data.options import FileChannels
+from lightning_gancompress.data.transforms import ImageReader
 from lightning_gancompress.tasks.role import Role
 
 
@@ -27,7 +29,10 @@ class PairedDataModule(ImageDataModule):
             name.
         direction: AtoB translates A (the left half) to B.
         in_channels: 1 makes the source greyscale, 3 RGB.
-        out_channels: The same for the target.
+        labels: The sources, by `direction`, are label maps, which are encoded and never interpolated; None
+            for pictures.
+        out_channels: As in_channels, for the target.
+        target_labels: As labels, for the target, to translate photos to label maps; `palette` or `colors`.
         layout: Where A and B are: `side_by_side` in each picture, or in `folders` of their own; `auto` takes
             what it finds, if that can mean one thing only.
     """
@@ -35,16 +40,19 @@ class PairedDataModule(ImageDataModule):
     _: KW_ONLY
     direction: Direction = "AtoB"
     out_channels: FileChannels = 3
+    target_labels: Labels | None = None
     layout: Layout = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_pictures(self.target_labels, "target_labels", "a generator makes pictures")
+        self.targets = reader_of(self.out_channels, self.target_labels, "target_labels")
         self._judged = False
 
     @property
-    def channels(self) -> PreprocessingRecord:
-        """Channels of source and target."""
-        return {"in_channels": self.in_channels, "out_channels": self.out_channels}
+    def readers(self) -> list[ImageReader]:
+        """How sources and targets are read."""
+        return [self.sources, self.targets]
 
     @property
     def preprocessing(self) -> PreprocessingRecord:
@@ -78,5 +86,4 @@ class PairedDataModule(ImageDataModule):
 
     def dataset(self, role: Role, files: Files, seed: int | None) -> PairDataset:
         """The data set of a role; ``seed`` is None for no augmentation."""
-        channels = self.in_channels, self.out_channels
-        return PairDataset(files, self.options, self.direction, channels, seed)
+        return PairDataset(files, self.options, self.direction, (self.sources, self.targets), seed)

@@ -55,25 +55,16 @@ class EpochSampler(DistributedSampler[Any]):
         # without neighbourhoods every row holds its own image alone
         self.members = 1 if neighbourhoods is None else members
         self.rows = np.arange(self.size)[:, None] if neighbourhoods is None else neighbourhoods.cpu().numpy()
-        if batch_size % self.members:
-            raise UserError(
-                f"search_batch_size is {batch_size}, not a multiple of the {self.members} members drawn per "
-                f"neighbourhood: set it to {self.members * max(1, round(batch_size / self.members))}, or "
-                "change members."
-            )
+        option = "batch_size" if neighbourhoods is None else "search_batch_size"
+        require_batch(self.length, batch_size, world, option, self.members)
         if self.members > self.rows.shape[1]:
             raise UserError(
                 f"{self.members} members can't be drawn from neighbourhoods of {self.rows.shape[1]} images: "
                 f"set members to at most k + 1 = {self.rows.shape[1]}."
             )
-        if len(self) < batch_size:
-            raise UserError(
-                f"The training split has {self.length} images, too few for one batch of {batch_size} on each "
-                f"of {world} process(es): lower batch_size (search_batch_size in the search) or add images."
-            )
 
     def __len__(self) -> int:
-        return self.length // self.num_replicas // self.members * self.members
+        return share_of(self.length, self.num_replicas, self.members)
 
     def __iter__(self) -> Iterator[int]:
         epoch, batches = (self.epoch, 0) if self.trainer is None else fit_position(self.trainer)
@@ -151,3 +142,33 @@ class ResumableLoader(DataLoader[Any]):
 def rank_and_world(trainer: Trainer | None) -> tuple[int, int]:
     """Return this process's rank and the number of processes."""
     return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+
+def share_of(images: int, world: int, members: int) -> int:
+    """Images of an epoch on each of `world` processes, in groups of `members`."""
+    return images // world // members * members
+
+
+def require_batch(images: int, batch_size: int, world: int, option: str, members: int = 1) -> None:
+    """Require that an epoch has a whole batch for every process.
+
+    Args:
+        images: Images per epoch, on all processes together.
+        batch_size: Images per step and process.
+        world: Number of processes.
+        option: Name of the option that sets `batch_size`, for the message.
+        members: Images of a neighbourhood, which come in the same batch.
+
+    Raises:
+        UserError: The epoch would have no batch, or a batch no whole neighbourhoods.
+    """
+    if batch_size % members:
+        raise UserError(
+            f"{option} is {batch_size}, not a multiple of the {members} members drawn per neighbourhood: set "
+            f"it to {members * max(1, round(batch_size / members))}, or change members."
+        )
+    if share_of(images, world, members) < batch_size:
+        raise UserError(
+            f"The training split has {images} images, too few for one batch of {batch_size} on each of "
+            f"{world} process(es): lower {option} or add images."
+        )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from lightning_gancompress.data.datasets import Files
 from lightning_gancompress.data.halves import SAMPLE, judge_halves
@@ -22,7 +21,7 @@ def describe_images(
     splits: Mapping[str, Sequence[Files]],
     root: Path | None,
     result: Callable[[Size], Size],
-    channels: Mapping[str, Any],
+    kinds: Sequence[str],
 ) -> str:
     """The line about a run's images: numbers, folders, sizes, channels and what is special.
 
@@ -30,22 +29,33 @@ def describe_images(
         splits: Files of each split: those of the pairs, or of each domain.
         root: Folder to which names are relative; None keeps them whole.
         result: The size of an image after preprocessing.
-        channels: Channels of the networks' images.
+        kinds: What the networks read of each side, in words.
     """
-    words = {1: "greyscale", 3: "RGB"}
-    kinds = " / ".join(dict.fromkeys(words.get(count, f"{count} channels") for count in channels.values()))
-    texts = [(split, _describe(domains, root, result, kinds)) for split, domains in splits.items()]
+    words = " / ".join(dict.fromkeys(kinds))
+    texts = [(split, _describe(domains, root, result, words)) for split, domains in splits.items()]
     return f"Data: {'; '.join(f'{split}: {text}' if n else text for n, (split, text) in enumerate(texts))}."
 
 
 def doubts(splits: Mapping[str, Sequence[Files]]) -> list[str]:
-    """Warnings about single images that look like pairs."""
-    return [
-        f"The images of {_folders([files])[0]} look like pairs A | B side by side, but are read whole: cut "
-        "them apart, unless that is meant."
-        for files in chain.from_iterable(splits.values())
-        if len(files[0]) == 1 and _look_like_pairs(files)
-    ]
+    """Warnings about single images that may be meant as pairs."""
+    warnings = []
+    for files in chain.from_iterable(splits.values()):
+        if len(files[0]) == 2:
+            continue
+        if _look_like_pairs(files):
+            warnings.append(
+                f"The images of {_folders([files])[0]} look like pairs A | B side by side, but are read "
+                "whole: cut them apart, unless that is meant."
+            )
+        names: dict[Path, set[str]] = {}
+        for (path,) in files:
+            names.setdefault(path.parent, set()).add(path.stem)
+        if len(names) == 2 and len(set(map(frozenset, names.values()))) == 1:
+            warnings.append(
+                f"{' and '.join(map(str, names))} hold images of the same names, and all are read alike: "
+                "name one of the folders if these are sources and targets."
+            )
+    return warnings
 
 
 def _describe(domains: Sequence[Files], root: Path | None, result: Callable[[Size], Size], kinds: str) -> str:

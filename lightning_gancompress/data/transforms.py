@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +14,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lightning_gancompress.data.reading import ImageError
+from lightning_gancompress.data.options import IMAGE_MODES
+from lightning_gancompress.data.reading import ImageError, read_image
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Pixels, check_fields
 
 # of one image after resizing; Pillow refuses files of more
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
 
+Read = Callable[[Path], Image.Image]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
 
@@ -33,15 +36,22 @@ class Transform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Map an image to a float tensor ``(C, H, W)`` in [-1, 1]."""
+        return normalised(np.array(self.place(image, Image.Resampling.BICUBIC)))
+
+    def place(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+        """Resize, crop and flip an image."""
         if image.size != self.size:
-            image = image.resize(self.size, Image.Resampling.BICUBIC)
+            image = image.resize(self.size, resample)
         if self.box is not None:
             image = image.crop(self.box)
-        if self.flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1).permute(2, 0, 1)
-        # the operations of ToTensor and Normalize in the same order, for bitwise equal results
-        return pixels.contiguous().float().div_(255).sub_(0.5).div_(0.5)
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
+
+
+def normalised(pixels: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
+    """Map pixels (H, W) or (H, W, C) of 0..255 to a float tensor (C, H, W) in [-1, 1]."""
+    tensor = torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
+    # the operations of ToTensor and Normalize in the same order, for bitwise equal results
+    return tensor.contiguous().float().div_(255).sub_(0.5).div_(0.5)
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,54 @@ class Preprocessing:
         if "crop" not in self.preprocess:
             width, height = max(4, round(width / 4) * 4), max(4, round(height / 4) * 4)
         return width, height
+
+
+class ImageReader(ABC):
+    """How the image files of one side of the data become tensors.
+
+    Attributes:
+        channels: Channels of the tensors.
+        option: Name of the data module's option that makes these images label maps.
+    """
+
+    channels: int
+    option: str
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What the tensors are, in words."""
+
+    @property
+    @abstractmethod
+    def read(self) -> Read:
+        """The function that decodes a file; two sides in one file are decoded once if it is the same."""
+
+    @abstractmethod
+    def tensor(self, image: Image.Image, transform: Transform, path: Path | str) -> Tensor:
+        """Transform an image of `read`, or a part of it, to a tensor (C, H, W) float32 in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class PictureReader(ImageReader):
+    """Pictures of 1 (greyscale) or 3 (RGB) channels, to which others are converted."""
+
+    channels: int
+    option: str
+
+    @property
+    def kind(self) -> str:
+        """Greyscale or RGB."""
+        return {1: "greyscale", 3: "RGB"}[self.channels]
+
+    @property
+    def read(self) -> Read:
+        """Pictures have 8 bits a channel."""
+        return read_image
+
+    def tensor(self, image: Image.Image, transform: Transform, path: Path | str) -> Tensor:
+        """Transform an image."""
+        return transform(image.convert(IMAGE_MODES[self.channels]))
 
 
 def different_sizes(sizes: Mapping[str, tuple[int, int]], remedy: str) -> ImageError:

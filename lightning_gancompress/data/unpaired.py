@@ -4,12 +4,14 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
-from lightning_gancompress.data.contract import PreprocessingRecord, Split
+from lightning_gancompress.data.contract import Split
 from lightning_gancompress.data.datasets import Files, ImageDataset
 from lightning_gancompress.data.image_folder import ImageDataModule
+from lightning_gancompress.data.labels import Labels, reader_of, require_pictures
 from lightning_gancompress.data.layout import domain_layouts, find_domains
 from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import FileChannels
+from lightning_gancompress.data.transforms import ImageReader
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role
 
@@ -29,25 +31,35 @@ class UnpairedDataModule(ImageDataModule):
             or `A/train` and so on.
         in_channels: 1 makes the images of A greyscale, 3 RGB.
         out_channels: The same for B.
+        labels: The images of A are label maps, which are never interpolated: `palette` or `colors`; None for
+            pictures.
+        target_labels: The same for B.
         predict_domain: The domain of the images of `predict_folder`.
     """
 
     _: KW_ONLY
     out_channels: FileChannels = 3
+    target_labels: Labels | None = None
     predict_domain: Domain = "A"
 
-    @property
-    def channels(self) -> PreprocessingRecord:
-        """Channels of A and B."""
-        return {"in_channels": self.in_channels, "out_channels": self.out_channels}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option, labels in (("labels", self.labels), ("target_labels", self.target_labels)):
+            require_pictures(labels, option, "without pairs a generator makes pictures of each domain")
+        self.targets = reader_of(self.out_channels, self.target_labels, "target_labels")
 
     @property
-    def predict_channels(self) -> int:
-        """Channels of the images of `predict_folder`."""
-        return self._channels_of(self.predict_domain)
+    def readers(self) -> list[ImageReader]:
+        """How sources and targets are read."""
+        return [self.sources, self.targets]
 
-    def _channels_of(self, domain: Domain) -> int:
-        return self.in_channels if domain == "A" else self.out_channels
+    @property
+    def predict_reader(self) -> ImageReader:
+        """How the images of `predict_folder` are read."""
+        return self._reader_of(self.predict_domain)
+
+    def _reader_of(self, domain: Domain) -> ImageReader:
+        return self.sources if domain == "A" else self.targets
 
     def find(self, split: Split) -> dict[Role, Files]:
         """Files of A and of B.
@@ -82,4 +94,4 @@ class UnpairedDataModule(ImageDataModule):
     def dataset(self, role: Role, files: Files, seed: int | None) -> ImageDataset:
         """The data set of a role; ``seed`` is None for no augmentation."""
         domain = DOMAINS[role]
-        return ImageDataset(files, self.options, self._channels_of(domain), seed, domain)
+        return ImageDataset(files, self.options, self._reader_of(domain), seed, domain)

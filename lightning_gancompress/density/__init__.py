@@ -10,6 +10,7 @@ from lightning_gancompress.density.neighbourhoods import (
     is_neighbourhoods,
     load_table,
     nearest_neighbours,
+    require_neighbours,
     save_table,
 )
 from lightning_gancompress.density.objectives import Comparison, adversarial_density, kernel_density
@@ -32,5 +33,6 @@ __all__ = [
     "nearest_neighbours",
     "neighbourhood_ise",
     "precision_recall",
+    "require_neighbours",
     "save_table",
 ]

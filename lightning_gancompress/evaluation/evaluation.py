@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_gancompress.density import Encoder
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.measure import Findings, Measure, Seen
-from lightning_gancompress.evaluation.measures.costs import Costs, Runtime
+from lightning_gancompress.evaluation.measures.costs import Costs, Device, Runtime
 from lightning_gancompress.evaluation.measures.density import LocalDensity
 from lightning_gancompress.evaluation.measures.image_errors import ImageErrors, ValidationErrors
 from lightning_gancompress.evaluation.measures.set_distances import Reals, SetDistances
@@ -18,6 +18,7 @@ from lightning_gancompress.evaluation.results import NetworkResults, Tested, Tes
 from lightning_gancompress.evaluation.session import Session
 from lightning_gancompress.evaluation.table import write_results_and_table
 from lightning_gancompress.evaluation.translator import output_folder, phase_of, tested
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.metrics import Feature, Resize
 from lightning_gancompress.options import Count, Items, Threads, checked
 from lightning_gancompress.training.phase import SEARCH
@@ -67,7 +68,7 @@ class Evaluation(Callback):
         cache_dir: str | None = None,
         latency: bool = True,
         latency_runtimes: Annotated[list[Runtime], Items()] | None = None,
-        latency_device: str = "cpu",
+        latency_device: Device = "cpu",
         latency_threads: Threads = 1,
         latency_repetitions: Count = 20,
     ) -> None:
@@ -95,9 +96,11 @@ class Evaluation(Callback):
         return self._session
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load the networks of measures before a test, so that missing weights are reported at once."""
-        for measure in self.measures if stage == "test" else ():
+        """Load the networks of measures before a test, and check before a fit that a test will find them."""
+        for measure in self.measures if stage in ("fit", "test") else ():
             measure.setup(trainer, pl_module, stage)
+        if stage == "test" and trainer.is_global_zero:
+            require_writable(output_folder(trainer, "test"), "trainer.default_root_dir")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free the networks of measures."""

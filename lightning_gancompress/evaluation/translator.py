@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
@@ -23,18 +23,22 @@ class Translator(Protocol):
     """A module that can be evaluated.
 
     Its validation and test steps return images `(B, C, H, W)` in [-1, 1] by role, then by `source`, `target`
-    and name of the generator.
+    and name of the generator. It has an attribute `phase` as well, but not yet in `setup`.
 
     Attributes:
         task: Task of its batches.
-        phase: Current phase.
     """
 
     task: Task
-    phase: Phase
 
     def generators(self, role: Role) -> Mapping[str, nn.Module]:
         """Generators of a role by name; the trained one comes last."""
+
+
+class Running(Protocol):
+    """A module whose `setup` is over; `phase` is the current one."""
+
+    phase: Phase
 
 
 @runtime_checkable
@@ -82,7 +86,7 @@ def translator(module: LightningModule) -> Translator:
 
 def phase_of(module: LightningModule) -> PhaseName:
     """Name of the module's current phase."""
-    return translator(module).phase.name
+    return cast(Running, translator(module)).phase.name
 
 
 def training_batches(trainer: Trainer) -> Iterator[Mapping[str, Any]]:
@@ -97,11 +101,29 @@ def training_batches(trainer: Trainer) -> Iterator[Mapping[str, Any]]:
     return data.plain_train_loader()
 
 
+def images_of_test(trainer: Trainer) -> list[int] | None:
+    """Number of images of each test loader, at most, on all ranks; None if it is not known."""
+    loaders = _test_loaders(trainer)
+    if loaders is None:
+        return None
+    world = trainer.world_size
+    return [
+        min(len(loader.dataset), batches * (loader.batch_size or 1) * world)  # type: ignore[arg-type]
+        for loader, batches in zip(loaders, map(int, trainer.num_test_batches), strict=True)
+    ]
+
+
 def images_of_whole_test(trainer: Trainer) -> list[int] | None:
     """Number of images of each test loader; None if a test skips some, or the number is not known."""
-    loaders = trainer.test_dataloaders
-    loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-    if not all(isinstance(loader, DataLoader) and isinstance(loader.dataset, Sized) for loader in loaders):
+    loaders = _test_loaders(trainer)
+    if loaders is None or list(trainer.num_test_batches) != [len(loader) for loader in loaders]:
         return None
-    whole = list(trainer.num_test_batches) == [len(loader) for loader in loaders]
-    return [len(loader.dataset) for loader in loaders] if whole else None
+    return [len(loader.dataset) for loader in loaders]  # type: ignore[arg-type]
+
+
+def _test_loaders(trainer: Trainer) -> list[DataLoader[Any]] | None:
+    """The test loaders; None unless all know how many images they have."""
+    loaders = trainer.test_dataloaders
+    loaders = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
+    known = all(isinstance(loader, DataLoader) and isinstance(loader.dataset, Sized) for loader in loaders)
+    return loaders if known else None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -16,6 +18,7 @@ from torch.export import ExportedProgram
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
 from lightning_gancompress.files import write_files
+from lightning_gancompress.networks.layers import Network
 from lightning_gancompress.options import Amount, Workers, checked
 
 OPSET = 18  # the version that torch's exporter writes without conversion, for the oldest possible runtimes
@@ -29,6 +32,7 @@ def export_onnx(
     *,
     tolerance: Amount = 1e-4,
     dynamic_size: bool = False,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `network` as one self-contained ONNX file: input `image`, output `output`, free batch size.
 
@@ -41,7 +45,10 @@ def export_onnx(
         path: File to write, atomically.
         sample: An input (B, C, H, W) of the shape to export; its values don't matter.
         tolerance: Largest accepted absolute difference of ONNX Runtime's output from torch's.
-        dynamic_size: Whether to accept other heights and widths too; a fixed size can be optimised better.
+        dynamic_size: Whether to accept other heights and widths too, those that the network itself accepts; a
+            fixed size can be optimised better.
+        preprocessing: How images become its input, in plain types; written as JSON into the file's metadata,
+            under the key `preprocessing`.
 
     Returns:
         The facts of `describe`, and the `opset`.
@@ -52,14 +59,17 @@ def export_onnx(
     _require("onnx", "onnxruntime", "onnxscript")
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
-    content = _convert(program, dynamic_size)
+    multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
+    content = _convert(program, dynamic_size, multiple, preprocessing or {})
     difference = max_difference(reference, load_onnx(content), sample, dynamic_size)
     check(difference, tolerance, path)
     write_files({Path(path): content})
     return {**describe(path, "onnx", sample, difference, dynamic_size), "opset": OPSET}
 
 
-def _convert(program: ExportedProgram, dynamic_size: bool) -> bytes:
+def _convert(
+    program: ExportedProgram, dynamic_size: bool, multiple: int, preprocessing: Mapping[str, Any]
+) -> bytes:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
     try:
         with quiet(), warnings.catch_warnings():
@@ -81,8 +91,36 @@ def _convert(program: ExportedProgram, dynamic_size: bool) -> bytes:
             "install releases of the same months, such as onnxscript 0.2 for torch 2.6."
         ) from error
     assert exported is not None  # only the TorchScript exporter returns nothing
-    content: bytes = exported.model_proto.SerializeToString()
+    model = exported.model_proto
+    if multiple > 1:
+        _refuse_other_sizes(model, multiple)
+    if preprocessing:
+        model.metadata_props.add(key="preprocessing", value=json.dumps(preprocessing))
+    content: bytes = model.SerializeToString()
     return content
+
+
+def _refuse_other_sizes(model: Any, multiple: int) -> None:
+    """Begin a model with a reshape that fails where the network refuses a height or width.
+
+    ONNX has no assertions, and a traced network has lost those of its code: it would return another size.
+    """
+    from onnx import helper, numpy_helper
+
+    for node in model.graph.node:
+        node.input[:] = ["whole" if name == "image" else name for name in node.input]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([multiple]), "multiple"))
+    name = f"height_and_width_must_be_multiples_of_{multiple}"  # runtimes show it in their error
+    checks = [
+        helper.make_node("Shape", ["image"], ["outer"], start=0, end=2),
+        helper.make_node("Shape", ["image"], ["sides"], start=2),
+        helper.make_node("Div", ["sides", "multiple"], ["steps"]),
+        helper.make_node("Mul", ["steps", "multiple"], ["whole_sides"]),
+        helper.make_node("Concat", ["outer", "whole_sides"], ["whole_shape"], axis=0),
+        helper.make_node("Reshape", ["image", "whole_shape"], ["whole"], name, allowzero=1),
+    ]
+    for node in reversed(checks):
+        model.graph.node.insert(0, node)
 
 
 @checked

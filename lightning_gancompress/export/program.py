@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,12 @@ from lightning_gancompress.options import Amount, checked
 
 @checked
 def export_torch(
-    network: nn.Module, path: str | Path, sample: Tensor, *, tolerance: Amount = 1e-4
+    network: nn.Module,
+    path: str | Path,
+    sample: Tensor,
+    *,
+    tolerance: Amount = 1e-4,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `network` as a `.pt2` program that `torch.export.load(path).module()` runs without this package.
 
@@ -33,6 +39,8 @@ def export_torch(
         path: File to write, atomically.
         sample: An input (B, C, H, W) of the shape to export; its values don't matter.
         tolerance: Largest accepted absolute difference of the program's output from the network's.
+        preprocessing: How images become its input, in plain types; written as JSON under the name
+            `preprocessing` of torch's `extra_files`.
 
     Returns:
         The facts of `describe`.
@@ -42,7 +50,8 @@ def export_torch(
     """
     reference = inference_copy(network)
     buffer = io.BytesIO()
-    torch.export.save(trace(reference, sample), buffer)
+    extra = {"preprocessing": json.dumps(preprocessing)} if preprocessing else {}
+    torch.export.save(trace(reference, sample), buffer, extra_files=extra)
     buffer.seek(0)
     difference = max_difference(reference, torch.export.load(buffer).module(), sample)
     check(difference, tolerance, path)

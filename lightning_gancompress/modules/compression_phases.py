@@ -109,6 +109,7 @@ class CompressionPhases:
 
     def restore(self, owner: str, header: Header, checkpoint: dict[str, Any], path: Path) -> None:
         """Build the networks of an `owner`, "teacher" or "student", from a checkpoint."""
+        header.require_networks(owner, path)
         adopt = self.networks.adopt_teacher if owner == "teacher" else self.networks.adopt_student
         for prefix in header.networks:
             prefix_owner, role = split_prefix(prefix)

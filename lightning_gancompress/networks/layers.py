@@ -18,6 +18,7 @@ class Network(nn.Module):
     """A network that checks the arguments of its constructor and keeps them in `init_args`."""
 
     init_args: dict[str, Any]
+    size_multiple = 1  # of which height and width are multiples
 
     def __init_subclass__(cls) -> None:
         """Wrap the constructor, keeping its signature, which is the config schema."""
@@ -68,9 +69,13 @@ def check_image(
         return  # a comparison of sizes would fix them in the exported graph
     name = type(network).__name__
     if image.ndim != 4 or image.shape[1] != channels:
+        remedy = "give it a batch of images"
+        if image.ndim == 4:
+            remedy = f"set its in_channels to {image.shape[1]}, or change those of the data "
+            remedy += "(data.in_channels, data.labels)"
         raise UserError(
             f"{name} reads images of shape (batch, {channels}, height, width), not {tuple(image.shape)}: "
-            "give it images with as many channels as it was made for."
+            f"{remedy}."
         )
     height, width = image.shape[2:]
     if min(height, width) < smallest or height % multiple or width % multiple:

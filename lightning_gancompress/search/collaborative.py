@@ -26,9 +26,11 @@ from lightning_gancompress.density import (
     kernel_density,
     load_table,
     nearest_neighbours,
+    require_neighbours,
     save_table,
 )
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.options import Amount, Count, Fraction, Positive, Rate, checked
 from lightning_gancompress.pruning import PrunedSide
 from lightning_gancompress.search.agents import PruningAgent, binarize, gumbel, relax
@@ -187,6 +189,7 @@ class CollaborativePruning(SearchPolicy):
         data = data_of(trainer)
         if isinstance(data, PlainData):
             raise data.refusal("can't be searched by neighbourhoods")
+        self._check_neighbourhoods(trainer, search.networks, data)
         networks = search.networks
         self._images = TeacherImages(self.teacher_cache_gb)
         self._encoders = {
@@ -194,6 +197,16 @@ class CollaborativePruning(SearchPolicy):
             for role in networks.task.compressed
         }
         data.search_by(self._neighbourhoods(trainer, networks, data), self.members)
+
+    def _check_neighbourhoods(self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule) -> None:
+        """Check what would fail only once the teacher has translated all images."""
+        datasets = data.datasets("train")
+        for role in networks.task.compressed:
+            require_neighbours(len(datasets[role]), self.neighbours)
+        data.check_search(self.members)
+        if trainer.is_global_zero:
+            folder = cache_folder(self.cache_dir, trainer)
+            require_writable(folder, "cache_dir of CollaborativePruning")
 
     def _neighbourhoods(
         self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule

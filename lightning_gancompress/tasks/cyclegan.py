@@ -16,6 +16,7 @@ from lightning_gancompress.tasks.role import Role, Side
 from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
 
 GENERATORS = Role.of(Side.GENERATOR, "AtoB"), Role.of(Side.GENERATOR, "BtoA")
+PER_DOMAIN = (("in_channels", "out_channels"), ("labels", "target_labels"))
 DOMAINS = dict(zip(GENERATORS, (("A", "B"), ("B", "A")), strict=True))  # source and target
 
 
@@ -86,10 +87,14 @@ class CycleGAN(Task):
         }
 
     def preprocessing(self, generator: Role, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Preprocessing of this generator's sources: direction BtoA exchanges input and output channels."""
+        """Preprocessing of this generator's sources: direction BtoA exchanges what is said of A and of B."""
         own = {**data, "direction": generator.direction}
-        if own["direction"] == "BtoA" and {"in_channels", "out_channels"} <= data.keys():
-            own |= {"in_channels": data["out_channels"], "out_channels": data["in_channels"]}
+        for pair in PER_DOMAIN if own["direction"] == "BtoA" else ():
+            for name, other in (pair, pair[::-1]):
+                own.pop(name, None)
+                own |= {name: data[other]} if other in data else {}
+        if "resample" in own:
+            own["resample"] = "nearest" if "labels" in own else "bicubic"
         return own
 
     def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:

@@ -9,6 +9,8 @@ import torch
 
 from lightning_gancompress import load_generator
 from lightning_gancompress.cli import main
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.networks import ResnetGenerator, channel_widths
 
 OLD = Path(__file__).parent / "old"
@@ -67,3 +69,11 @@ def test_it_goes_on_to_the_end_of_its_schedule(name: str, epoch: int, old: Path)
     role = small.stem
     for key, tensor in load_generator(small).state_dict().items():
         assert torch.equal(tensor, after["state_dict"][f"student.{role}.{key}"])
+
+
+@pytest.mark.parametrize("prefix", ["teacher.generator", "student.generator"])
+def test_a_header_without_a_network_is_damaged(prefix: str) -> None:
+    content = tiny.read(OLD / "finetune.ckpt")
+    del content["gancompress"]["networks"][prefix]
+    with pytest.raises(UserError, match=rf"is damaged, its header does not describe {prefix}: copy it again"):
+        CompressionModule().on_load_checkpoint(content)

@@ -5,6 +5,8 @@ import pytest
 import tiny
 import torch
 
+from lightning_gancompress import data
+from lightning_gancompress.checkpoints.recorded_classes import arguments_of
 from lightning_gancompress.checkpoints.recorded_settings import MOVED, current_names, recorded_settings
 from lightning_gancompress.cli import main
 
@@ -49,3 +51,8 @@ def test_an_earlier_configuration_is_read(tmp_path, capsys):
         main(["fit", "--config", str(path), "--print_config"])
     assert not stop.value.code
     assert "features: 1.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [name for name in data.__all__ if name.endswith(("DataModule", "Facades"))])
+def test_the_types_of_all_options_of_data_modules_are_known(name):
+    assert [option for option, hint in arguments_of(getattr(data, name)).items() if hint is object] == []

@@ -192,6 +192,19 @@ def test_a_missing_description_is_named(file):
         load_small(file)
 
 
+def test_tensors_that_tell_too_little_need_their_description(tmp_path):
+    network, spec = Own(8, nn.ReLU()), NetworkSpec(f"{__name__}.Own", None)
+    file = tmp_path / "generator_AtoB.pth"
+    save_small(network, spec, file, preprocessing={}, provenance={})
+    file.with_suffix(".json").rename(tmp_path / "else.json")
+    words = r"generator_AtoB.json, which describes the network in .*, is missing: copy it"
+    with pytest.raises(UserError, match=words):
+        load_generator(file)
+    other = file.rename(tmp_path / "netG.pth")  # of another project: it never had one
+    with pytest.raises(UserError, match=r"netG.pth can't be loaded: its keys"):
+        load_generator(other)
+
+
 def test_only_pth_names_are_written(network, tmp_path):
     with pytest.raises(UserError, match=r"\.pth file"):
         save_small(network, SPEC, tmp_path / "g.json", preprocessing={}, provenance={})

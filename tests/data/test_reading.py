@@ -1,12 +1,14 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import noise
 from PIL import Image, features
 
+import lightning_gancompress
 from lightning_gancompress.data import ImageError
 from lightning_gancompress.data.reading import endings, read_header, read_image
 
@@ -166,3 +168,11 @@ def test_a_document_in_the_clothes_of_an_image_is_not_run(tmp_path):
     (tmp_path / "a.png").write_bytes(file.getvalue())
     with pytest.raises(ImageError, match=r"a\.png can't be decoded \(cannot identify"):
         read_image(tmp_path / "a.png")
+
+
+def test_all_images_are_read_in_one_place():
+    package = Path(lightning_gancompress.__file__).parent
+    readers = {
+        path.name for path in package.rglob("*.py") if "Image.open(" in path.read_text(encoding="utf-8")
+    }
+    assert readers == {"reading.py", "grid.py"}  # the latter reads the grids of pictures that it has written

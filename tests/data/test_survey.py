@@ -1,5 +1,7 @@
 """What a run says of its images before it reads them."""
 
+import warnings
+
 import numpy as np
 import pytest
 from conftest import noise, write_aligned
@@ -89,6 +91,17 @@ def test_pairs_that_are_read_whole(tmp_path, said):
         said(small(FolderDataModule, tmp_path))
     with pytest.warns(UserWarning, match=r"val look like pairs"):
         said(small(PairedDataModule, tmp_path, predict_folder=str(tmp_path / "val")), "predict")
+
+
+def test_sources_and_targets_that_are_read_alike(tmp_path, said):
+    photos(tmp_path / "images", 3)
+    labels(tmp_path / "masks", 3)
+    with pytest.warns(UserWarning, match=r"images and .*masks hold images of the same names"):
+        said(small(FolderDataModule, tmp_path, holdout=0.0))
+    (tmp_path / "masks" / "01.png").rename(tmp_path / "masks" / "more.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said(small(FolderDataModule, tmp_path, holdout=0.0))
 
 
 # -- only a train folder -------------------------------------------------------------------------------------

@@ -415,6 +415,31 @@ def test_weights_without_a_feature_are_refused():
         Evaluation(fid_weights="inception.pth")
 
 
+def test_a_single_image_stops_the_test_of_distances_before_it_starts(tmp_path, tiny_inception):
+    module = TinyModule()
+    module.test_step = lambda *args: pytest.fail("a batch was tested")
+    trainer = make_trainer(tmp_path, Evaluation(fid_feature=64), limit_test_batches=1)
+    with pytest.raises(UserError, match=r"FID and KID need at least 2 images, and the test has 1: test on"):
+        trainer.test(module, loader(1), verbose=False)
+
+
+def test_figures_that_need_more_images_are_announced_as_missing(tmp_path, tiny_inception):
+    trainer = make_trainer(tmp_path, Evaluation(fid_feature=64), limit_test_batches=2)
+    with pytest.warns(UserWarning, match=r"Density, .* need more than 5 images .*: the test has 4\."):
+        trainer.test(TinyModule(), loader(2), verbose=False)
+    results = json.loads((tmp_path / "test" / "results.json").read_text())
+    assert "fid_64" in results["networks"]["student"]
+    assert "density" not in results["networks"]["student"]
+
+
+def test_a_folder_that_can_not_be_written_stops_the_test_before_it_starts(tmp_path):
+    (tmp_path / "test").write_text("a file")
+    module = TinyModule()
+    module.test_step = lambda *args: pytest.fail("a batch was tested")
+    with pytest.raises(UserError, match=r"The folder .*test can't be written to .*trainer.default_root_dir"):
+        make_trainer(tmp_path, Evaluation()).test(module, loader(), verbose=False)
+
+
 def test_missing_weights_stop_the_test_before_it_starts(tmp_path):
     evaluation = Evaluation(fid_weights=str(tmp_path / "gone.pth"), fid_feature=768)
     module = TinyModule()

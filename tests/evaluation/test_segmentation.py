@@ -111,8 +111,8 @@ def test_field_compares_with_label_files_of_full_size(tmp_path, weights):
         ({"weights": "seg.pth"}, "weights is seg.pth"),
         ({"protocol": "field"}, "labels is not set"),
         ({"palette": [[1, 2]]}, "palette is"),
-        ({"input_size": [256]}, "input_size is"),
-        ({"epochs": 0}, "epochs is 0"),
+        ({"input_size": [256]}, "input_size of SegmentationScore is"),
+        ({"epochs": 0}, "epochs of SegmentationScore is 0"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, words):

@@ -39,6 +39,14 @@ def randomise(network):
     return network.eval()
 
 
+@pytest.fixture(scope="module")
+def resizable(tmp_path_factory):
+    """A network and its ONNX file of dynamic size."""
+    network, path = resnet(), tmp_path_factory.mktemp("onnx") / "generator.onnx"
+    export_onnx(network, path, torch.zeros(1, 3, 32, 32), dynamic_size=True)
+    return network, load_onnx(path)
+
+
 def operators(path):
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
@@ -73,6 +81,17 @@ def test_dynamic_size_serves_other_sizes(make, tmp_path):
     torch.testing.assert_close(load_onnx(path)(image), network(image).detach(), atol=1e-4, rtol=0)
     dimensions = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_param or d.dim_value for d in dimensions] == ["batch", 3, "height", "width"]
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+
+
+@pytest.mark.parametrize("size", [(65, 63), (66, 64), (64, 3)])
+def test_dynamic_size_refuses_what_the_network_refuses(size, resizable):
+    network, run = resizable
+    with pytest.raises(UserError, match="multiple of 4"):
+        network(torch.zeros(1, 3, *size))
+    with pytest.raises(Exception, match="height_and_width_must_be_multiples_of_4"):
+        run(torch.zeros(1, 3, *size))
+    assert run(torch.zeros(1, 3, 68, 64)).shape == (1, 3, 68, 64)
 
 
 def test_network_of_one_size_is_refused_only_with_dynamic_size(tmp_path):

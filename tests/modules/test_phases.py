@@ -329,7 +329,7 @@ def test_load_from_checkpoint(tmp_path: Path, facades: list[str], unet: Path) ->
     path = tmp_path / "last.ckpt"
     module = fit(tmp_path, facades, unet, UniformWidth(), epochs=1)
     module.trainer.save_checkpoint(path)
-    loaded = CompressionModule.load_from_checkpoint(path, teacher="")
+    loaded = CompressionModule.load_from_checkpoint(path, teacher=None)
     assert loaded.phase.name == "finetune"
     assert equal(loaded.state_dict(), module.state_dict())
     assert loaded.networks.specs == module.networks.specs
@@ -350,7 +350,7 @@ def test_checkpoint_of_another_architecture(tmp_path: Path, facades: list[str], 
     module.on_save_checkpoint(checkpoint)
     checkpoint["state_dict"] = module.state_dict() | {"stray": torch.ones(1)}
     with pytest.raises(UserError, match=r"another architecture.*unexpected keys: stray"):
-        CompressionModule("").on_load_checkpoint(checkpoint)
+        CompressionModule().on_load_checkpoint(checkpoint)
 
 
 def test_checkpoint_of_another_kind(unet: Path) -> None:
@@ -358,12 +358,12 @@ def test_checkpoint_of_another_kind(unet: Path) -> None:
     with pytest.raises(
         UserError, match="checkpoint of teacher, not of compression; a teacher goes into model"
     ):
-        CompressionModule("").on_load_checkpoint(teacher)
+        CompressionModule().on_load_checkpoint(teacher)
     teacher["gancompress"]["kind"] = "compression"
     with pytest.raises(UserError, match="checkpoint of compression, not of teacher"):
         TeacherModule(UnetGenerator(ngf=4, n_downs=5), PatchDiscriminator(ndf=4)).on_load_checkpoint(teacher)
     with pytest.raises(UserError, match="checkpoint of some other project"):
-        CompressionModule("").on_load_checkpoint({"state_dict": {}})
+        CompressionModule().on_load_checkpoint({"state_dict": {}})
 
 
 def test_networks_of_a_checkpoint_are_described(unet: Path) -> None:

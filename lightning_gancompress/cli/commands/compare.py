@@ -9,6 +9,7 @@ from typing import Annotated
 
 import torch
 
+from lightning_gancompress.cli.explain import explain
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import COMPARED
 from lightning_gancompress.options import Items, Seed, Threads, checked
@@ -34,12 +35,13 @@ def compare(
 ) -> None:
     """Run experiments with several seeds, and write tables and plots of their results.
 
-    Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, whose output is in log.txt. Finished
-    commands are not repeated: the same command resumes after Ctrl-C or a failure, and can run on several
-    machines at once if these share a file system with locks. After each run OUTPUT gets results.csv,
-    table.md, plot.png (quality against MACs) and search.png (both sides' losses during the searches).
-    Arguments of a run are configurations (`*.yaml`) and options (`--key=value`), in which {seed} and {budget}
-    are replaced by those of the run.
+    Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, whose output is in log.txt. The
+    options of the tests are read before anything is trained; epochs are told every minute. Finished commands
+    are not repeated: the same command resumes after Ctrl-C or a failure, and can run on several machines at
+    once if these share a file system with locks. After each run OUTPUT gets results.csv, table.md, plot.png
+    (quality against MACs) and search.png (both sides' losses during the searches). Arguments of a run are
+    configurations (`*.yaml`) and options (`--key=value`), in which {seed} and {budget} are replaced by those
+    of the run.
 
     Args:
         output: The comparison's folder.
@@ -48,7 +50,8 @@ def compare(
         budgets: Values of `--model.budget`; each experiment runs at each, or at its own if none are given.
         common: Arguments of every run.
         test: Further arguments of every test.
-        metrics: Columns of the table and panels of the plot: names in results.csv, or patterns.
+        metrics: Columns of the first table and panels of the plot: names in results.csv, or patterns. A
+            second table has all others.
         seed_options: Options that get the seed. `--data.seed` sets order and augmentation of the images;
             leave it out for data modules that have none, and for generated pictures, which it would change.
         jobs: Runs at a time.
@@ -84,7 +87,7 @@ def _tabulate(folder: Path, metrics: list[str]) -> None:
 def _show(stages: dict[Run, str]) -> None:
     """Print the commands that are due for each run."""
     for run, stage in stages.items():
-        print(f"# {run.place.path}: {stage}")
+        print(f"# {run.place.path}: {state(run, stage)}")
         commands = {"done": [], "test": ["test"]}.get(stage, [stage, "test"])
         _print(command_line(run.command(command)) for command in commands)
 
@@ -92,6 +95,7 @@ def _show(stages: dict[Run, str]) -> None:
 def _run_all(folder: Path, stages: dict[Run, str], metrics: list[str], jobs: int, threads: int) -> None:
     """Execute all due commands, rewrite the tables after each run, and exit with 1 if a run failed."""
     failed: dict[Run, str] = {}
+    said: dict[Run, str] = {}
     due = [run for run, stage in stages.items() if stage != "done"]
     print(", ".join(f"{stage}: {n}" for stage, n in Counter(stages.values()).items()), flush=True)
 
@@ -107,14 +111,51 @@ def _run_all(folder: Path, stages: dict[Run, str], metrics: list[str], jobs: int
         else:
             write()
 
-    elsewhere = execute(due, jobs, threads, finished)
+    def working(runs: list[Run]) -> None:
+        for run in runs:
+            if (now := state(run, run.stage()).removeprefix("resume, ")) != said.get(run):
+                print(f"{run.place.path}: {now}", flush=True)
+                said[run] = now
+
+    check_tests(due)
+    elsewhere = execute(due, jobs, threads, finished, working)
     _print(f"warning: {warning}" for warning in write())
     print((folder / "table.md").read_text())
-    _print(f"{run.place.path}: another comparison is at work on it" for run in elsewhere)
+    words = "another comparison is at work on it"
+    _print(f"{run.place.path}: {words}, {state(run, run.stage())}" for run in elsewhere)
     if failed:
         print(f"{len(failed)} of {len(stages)} runs failed; the same command tries them again:")
         _print(f"{run.place.path}: {words} (see {run.folder / 'log.txt'})" for run, words in failed.items())
         raise SystemExit(1)
+
+
+def state(run: Run, stage: str) -> str:
+    """What is due in a run, and the epoch that its training has finished last."""
+    epoch = run.epoch() if stage == "resume" else ""
+    return f"{stage}, {epoch} is done" if epoch else stage
+
+
+def check_tests(runs: Iterable[Run]) -> None:
+    """Read the options of the tests, and make their callbacks, before the trainings begin.
+
+    One run of each experiment is tried; one whose training can't be read either tells so itself, at once.
+
+    Raises:
+        UserError: The options of a test can't be used.
+    """
+    from lightning_gancompress.cli.command_line import Rehearsal  # which imports this file
+
+    for run in {run.place.name: run for run in reversed(list(runs))}.values():
+        try:
+            Rehearsal(["fit", *run.fit])
+        except Exception:  # whatever is wrong with it stands in its log soon
+            continue
+        try:
+            Rehearsal(["test", *run.test])
+        except Exception as error:
+            if (words := explain(error)) is None:
+                raise
+            raise UserError(f"test of {run.place.name}: {words}") from error
 
 
 def _print(lines: Iterable[str]) -> None:

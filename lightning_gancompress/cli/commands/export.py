@@ -10,6 +10,7 @@ from lightning_gancompress.checkpoints import load_network
 from lightning_gancompress.checkpoints.generators import is_masked, recorded_preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import export_onnx, export_torch
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
 from lightning_gancompress.options import Pixels, checked
 
@@ -28,6 +29,9 @@ def export(
 ) -> None:
     """Write a generator as ONNX or as a torch.export program, checked against the original.
 
+    The recorded preprocessing is written into the file, as JSON: ONNX's metadata, torch's extra file
+    `preprocessing`.
+
     Args:
         ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
         format: `onnx` for ONNX Runtime, `torch` for `torch.export.load`.
@@ -40,18 +44,19 @@ def export(
     """
     if dynamic_size and format == "torch":
         raise UserError("dynamic_size is for --format onnx; a torch program has a fixed size.")
+    path = Path(output) if output else beside(Path(ckpt_path), network, _ENDING[format])
     model, _ = load_network(ckpt_path, network, batch_norm)
     if is_masked(Path(ckpt_path), network):
         print(
             f"The search in {ckpt_path} isn't over: this is the student cut by its masks, not fine-tuned yet."
         )
-    path = Path(output) if output else beside(Path(ckpt_path), network, _ENDING[format])
+    require_writable(path.parent, "output")
     recorded = recorded_preprocessing(Path(ckpt_path))
     image = blank_image(model, size or pixels(recorded), image_channels(recorded))
     if format == "onnx":
-        facts = export_onnx(model, path, image, dynamic_size=dynamic_size)
+        facts = export_onnx(model, path, image, dynamic_size=dynamic_size, preprocessing=recorded)
     else:
-        facts = export_torch(model, path, image)
+        facts = export_torch(model, path, image, preprocessing=recorded)
     shape = "x".join(str(n) for n in facts["input_shape"])
     print(
         f"Wrote {path}: {facts['bytes'] / 1e6:.2f} MB, input {shape}, free {', '.join(facts['dynamic'])}, "

@@ -19,7 +19,7 @@ from lightning_gancompress.checkpoints.generators import (
 from lightning_gancompress.data.contract import adapt
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.evaluation.metrics import MACS_EXACT, MACS_LITERATURE, PARAMS, metric
-from lightning_gancompress.files import replacing
+from lightning_gancompress.files import replacing, require_writable
 from lightning_gancompress.modules import CompressionModule, GANModule
 from lightning_gancompress.networks import blank_image, pixels
 from lightning_gancompress.options import Pixels, checked
@@ -62,6 +62,8 @@ def profile(
         recorded = dict(adapt(datamodule).preprocessing)
     else:
         raise UserError("`profile` needs something to look at: give --config, --ckpt_path, or both.")
+    if json:
+        require_writable(Path(json).parent, "json")
     size = size or pixels(recorded)
     ignored_layers = model.pruning.ignored_layers if isinstance(model, CompressionModule) else []
     console = Console()

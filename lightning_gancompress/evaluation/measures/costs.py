@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -43,6 +43,24 @@ from lightning_gancompress.export.program import inference_copy
 from lightning_gancompress.pruning import count_macs, count_params
 
 Runtime = Literal["torch", "compile", "onnx"]
+
+
+class IsDevice:
+    """Requires the name of a device that torch knows."""
+
+    def accepts(self, value: str) -> bool:
+        """Whether torch knows a device."""
+        try:
+            torch.device(value)
+        except RuntimeError:
+            return False
+        return True
+
+    def __str__(self) -> str:
+        return "that torch knows as a device, such as cpu or cuda:0"
+
+
+Device = Annotated[str, IsDevice()]
 FIGURES: dict[Runtime, str] = {"torch": LATENCY, "compile": LATENCY_COMPILE, "onnx": LATENCY_ONNX}
 
 

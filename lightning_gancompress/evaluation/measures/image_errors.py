@@ -27,9 +27,11 @@ class ImageErrors(Measure):
         self._errors = ERRORS
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load the network of LPIPS."""
+        """Load the network of LPIPS; before a fit only to see that it can be loaded."""
         if self.lpips_weights is not None:
-            self._errors = ERRORS | {LPIPS: Lpips(self.lpips_weights, trainer.strategy.root_device)}
+            device = trainer.strategy.root_device if stage == "test" else "cpu"
+            lpips = Lpips(self.lpips_weights, device)
+            self._errors = ERRORS | {LPIPS: lpips} if stage == "test" else ERRORS
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free the network of LPIPS."""

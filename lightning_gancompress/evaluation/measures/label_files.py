@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gancompress.data.reading import read_image
+from lightning_gancompress.data.labels import read_indices
 from lightning_gancompress.errors import UserError
 
 
@@ -55,4 +55,4 @@ class LabelFiles:
 
     def read(self, image: str) -> Tensor:
         """Labels (h, w) int64 of an image: the class of each pixel, 255 for none."""
-        return torch.from_numpy(np.array(read_image(self.find(image)).convert("L"))).long()
+        return torch.from_numpy(np.array(read_indices(self.find(image)))).long()

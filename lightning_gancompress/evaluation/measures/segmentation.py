@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.data.contract import PlainData, data_of
+from lightning_gancompress.data.labels import labels_in
 from lightning_gancompress.density import cache_folder, cache_key
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
 from lightning_gancompress.evaluation.measures.label_files import LabelFiles
-from lightning_gancompress.evaluation.measures.small_segmenter import Look, fresh, require_pairs, train
+from lightning_gancompress.evaluation.measures.small_segmenter import Look, fresh, train
 from lightning_gancompress.evaluation.metrics import MIOU, PIXEL_ACCURACY
 from lightning_gancompress.evaluation.translator import translator
-from lightning_gancompress.files import replacing
+from lightning_gancompress.files import replacing, require_writable
 from lightning_gancompress.metrics.segmentation import (
     CITYSCAPES,
     CITYSCAPES_IGNORED,
     IGNORED,
     Colours,
     Segmenter,
-    decode,
     load_weights,
     mean_iou,
     pixel_accuracy,
@@ -62,7 +62,7 @@ class SegmentationScore(Measure):
         input_size: Height and width, in pixels, to which images are resized for `network`; None keeps them.
         protocol: Source and size of the labels.
         palette: Colours of the classes in the label maps: `cityscapes`, whose void colours are ignored, or a
-            list of RGB values, 0..255.
+            list of RGB values, 0..255. Where `data.labels` reads numbers of classes, those are the classes.
         labels: Folder of the label files of `field`: greyscale, a pixel's value its class, 255 for none.
         label_table: Text file with an image and its label file per line, the first two words, such as
             `12 gtFine/val/frankfurt/frankfurt_000000_000294_gtFine_trainIds.png`; folders are ignored. GAN
@@ -93,7 +93,9 @@ class SegmentationScore(Measure):
             )
         if protocol == "field" and labels is None:
             raise UserError("protocol is field, but labels is not set: name the folder of *_trainIds.png.")
-        self.look = Look(*colours_of(palette), mean or IMAGENET_MEAN, std or IMAGENET_STD, input_size)
+        self.look = self._look = Look(
+            *colours_of(palette), mean or IMAGENET_MEAN, std or IMAGENET_STD, input_size
+        )
         self.network, self.weights = network, weights
         self.protocol: Protocol = protocol
         files = None if labels is None else LabelFiles(Path(labels), label_table)
@@ -103,13 +105,19 @@ class SegmentationScore(Measure):
         self._segmenter: Segmenter | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load or train the network before the test, in which gradients are disabled."""
-        if stage != "test":
+        """Load or train the network before the test, in which gradients are disabled.
+
+        Before a fit, check that a test will find its file.
+        """
+        if stage not in ("fit", "test"):
             return
+        self.look = look_of(data_of(trainer).preprocessing, self._look)
         network = self.network
         if network is not None and self.weights is not None:
             load_weights(network, self.weights)
-        elif network is None:
+        if stage != "test":
+            return
+        if network is None:
             network = self._own_network(trainer, pl_module)
         device = trainer.strategy.root_device
         look = self.look
@@ -122,7 +130,7 @@ class SegmentationScore(Measure):
     def rows(self, trainer: Trainer, pl_module: LightningModule, images: Translated) -> Rows:
         """Confusion matrices `(B, classes, classes)` of real and generated photos against the labels."""
         assert self._segmenter is not None
-        photos = {REAL: require_pairs(images.source, images.target), **images.generated}
+        photos = {REAL: self.look.photos(images.source, images.target), **images.generated}
         labels = self._labels_of(images)
         return {name: self._segmenter.confusions(photo, labels) for name, photo in photos.items()}
 
@@ -154,7 +162,7 @@ class SegmentationScore(Measure):
     def _labels_of(self, images: Translated) -> list[Tensor]:
         """Labels (h, w) int64 of each image."""
         if self.labels is None:
-            return list(decode(images.source, self.look.colours, self.look.ignored))
+            return list(self.look.classes(images.source))
         if images.path is None:
             raise UserError("protocol is field, but the data gives no paths of its images: use quick.")
         return [self.labels.read(path) for path in images.path]
@@ -182,12 +190,34 @@ class SegmentationScore(Measure):
         try:
             load_weights(network, path)
         except UserError:  # not cached yet, or damaged
+            require_writable(path.parent, "cache_dir of SegmentationScore")
             pairs = data.datasets("train", augment=True)[role]
             rank_zero_info(f"mIoU: training a network on {len(pairs)} pairs for {self.epochs} epochs.")
             train(network, pairs, data.num_workers, self.look, self.epochs, trainer.strategy.root_device)
             with replacing(path) as draft:
                 torch.save(network.state_dict(), draft)
         return read_state_dict(path)
+
+
+def look_of(preprocessing: Mapping[str, Any], look: Look) -> Look:
+    """The look of data whose label maps are numbers of classes; of all others `look` itself.
+
+    Raises:
+        UserError: A palette was given as well, or there are too many classes.
+    """
+    labels = labels_in(preprocessing)
+    if labels is None or not labels.indexed:
+        return look
+    if look.colours is not CITYSCAPES:
+        raise UserError(
+            f"palette has {len(look.colours)} colours, but data.labels reads numbers of {labels.classes} "
+            "classes: leave palette out."
+        )
+    if len(labels.colours) > IGNORED:
+        raise UserError(
+            f"data.labels.classes is {labels.classes}: SegmentationScore tells at most {IGNORED} apart."
+        )
+    return look._replace(colours=labels.colours, ignored=((0, 0, 0),), labels=labels)
 
 
 def colours_of(palette: Literal["cityscapes"] | Sequence[Sequence[int]]) -> tuple[Colours, Colours]:

@@ -7,19 +7,23 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_gancompress.data.contract import Split, data_of
+from lightning_gancompress.data.contract import PlainData, Split, data_of
 from lightning_gancompress.density import are_features, cache_folder, cache_key, load_table, save_table
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.ledger import Ledger
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
-from lightning_gancompress.evaluation.measures.density import beside_teacher, manifold
+from lightning_gancompress.evaluation.measures.density import NEIGHBOURS, beside_teacher, manifold
 from lightning_gancompress.evaluation.metrics import FID
 from lightning_gancompress.evaluation.translator import (
+    images_of_test,
     images_of_whole_test,
     training_batches,
     translator,
 )
+from lightning_gancompress.files import require_writable
 from lightning_gancompress.metrics import Feature, InceptionFeatures, Resize, distances
 from lightning_gancompress.tasks.role import Role
 
@@ -62,16 +66,28 @@ class SetDistances(Measure):
         return self._inception
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load Inception, so that missing weights are reported at once."""
+        """Load Inception, so that missing weights are reported at once; before a fit only a given file."""
+        if stage != "test":
+            if self.weights is not None:
+                InceptionFeatures(self.feature, self.weights)
+            return
         device = trainer.strategy.root_device
         self._inception = InceptionFeatures(self.feature, self.weights, device, self.resize)
+        if trainer.is_global_zero and not isinstance(data_of(trainer), PlainData):  # which is not cached
+            folder = cache_folder(self.cache_dir, trainer)
+            require_writable(folder, "cache_dir of Evaluation")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free Inception."""
         self._inception = None
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Load the features of the real images from the cache, the same on all ranks."""
+        """Load the features of the real images from the cache, the same on all ranks.
+
+        Raises:
+            UserError: The test has a single image.
+        """
+        _require_images(images_of_test(trainer))
         self._cached, self._trained = {}, None
         fits = partial(are_features, width=self.feature)
         for role in translator(pl_module).task.compressed:
@@ -150,3 +166,19 @@ class SetDistances(Measure):
             return None
         weights = self.inception.weights_sha256
         return cache_key("reals", str(role), prints, counts, self.feature, self.resize, weights)
+
+
+def _require_images(counts: list[int] | None) -> None:
+    """Check the numbers of images of a test, if they are known, before any is translated."""
+    least = min(counts or [], default=None)
+    if least is None or least > NEIGHBOURS:
+        return
+    if least < 2:
+        raise UserError(
+            f"fid_feature: FID and KID need at least 2 images, and the test has {least}: test on more "
+            "(data, trainer.limit_test_batches), or leave fid_feature out."
+        )
+    rank_zero_warn(
+        f"Density, coverage, precision and recall need more than {NEIGHBOURS} images and are left out: the "
+        f"test has {least}."
+    )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lightning_gancompress.data.labels import Labels
 from lightning_gancompress.data.transforms import collate
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.metrics.segmentation import IGNORED, Colours, SmallUnet, decode, normalised
@@ -27,6 +28,7 @@ class Look(NamedTuple):
         mean: Channel means of the network's inputs, of pixels in [0, 1].
         std: Channel standard deviations of the same.
         input_size: Height and width to which photos are resized, in pixels; None keeps them.
+        labels: How the data encodes numbers of classes; None where its label maps are colour pictures.
     """
 
     colours: Colours
@@ -34,6 +36,21 @@ class Look(NamedTuple):
     mean: Sequence[float]
     std: Sequence[float]
     input_size: Sequence[int] | None
+    labels: Labels | None = None
+
+    def classes(self, source: Tensor) -> Tensor:
+        """Classes of label maps (B, C, H, W) as generators read them, (B, H, W) int64."""
+        return decode(
+            source if self.labels is None else self.labels.picture(source), self.colours, self.ignored
+        )
+
+    def photos(self, source: Tensor, target: Tensor | None) -> Tensor:
+        """The photos (B, 3, H, W) of pairs.
+
+        Raises:
+            UserError: There are no targets, or sources or targets do not have the channels of such pairs.
+        """
+        return require_pairs(source if self.labels is None else self.labels.picture(source), target)
 
 
 def fresh(classes: int) -> nn.Module:
@@ -83,9 +100,9 @@ def classification_loss(
     network: nn.Module, batch: Mapping[str, Any], look: Look, device: torch.device
 ) -> Tensor:
     """Cross entropy of the network's scores, resized to the label maps, against their classes."""
-    photos = require_pairs(batch["source"], batch.get("target"))
+    photos = look.photos(batch["source"], batch.get("target"))
     photos = normalised(photos.to(device), look.mean, look.std, look.input_size)
-    labels = decode(batch["source"].to(device), look.colours, look.ignored)
+    labels = look.classes(batch["source"].to(device))
     scores = F.interpolate(network(photos), labels.shape[1:], mode="bilinear", align_corners=False)
     return F.cross_entropy(scores, labels, ignore_index=IGNORED)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from lightning_gancompress.leaves import leaves
 from lightning_gancompress.reporting.comparison.results import Place
 from lightning_gancompress.shipped_configs import find_config
 
-RECORD = "command.json"
+RECORD, LOG = "command.json", "log.txt"
+EPOCH = re.compile(r"^epoch \d+(?:/\d+)?", re.MULTILINE)  # of ProgressLines
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,14 @@ class Run:
             return "resume" if self.last.is_file() else "fit"
         tested = "test" in record["finished"] and self.results()
         return "done" if tested and record["test"] == self.settings["test"] else "test"
+
+    def epoch(self) -> str:
+        """The last epoch in the log of its training, such as `epoch 12/240`; empty if there is none."""
+        try:
+            found = EPOCH.findall((self.folder / LOG).read_text(errors="replace"))
+        except OSError:
+            return ""
+        return str(found[-1]) if found else ""
 
     def results(self) -> list[Path]:
         """Result files of its test."""

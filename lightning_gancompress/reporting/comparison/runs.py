@@ -23,14 +23,19 @@ from multiprocessing.context import BaseContext
 from typing import IO, Any
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.reporting.comparison.plan import Run, settings_of
+from lightning_gancompress.reporting.comparison.plan import LOG, Run, settings_of
 
+LOOK = 60.0  # seconds between two reports of the runs that are being executed
 BUSY = 75  # exit code if another process holds the lock of the run
 PROGRAM = "lightning_gancompress"
 
 
 def execute(
-    runs: Sequence[Run], jobs: int, threads: int, finished: Callable[[Run, str | None], None]
+    runs: Sequence[Run],
+    jobs: int,
+    threads: int,
+    finished: Callable[[Run, str | None], None],
+    working: Callable[[list[Run]], None],
 ) -> list[Run]:
     """Execute all commands of every run, `jobs` runs at a time; a failed run does not stop the others.
 
@@ -43,6 +48,7 @@ def execute(
         jobs: Processes at a time.
         threads: CPU threads per process.
         finished: Called after each run with None, or with the last line of the log of a failed run.
+        working: Called every `LOOK` seconds with the runs that are being executed.
 
     Returns:
         Runs that another process had locked.
@@ -56,7 +62,10 @@ def execute(
                     process = context.Process(target=work, args=(waiting[0], threads))  # type: ignore[attr-defined]
                     process.start()
                     active[process.sentinel] = (waiting.pop(0), process)
-                for sentinel in multiprocessing.connection.wait(list(active)):
+                ended = multiprocessing.connection.wait(list(active), LOOK)
+                if not ended:
+                    working([run for run, _ in active.values()])
+                for sentinel in ended:
                     run, process = active.pop(sentinel)
                     process.join()
                     if process.exitcode == BUSY:
@@ -79,7 +88,7 @@ def work(run: Run, threads: int) -> None:
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C is forwarded by the parent, which may have to kill the whole group
     run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / "lock").open("a") as lock, (run.folder / "log.txt").open("a") as log:
+    with (run.folder / "lock").open("a") as lock, (run.folder / LOG).open("a") as log:
         if not _locked(lock):
             sys.exit(BUSY)
         for stream in (1, 2):
@@ -133,7 +142,7 @@ def last_words(run: Run, exitcode: int) -> str:
         killed = signal.Signals(-exitcode).name
         return f"ended by {killed}" + (" (out of memory?)" if killed == "SIGKILL" else "")
     with suppress(OSError):
-        lines = (run.folder / "log.txt").read_text(errors="replace").split("\n")
+        lines = (run.folder / LOG).read_text(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {exitcode}")
     return f"exit code {exitcode}"
 

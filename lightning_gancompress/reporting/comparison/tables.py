@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from lightning_gancompress.evaluation.metrics import COMPARED, MACS_EXACT, Metric, metric
+from lightning_gancompress.evaluation.metrics import COMPARED, MACS_EXACT, Metric, in_order, metric
 from lightning_gancompress.files import write_files
 from lightning_gancompress.reporting.comparison.plot import head, plots, search_curves
 from lightning_gancompress.reporting.comparison.results import Place, Row, read_rows, size_of
@@ -162,12 +162,19 @@ def csv_file(students: list[Row], teachers: list[Row]) -> str:
 
 
 def markdown(students: list[Row], teachers: list[Row], metrics: list[str], warnings: list[str]) -> str:
-    """The Markdown: a table per direction, one row per experiment and budget, with deviations over seeds."""
+    """The Markdown: one row per experiment and budget, with deviations over seeds.
+
+    Per direction a table of the chosen metrics, and one of all others.
+    """
     lines = [f"**Warning.** {warning}\n" for warning in warnings]
     for direction in dict.fromkeys(row.direction for row in students):
         own = [row for row in students if row.direction == direction]
         lines += [f"## {direction}\n"] if direction else []
-        lines += _table(own, [row for row in teachers if row.direction == direction], metrics)
+        theirs = [row for row in teachers if row.direction == direction]
+        lines += _table(own, theirs, metrics)
+        measured = in_order(name for row in own for name in row.values)
+        if others := [name for name in measured if name not in (MACS_EXACT, *metrics)]:
+            lines += ["", "All other figures:", "", *_table(own, theirs, others)]
         protocol = "; ".join(f"{key} {short(value)}" for key, value in own[0].protocol.items())
         lines += ["", f"Measured with: {protocol}.", ""] if protocol else [""]
     if not students:

@@ -26,8 +26,10 @@ class Picture(NamedTuple):
 
 
 def pictures(grid: Path) -> list[list[Picture]]:
-    """The first rows of a grid, with the difference of teacher and student at the end of each."""
-    rows = cut(grid)[:ROWS]
+    """Rows spread over a grid, with the difference of teacher and student at the end of each."""
+    drawn = cut(grid)
+    count = min(ROWS, len(drawn))
+    rows = [drawn[number * len(drawn) // count] for number in range(count)]
     for row in rows:
         if "teacher" in row and "student" in row:
             row["difference"] = difference(row["teacher"], row["student"])

@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 import shlex
 import signal
 import threading
@@ -94,9 +95,9 @@ class TestOneAfterTheOther:
         words = capsys.readouterr().out.splitlines()
         assert [line for line in words if line.startswith("#")] == [
             "# random/seed_0: done",
-            "# dies/seed_0: resume",
+            "# dies/seed_0: resume, epoch 1/2 is done",
             "# random/seed_1: test",
-            "# dies/seed_1: resume",
+            "# dies/seed_1: resume, epoch 1/2 is done",
         ]
         main([*args, "--jobs=2"])
         assert (done / "log.txt").read_text() == before[done]
@@ -133,7 +134,32 @@ class TestOneAfterTheOther:
         assert "| random |  | 2 |" in table
 
 
-def test_interrupted(tmp_path: Path, common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        (["--trainer.callbacks+=Evaluatoin"], "Evaluatoin"),
+        ([*TEST, "--trainer.callbacks.fid_weights=x.pth"], "but fid_feature is not set"),
+        ([*TEST, "--trainer.callbacks.no_option=1"], "no_option"),
+    ],
+)
+def test_the_options_of_the_test_are_read_before_the_training(
+    tmp_path: Path, common: list[str], capsys: pytest.CaptureFixture[str], test: list[str], words: str
+) -> None:
+    experiments = {"broken": ["--model.nonsense=1"], "random": RANDOM}
+    code, said = tiny.fail_code(capsys, write(tmp_path / "all", common, experiments, test=test))
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith("error: test of random: ")
+    assert words in said
+    assert not (tmp_path / "all").exists()
+
+
+def test_interrupted(
+    tmp_path: Path,
+    common: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lightning_gancompress.reporting.comparison.runs.LOOK", 0.1)
     args = write(tmp_path / "all", [*common, "--model.epochs=100"], {"long": RANDOM}, seeds=[3])
     last = tiny.last(tmp_path / "all/long/seed_3")
 
@@ -142,21 +168,24 @@ def test_interrupted(tmp_path: Path, common: list[str], capsys: pytest.CaptureFi
             if last.exists():
                 break
             time.sleep(0.1)
+        time.sleep(1)  # ten looks at it
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    code, _ = tiny.fail_code(capsys, args)
+    with pytest.raises(SystemExit) as stop:
+        main(args)
     thread.join()
-    assert code == 130
+    assert stop.value.code == 130
+    assert re.search(r"^long/seed_3: epoch \d+/101 is done$", capsys.readouterr().out, re.MULTILINE)
     assert "Stopping after this batch" in (tmp_path / "all/long/seed_3/log.txt").read_text()
     main([*args, "--dry_run"])
-    assert "# long/seed_3: resume" in capsys.readouterr().out
+    assert "# long/seed_3: resume, epoch " in capsys.readouterr().out
 
     with (tmp_path / "all/long/seed_3/lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         main(args)
-    assert "long/seed_3: another comparison is at work on it" in capsys.readouterr().out
+    assert "long/seed_3: another comparison is at work on it, resume, epoch " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("config", ["compare_facades_128.yaml", "compare_horse2zebra_128.yaml"])
@@ -182,7 +211,7 @@ def test_runs_share_the_cores_of_the_process(
     found: list[int] = []
     monkeypatch.setattr(
         "lightning_gancompress.cli.commands.compare.execute",
-        lambda runs, jobs, threads, _: found.append(threads) or [],
+        lambda runs, jobs, threads, *_: found.append(threads) or [],
     )
     before = torch.get_num_threads()
     try:

@@ -19,20 +19,26 @@ import tiny
 from PIL import Image
 from torch import Tensor, nn
 
+from lightning_gancompress import load_generator
 from lightning_gancompress.callbacks.image_grid import draw_grid
 from lightning_gancompress.cli import main
 from lightning_gancompress.cli.main import GanCompressCLI
 from lightning_gancompress.evaluation.evaluation import Evaluation
 from lightning_gancompress.evaluation.measures.set_distances import SetDistances
+from lightning_gancompress.evaluation.metrics import metric
 from lightning_gancompress.evaluation.results import (
     LatencyResult,
     NetworkResults,
     RuntimeFacts,
     TestResults,
 )
+from lightning_gancompress.metrics import fid
+from lightning_gancompress.networks import blank_image
+from lightning_gancompress.pruning import count_macs, count_params
 from lightning_gancompress.reporting.grid import cut, lay_out, png
 from lightning_gancompress.reporting.page import write_page
 from lightning_gancompress.reporting.page.headline import tiles
+from lightning_gancompress.reporting.page.pictures import data_uri, pictures
 from lightning_gancompress.reporting.page.quality import quality_rows
 from lightning_gancompress.reporting.page.rendering import render
 from lightning_gancompress.reporting.page.run import Generator
@@ -115,6 +121,15 @@ def test_page_is_rebuilt_from_files_alone_and_escapes_names(run, tmp_path):
     assert ("No curves were logged" in text, "No pictures yet" in text) == (True, True)
 
 
+def test_the_page_is_written_last_wherever_it_is_listed(tmp_path, facades, unet):
+    options = tiny.compression(tmp_path, unet, "HtmlReport", "--trainer.callbacks+=UniformWidth")
+    main([*options, *facades])
+    text, _ = check(tmp_path / "report.html")
+    assert "UniformWidth chose the channels" in text
+    assert f"<code>{unet}</code>" in text
+    assert "gancompress export" in text
+
+
 def test_both_directions(tmp_path, domains, cyclegan):
     options = tiny.compression(tmp_path, cyclegan, "UniformWidth")
     main([*options, *tiny.cyclegan(), *domains])
@@ -149,6 +164,13 @@ def test_unknown_figures_get_rows():
     for words in ("50&thinsp;%", "FID-768", "150&thinsp;%", "novelty", "25&thinsp;%"):
         assert words in table
     assert "nested" not in table
+
+
+def test_pictures_are_spread_over_the_grid(tmp_path):
+    columns = {"source": [Image.new("RGB", (8, 8), (30 * n, 0, 0)) for n in range(8)]}
+    (tmp_path / "grid.png").write_bytes(png(lay_out(columns)))
+    uris = [row[0].uri for row in pictures(tmp_path / "grid.png")]
+    assert uris == [data_uri(columns["source"][n]) for n in (0, 1, 2, 4, 5, 6)]
 
 
 def test_grid_is_cut_into_the_pictures_it_was_drawn_from(tmp_path):
@@ -253,6 +275,53 @@ def test_commands_on_the_page_parse(run, tmp_path, parse):
     (evaluation,) = [callback for callback in callbacks if isinstance(callback, Evaluation)]
     (fid,) = [measure for measure in evaluation.measures if isinstance(measure, SetDistances)]
     assert (fid.feature, fid.weights) == (2048, "WEIGHTS.pth")
+
+
+class Corners(nn.Module):
+    """In place of Inception: a few pixels of an image."""
+
+    Conv2d_1a_3x3 = nn.Identity()
+
+    def forward(self, images):
+        return (images[:, :, ::8, ::8].flatten(1) / 255,)
+
+
+def test_commands_and_figures_of_the_page_hold(tmp_path, facades, unet, monkeypatch):
+    """All that the page tells to type is typed, and what it says is counted and measured again."""
+    folder = tmp_path / "a run's folder"
+    page, file = folder / "report.html", folder / "generator.pth"
+    main([*tiny.compression(folder, unet, "UniformWidth"), *facades])
+    monkeypatch.setattr(fid, "load_inception", lambda *_: Corners())
+    for kinds in (["test", "export"], ["test", "export"], ["export"]):
+        commands = commands_in(page)
+        assert [command.split()[1] for command in commands] == kinds
+        for command in commands:
+            main(shlex.split(command)[1:])
+    text = html.unescape(page.read_text())
+    names: dict[str, Any] = {}
+    exec(re.search(r"<pre>(from .*?)</pre>", text, re.DOTALL)[1], names)
+    teacher, student = load_generator(unet), names["generator"]
+    results = TestResults.read(folder / "test" / "results.json")
+    tiles = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd><dd>(.*?)</dd>", text)
+    figures = {label: figure for label, figure, _ in tiles}
+    macs = count_macs(teacher, [blank_image(teacher, 32)]) / count_macs(student, [blank_image(student, 32)])
+    params = count_params(teacher) / count_params(student)
+    assert figures["Fewer MACs, exact"] == f"{macs:.1f}\u00d7"
+    assert f"with {macs:.1f}\u00d7 fewer MACs" in text
+    assert figures["Fewer parameters"] == f"{params:.1f}\u00d7"
+    assert results.networks["student"].figures["bytes"] == pytest.approx(file.stat().st_size, rel=0.05)
+    assert figures["FID-48"] == f"{results.networks['student'].figures['fid_48']:.4g}"
+    assert figures["Student to teacher"] == f"{results.comparison['teacher_l1']:.3f}"
+    speedup = results.latency["torch"].speedup
+    assert figures["Faster"] == f"{speedup:.1f}\u00d7"
+    assert f"speed-up {speedup:.2f}." in text
+    rows = re.findall(r'<th scope="row">(.*?)</th>\s(.*?)</tr>', text, re.DOTALL)
+    cells = {label: re.findall(r"<td class=\"n.*?\">(.*?)</td>", row) for label, row in rows}
+    for name in results.names:
+        if not name.startswith("teacher_"):
+            measured = [network.figures[name] for network in results.networks.values()]
+            shown = [float(cell.split("\u2009")[0]) for cell in cells[metric(name).heading][:2]]
+            assert shown == [float(metric(name).number(value)) for value in measured], name
 
 
 def commands_in(page: Path) -> list[str]:

@@ -1,0 +1,298 @@
+"""Label maps: images whose pixels are classes, read without interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lightning_gancompress.data.contract import PreprocessingRecord
+from lightning_gancompress.data.datasets import FileDataset, SampleDataset, SourceDataset
+from lightning_gancompress.data.options import IMAGE_MODES
+from lightning_gancompress.data.reading import ImageError, decode, read_image
+from lightning_gancompress.data.transforms import (
+    ImageReader,
+    PictureReader,
+    Preprocessing,
+    Read,
+    Transform,
+    normalised,
+)
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Range, check_fields
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Encoding = Literal["palette", "one_hot", "colors"]
+
+Classes = Annotated[int, Range(2, 2**10)]  # a picture of 256 pixels has 268 MB in that many channels
+Value = Annotated[int, Range(0, 2**16 - 1)]  # of a pixel
+VOID = 255  # the usual value of pixels without a class
+INSPECTED = 16  # images of a split that are looked at before a run
+CHANNEL_OPTIONS = {"labels": "in_channels", "target_labels": "out_channels"}
+DARK = 64  # pictures have brighter pixels; index maps of more classes are rarely taken for pictures
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How label maps are read. They are resized by nearest neighbour and never interpolated.
+
+    The files of `palette` and `one_hot` hold the number of a class per pixel: greyscale of 8 or 16 bits, or
+    the indices of a PNG or GIF with a palette, whose colours are not used. Those of `colors` are pictures.
+
+    Args:
+        encoding: What networks read: `palette`, a fixed colour per class, the same for all files; `one_hot`,
+            a channel per class, 1 where a pixel is of it, else 0; `colors`, the colours in the files.
+        classes: Number of classes: a pixel's value is 0 to classes - 1. Not for `colors`.
+        void: Value of pixels without a class, which become black, or 0 in all channels; null for no such
+            value. If it is below `classes`, that class has no pixels.
+    """
+
+    encoding: Encoding
+    classes: Classes | None = None
+    void: Value | None = VOID
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.indexed and self.classes is None:
+            raise UserError(f"labels.encoding is {self.encoding}, which needs the number of classes: set it.")
+        if not self.indexed and self.classes is not None:
+            raise UserError(
+                f"labels.classes is {self.classes}, but encoding: colors reads colours, not classes: leave "
+                "it out, or set encoding to palette or one_hot."
+            )
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the files hold numbers of classes."""
+        return self.encoding != "colors"
+
+    @property
+    def colours(self) -> list[tuple[int, int, int]]:
+        """RGB of each class, 0..255: those of PASCAL VOC from its second on, so that none is black."""
+        bits = [[number >> 3 * place for place in range(8)] for number in range(1, (self.classes or 0) + 1)]
+        return [
+            tuple(sum((bit >> c & 1) << 7 - p for p, bit in enumerate(row)) for c in range(3))  # type: ignore[misc]
+            for row in bits
+        ]
+
+    def encode(self, classes: Array) -> Tensor:
+        """Map values of pixels (H, W) to what networks read, (C, H, W) float32: 3 or `classes` channels."""
+        count = self.classes or 0
+        known = np.where(classes == self.void, count, classes)  # the last row of a table is that of void
+        if self.encoding == "one_hot":
+            channels = np.eye(count, count + 1, dtype=np.float32)
+            return torch.from_numpy(channels[:, known])
+        table = np.array([*self.colours, (0, 0, 0)], np.uint8)
+        return normalised(table[known])
+
+    def picture(self, images: Tensor) -> Tensor:
+        """Label maps as networks read them, (B, C, H, W), as pictures (B, 3, H, W) in [-1, 1]."""
+        if self.encoding != "one_hot":
+            return images
+        table = torch.tensor([*self.colours, (0, 0, 0)], device=images.device) / 127.5 - 1
+        known = torch.where(images.amax(1) > 0.5, images.argmax(1), len(table) - 1)
+        return table[known].permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class LabelReader(ImageReader):
+    """The pixels of label maps, for one side of the data.
+
+    Args:
+        labels: How they are read.
+        option: Name of the data module's option, for messages.
+        colour_channels: Channels of `colors`; the other encodings have their own.
+    """
+
+    labels: Labels
+    option: str
+    colour_channels: int = 3
+
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        """Channels of the tensors."""
+        if self.labels.encoding == "one_hot":
+            return self.labels.classes or 0
+        return self.colour_channels if self.labels.encoding == "colors" else 3
+
+    @property
+    def kind(self) -> str:
+        """Number of classes and encoding."""
+        classes = f"{self.labels.classes} classes" if self.labels.indexed else "label maps"
+        return f"{classes} ({self.labels.encoding})"
+
+    @property
+    def read(self) -> Read:
+        """Numbers of classes are decoded as they are."""
+        return read_indices if self.labels.indexed else read_image
+
+    def tensor(self, image: Image.Image, transform: Transform, path: Path | str) -> Tensor:
+        """Check, resize, crop, flip and encode a label map.
+
+        Raises:
+            ImageError: A pixel has a value that is no class.
+        """
+        self.check(image, path)
+        if not self.labels.indexed:
+            image = image.convert(IMAGE_MODES[self.channels])
+        placed = np.array(transform.place(image, Image.Resampling.NEAREST))
+        return self.labels.encode(placed) if self.labels.indexed else normalised(placed)
+
+    def check(self, image: Image.Image, path: Path | str) -> None:
+        """Raise an ImageError if a pixel has a value that is no class."""
+        if not self.labels.indexed:
+            return
+        values, count = np.asarray(image), self.labels.classes
+        if (unknown := values[(values >= count) & (values != self.labels.void)]).size:
+            value = int(unknown.max())
+            raise ImageError(
+                f"Label map {path} has pixels of value {value}, but data.{self.option}.classes is {count}: "
+                f"raise it to {value + 1}, or set data.{self.option}.void to {value} if they have no class."
+            )
+
+
+def read_indices(path: Path) -> Image.Image:
+    """Decode a file whose pixels are numbers of classes, as a greyscale image of 8 or 32 bits.
+
+    Raises:
+        ImageError: The file can't be read, or holds colours or the noise of a lossy compression.
+    """
+    image = decode(path)
+    if image.format in ("JPEG", "MPO"):
+        raise ImageError(
+            f"Label map {path} is a JPEG, whose compression changes classes: save it as PNG, or set encoding "
+            "to colors."
+        )
+    values = np.asarray(image)
+    if image.mode in ("LA", "PA") or (image.mode in ("RGB", "RGBA") and _grey(values)):
+        values = values[..., 0]
+    if values.ndim != 2 or image.mode == "F":
+        raise ImageError(
+            f"Label map {path} holds colours (mode {image.mode}), not numbers of classes: set encoding to "
+            "colors, or save the numbers as a greyscale PNG."
+        )
+    return Image.fromarray(values.astype(np.uint8 if values.max(initial=0) < 256 else np.int32))
+
+
+def _grey(values: Array) -> bool:
+    return values.ndim == 2 or bool((values[..., :3] == values[..., :1]).all())
+
+
+def require_pictures(labels: Labels | None, option: str, who: str) -> None:
+    """Raise a UserError if images that a generator makes would have a channel per class."""
+    if labels is not None and labels.encoding == "one_hot":
+        raise UserError(f"data.{option}.encoding is one_hot, but {who}: set it to palette.")
+
+
+def reader_of(channels: int, labels: Labels | None, option: str) -> ImageReader:
+    """How the files of a side are read.
+
+    Args:
+        channels: Channels of pictures.
+        labels: How label maps are read; None for pictures.
+        option: Name of the option that `labels` is the value of.
+
+    Raises:
+        UserError: Label maps have another number of channels.
+    """
+    name = CHANNEL_OPTIONS[option]
+    if labels is None:
+        return PictureReader(channels, option)
+    pixels = LabelReader(labels, option, channels)
+    if channels not in (3, pixels.channels):  # 3 is the default
+        raise UserError(
+            f"data.{name} is {channels}, but data.{option} with encoding: {labels.encoding} gives "
+            f"{pixels.channels} channels: leave {name} out."
+        )
+    return pixels
+
+
+def inspect(dataset: SampleDataset) -> list[str]:
+    """Look at some images of a data set of files, evenly spread, before a run begins.
+
+    Returns:
+        A sentence for each side whose pictures seem to be index maps.
+
+    Raises:
+        ImageError: A label map has an unknown value, or a file can't be used.
+    """
+    found: list[str] = []
+    if not isinstance(dataset, FileDataset):
+        return found
+    for key, side in dataset.sides.items():
+        largest = 0
+        for index in np.unique(np.linspace(0, len(dataset) - 1, INSPECTED).astype(int)).tolist():
+            try:
+                image, path = dataset.images(index)[key]
+                if isinstance(side, LabelReader):
+                    side.check(image, path)
+                    continue
+            except ImageError:
+                if not isinstance(dataset, SourceDataset):
+                    raise
+                continue  # told when all others are translated
+            if (largest := max(largest, _brightest(side, image))) >= DARK:
+                break
+        if 0 < largest < DARK:
+            found.append(
+                f"The images of {key}, such as {path}, are nearly black, grey with values up to {largest}: "
+                f"if they are label maps, set data.{side.option} to "
+                f"{{encoding: palette, classes: {largest + 1}}}, or to one_hot."
+            )
+    return found
+
+
+def _brightest(side: ImageReader, image: Image.Image) -> int:
+    """The largest value of a grey picture, besides that of pixels without class; 255 for one with colours."""
+    values = np.asarray(image.convert(IMAGE_MODES[side.channels]))
+    return int(values[values != VOID].max(initial=0)) if _grey(values) else VOID
+
+
+def read_source(path: str | Path, preprocessing: Mapping[str, Any]) -> Tensor:
+    """Read an image file as a generator reads it outside of training.
+
+    Args:
+        path: The file.
+        preprocessing: The record of a checkpoint or of a small model's description.
+
+    Returns:
+        The source (C, H, W), float32 in [-1, 1].
+
+    Raises:
+        UserError: The file can't be used.
+    """
+    labels, channels = labels_in(preprocessing), preprocessing.get("in_channels", 3)
+    if labels is None and channels not in IMAGE_MODES:
+        raise UserError(f"preprocessing has in_channels {channels}, which no image file has.")
+    names = ("preprocess", "load_size", "crop_size")
+    options = {name: preprocessing[name] for name in names if name in preprocessing}
+    reader = reader_of(channels if labels is None else 3, labels, "labels")
+    image = reader.read(Path(path))
+    return reader.tensor(image, Preprocessing(**options, flip=False).transform(image.size, path), path)
+
+
+def record_of(*sides: ImageReader) -> PreprocessingRecord:
+    """Channels and labels of sources, and maybe of targets, as checkpoints record them."""
+    record: Any = {}
+    for side in sides:
+        record[CHANNEL_OPTIONS[side.option]] = side.channels
+        if isinstance(side, LabelReader):
+            record[side.option] = asdict(side.labels)
+    return cast(PreprocessingRecord, record)
+
+
+def as_picture(images: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
+    """Sources (B, C, H, W) to look at: label maps in colours, all others as they are."""
+    labels = labels_in(preprocessing)
+    return labels.picture(images) if labels else images
+
+
+def labels_in(preprocessing: Mapping[str, Any]) -> Labels | None:
+    """The recorded option `labels`."""
+    return Labels(**preprocessing["labels"]) if preprocessing.get("labels") else None
