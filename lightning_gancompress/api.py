@@ -27,6 +27,7 @@ from lightning_gancompress.modules.teacher_loader import Missing
 from lightning_gancompress.networks import blank_image
 from lightning_gancompress.options import Amount, Count, CountOrNone, Pixels, Rate, Seed, checked
 from lightning_gancompress.pruning import Budget
+from lightning_gancompress.run_folder import CHECKPOINTS
 from lightning_gancompress.tasks import Task
 from lightning_gancompress.trainer import Trainer
 
@@ -140,7 +141,7 @@ def compress(
             logger=logger,
         )
         batches = {"batch_size": batch_size, "search_batch_size": search_batch_size}
-        last = Path(folder, "checkpoints", "last.ckpt")
+        last = Path(trainer.default_root_dir, CHECKPOINTS, "last.ckpt")
         datamodule = _data(data, module, size, batches, seed)
         trainer.fit(module, datamodule, ckpt_path=last if resume and last.is_file() else None)
     if module.begun:

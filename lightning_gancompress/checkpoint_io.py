@@ -10,7 +10,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.resumable import require_resumable
-from lightning_gancompress.files import replacing
+from lightning_gancompress.files import replacing, user_path
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -52,6 +52,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
-        checkpoint: dict[str, Any] = read_torch(Path(path))
-        require_resumable(checkpoint, Path(path))
+        path = user_path(path)
+        checkpoint: dict[str, Any] = read_torch(path)
+        require_resumable(checkpoint, path)
         return checkpoint

@@ -21,6 +21,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 
 from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.files import user_path
 
 # -- modules ---------------------------------------------------------------------------------------------
 
@@ -223,6 +224,8 @@ class ResumableTrainer(lightning.pytorch.Trainer):
         replace_loops(self)
 
     def _run(self, model: LightningModule, ckpt_path: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if ckpt_path is not None:
+            ckpt_path = str(user_path(ckpt_path)) if "://" not in str(ckpt_path) else ckpt_path
         # not by the setter of `ckpt_path`, after which every later call would resume as well
         connector = self._checkpoint_connector
         connector._ckpt_path = ckpt_path

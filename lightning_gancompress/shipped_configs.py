@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 
 
 def configs_folder() -> Path:
@@ -29,7 +30,7 @@ def find_config(name: str | Path) -> Path:
     Raises:
         UserError: There is no such file.
     """
-    for path in (Path(name), configs_folder() / name):
+    for path in (user_path(name), configs_folder() / name):
         if path.is_file():
             return path
     raise UserError(

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_gancompress.callbacks import (
     BestCheckpoint,
@@ -28,10 +29,12 @@ from lightning_gancompress.callbacks import (
     ProgressLines,
     SmallModel,
 )
+from lightning_gancompress.callbacks.earlier_run import EarlierRun
 from lightning_gancompress.callbacks.monitors import of_search
 from lightning_gancompress.callbacks.refused import refuse
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
-from lightning_gancompress.files import require_writable
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import require_writable, user_path
 from lightning_gancompress.lightning_internals import (
     ResumableTrainer,
     look_for_unused_parameters,
@@ -43,6 +46,7 @@ from lightning_gancompress.modules.supported import (
     require_known_precision,
     require_whole_networks,
 )
+from lightning_gancompress.run_folder import CHECKPOINTS, training_in
 
 
 class Trainer(ResumableTrainer):
@@ -51,8 +55,9 @@ class Trainer(ResumableTrainer):
     Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `BestCheckpoint`, `ImageGrid`,
     `Evaluation`, `PredictionWriter`, `SmallModel` and `HtmlReport`, and without a terminal `ProgressLines`. A
     `ModelCheckpoint` or `EarlyStopping` acts in the phase whose figures it monitors: see `Monitors`.
-    Checkpoints are written atomically. DDP looks for unused parameters, since each backward pass of a GAN
-    reaches one network only.
+    Checkpoints are written atomically. One run trains in a folder at a time, and a new one sets the results
+    of an earlier one aside, in `previous-1`, `previous-2`, and so on. DDP looks for unused parameters, since
+    each backward pass of a GAN reaches one network only.
 
     With `fast_dev_run` every phase takes one epoch of a batch or of the given number of batches, and what is
     written goes to a temporary folder.
@@ -96,15 +101,16 @@ class Trainer(ResumableTrainer):
         require_available(kwargs.get("accelerator", "auto"))
         require_whole_networks(kwargs.get("strategy", "auto"))
         require_known_precision(kwargs.get("precision"))
-        root = Path(default_root_dir or ".")
+        root = user_path(default_root_dir or ".")
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:
             logger = CSVLogger(root, name="logs") if logger is None or logger is True else logger
             callbacks += missing_callbacks(callbacks, enable_checkpointing, enable_progress_bar)
             callbacks.sort(key=place)
+            callbacks.insert(0, EarlierRun())  # before anything is written
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(root / "checkpoints")
+                callback.dirpath = str(root / CHECKPOINTS)
             if isinstance(callback, BestCheckpoint):
                 callback.find()
         if fast_dev_run:
@@ -135,12 +141,17 @@ class Trainer(ResumableTrainer):
         """Train a teacher, or search and fine-tune.
 
         Raises:
-            UserError: A callback can't work here, or the run's folder can't be written to.
+            UserError: A callback can't work here, the run's folder can't be written to, or another run trains
+                there.
         """
         refuse(self.callbacks)  # type: ignore[attr-defined]
-        if self.is_global_zero:
-            require_writable(Path(self.default_root_dir), "trainer.default_root_dir")
-        super().fit(*args, **kwargs)
+        folder = Path(self.default_root_dir)
+        with ExitStack() as stack:
+            if self.is_global_zero:
+                require_writable(folder, "trainer.default_root_dir")
+                if not self.fast_dev_run:  # type: ignore[attr-defined]
+                    self._take(folder, stack)
+            super().fit(*args, **kwargs)
         if self.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
 
@@ -150,6 +161,15 @@ class Trainer(ResumableTrainer):
         found = self.checkpoint_callbacks
         saved = (c for c in found if isinstance(c, ModelCheckpoint) and c.best_model_path)
         return next(saved, found[0] if found else None)
+
+    def _take(self, folder: Path, stack: ExitStack) -> None:
+        """Keep other runs out of the folder; a run without checkpoints may be one of several at once."""
+        try:
+            stack.enter_context(training_in(folder))
+        except UserError as error:
+            if self.checkpoint_callbacks:
+                raise
+            rank_zero_warn(f"{error} This run goes on beside it, since it saves no checkpoints.")
 
 
 def missing_callbacks(

@@ -16,6 +16,7 @@ from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import L1, TEACHER
 from lightning_gancompress.evaluation.translator import Translator
+from lightning_gancompress.files import user_path
 from lightning_gancompress.lightning_internals import save_checkpoint
 from lightning_gancompress.options import checked
 
@@ -42,7 +43,9 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(
         self, monitor: str | None = None, mode: Literal["min", "max"] = "min", dirpath: str | None = None
     ) -> None:
-        super().__init__(dirpath=dirpath, monitor=monitor, mode=mode, save_top_k=0)
+        super().__init__(
+            dirpath=dirpath and str(user_path(dirpath)), monitor=monitor, mode=mode, save_top_k=0
+        )
         self._chosen: dict[str, Any] = {}  # figure, its name and its epoch, of the best epoch
         self._due = False
 

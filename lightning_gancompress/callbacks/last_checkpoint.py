@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_gancompress.callbacks.stop_signals import StopSignals
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import require_writable
+from lightning_gancompress.files import require_writable, user_path
 from lightning_gancompress.lightning_internals import batches_of_epoch_in_progress, save_checkpoint
 from lightning_gancompress.options import Amount, checked
 
@@ -38,7 +38,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     @checked
     def __init__(self, dirpath: str | None = None, minutes: Amount = 10.0) -> None:
-        super().__init__(dirpath=dirpath, save_top_k=0, save_last=True)
+        super().__init__(dirpath=dirpath and str(user_path(dirpath)), save_top_k=0, save_last=True)
         self.minutes = minutes
         self._saved_at = 0.0
         self._stop = StopSignals()
@@ -47,12 +47,11 @@ class LastCheckpoint(ModelCheckpoint):
         """Warn if a new run will replace the checkpoint of an earlier one, and handle Ctrl-C."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._require_space(pl_module)
-            for stale in self._path.parent.glob(f".{self._path.stem}.*"):
-                stale.unlink()  # left by a process that was killed while writing
+            # in the run's folder an earlier one is set aside; not so in a folder of the user's
             if self._path.exists() and trainer.ckpt_path is None:
                 rank_zero_warn(
                     f"{self._path} of an earlier run will be replaced. To go on with that run instead, stop "
-                    "now and add --ckpt_path last; to keep both, give each its own trainer.default_root_dir."
+                    "now and add --ckpt_path last; to keep both, give each its own LastCheckpoint.dirpath."
                 )
         # before the workers of the data loaders are forked: they inherit the handler
         self._stop = StopSignals(speak=trainer.is_global_zero)

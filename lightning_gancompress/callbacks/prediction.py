@@ -16,7 +16,7 @@ from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.reading import endings
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.translator import output_folder
-from lightning_gancompress.files import require_writable, write_files
+from lightning_gancompress.files import fitting, require_writable, user_path, write_files
 from lightning_gancompress.options import checked
 from lightning_gancompress.reporting.grid import png
 from lightning_gancompress.training.phase import Phased
@@ -26,7 +26,8 @@ class PredictionWriter(Callback):
     """Writes predicted images to `<default_root_dir>/predictions/` as PNG, named like their sources.
 
     Subfolders are kept. If two sources in a folder differ by the suffix only (`a.jpg`, `a.png`), it becomes
-    part of the name (`a.jpg.png`). At the end it says how many pictures were written, and which images
+    part of the name (`a.jpg.png`). Of a name that would be too long the end is replaced by a digest. At the
+    end it says how many pictures were written, how many of them in place of earlier ones, and which images
     were left out.
 
     Args:
@@ -36,20 +37,20 @@ class PredictionWriter(Callback):
 
     @checked
     def __init__(self, folder: str = "predictions") -> None:
-        self.folder = folder
-        self._stems: dict[Path, Counter[str]] = {}
-        self._written, self._left_out = 0, list[str]()
+        self.folder = user_path(folder)
+        self._taken: dict[Path, Counter[str]] = {}
+        self._written, self._replaced, self._left_out = 0, 0, list[str]()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count; say if the images are of a search that isn't over."""
-        self._written, self._left_out = 0, []
+        self._written, self._replaced, self._left_out = 0, 0, []
         if isinstance(pl_module, Phased) and pl_module.phase.name == "search":
             rank_zero_info("The search isn't over: the images are of the whole network under its masks.")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check before a prediction that its images can be written."""
         if stage == "predict" and trainer.is_global_zero:
-            require_writable(output_folder(trainer, self.folder), "trainer.default_root_dir")
+            require_writable(output_folder(trainer, str(self.folder)), "trainer.default_root_dir")
 
     def on_predict_batch_end(
         self,
@@ -67,12 +68,13 @@ class PredictionWriter(Callback):
                 raise UserError(
                     f"An image of {len(image)} channels can't be written as PNG: predictions need 1 or 3."
                 )
-            target = output_folder(trainer, self.folder) / self.name(Path(path), sources)
+            target = output_folder(trainer, str(self.folder)) / self.name(Path(path), sources)
             if target.exists() and Path(path).exists() and target.samefile(path):
                 raise UserError(
                     f"The prediction of {path} would replace it: choose another data.predict_folder, or "
                     f"another folder for the predictions than {self.folder}."
                 )
+            self._replaced += target.exists()
             write_files({target: png(to_picture(image))})
             self._written += 1
         self._left_out += outputs.get("left_out", ())
@@ -83,18 +85,19 @@ class PredictionWriter(Callback):
         Raises:
             UserError: All were left out.
         """
-        everyone: list[Any] = [(self._written, self._left_out)]
+        everyone: list[Any] = [(self._written, self._replaced, self._left_out)]
         if distributed.is_available() and distributed.is_initialized():
             everyone *= trainer.world_size
             distributed.all_gather_object(everyone, everyone[0])
-        written = sum(count for count, _ in everyone)
-        left_out = [text for _, texts in everyone for text in texts]
+        written, replaced = (sum(counts[n] for counts in everyone) for n in (0, 1))
+        left_out = [text for *_, texts in everyone for text in texts]
         if left_out and not written:
             raise UserError(f"No image was translated: {left_out[0]}")
         for text in left_out:
             rank_zero_warn(f"Left out: {text}")
-        rest = f", {len(left_out)} left out" if left_out else ""
-        rank_zero_info(f"Predictions: {written} in {output_folder(trainer, self.folder)}{rest}.")
+        rest = f", {replaced} in place of earlier ones" if replaced else ""
+        rest += f", {len(left_out)} left out" if left_out else ""
+        rank_zero_info(f"Predictions: {written} in {output_folder(trainer, str(self.folder))}{rest}.")
 
     def name(self, path: Path, sources: str | None) -> Path:
         """The file to write for the source `path`, relative to the folder of predictions.
@@ -104,14 +107,19 @@ class PredictionWriter(Callback):
             sources: Folder of the sources, to which paths are relative, or the one source; paths outside it
                 are kept whole, so that files never collide.
         """
-        if sources is not None and Path(sources).is_file():
-            sources = str(Path(sources).parent)
+        root = user_path(sources) if sources is not None else None
+        if root is not None and root.is_file():
+            root = root.parent
         path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the folder
         parent = path.parent.relative_to(path.anchor)
-        if sources is not None and path.is_relative_to(os.path.abspath(sources)):  # noqa: PTH100
-            parent = path.parent.relative_to(os.path.abspath(sources))  # noqa: PTH100
-        if path.parent not in self._stems:
+        if root is not None and path.is_relative_to(folder := os.path.abspath(root)):  # noqa: PTH100
+            parent = path.parent.relative_to(folder)
+        if path.parent not in self._taken:
             names = [Path(name) for name in os.listdir(path.parent)] if path.parent.is_dir() else []  # noqa: PTH208
-            self._stems[path.parent] = Counter(n.stem for n in names if n.suffix.lower() in endings())
-        alone = self._stems[path.parent][path.stem] <= 1
-        return parent / f"{path.stem if alone else path.name}.png"
+            images = [name for name in names if name.suffix.lower() in endings()]
+            # a name is taken too: `a.jpg.png` beside `a.jpg` and `a.png`; case is one on many disks
+            self._taken[path.parent] = Counter(
+                word.lower() for image in images for word in (image.stem, image.name)
+            )
+        alone = self._taken[path.parent][path.stem.lower()] <= 1
+        return parent / fitting(path.stem if alone else path.name, ".png")

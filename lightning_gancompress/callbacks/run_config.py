@@ -13,13 +13,16 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from lightning_gancompress.checkpoints.recorded_settings import KEY
 from lightning_gancompress.files import replacing
+from lightning_gancompress.run_folder import CONFIG_HEADER
 from lightning_gancompress.version import __version__
 
 
 class RunConfig(SaveConfigCallback):
     """Writes `config.yaml` into the folder of a training run, logs it, and puts it into the checkpoints.
 
-    A different `config.yaml` of an earlier run is renamed to `config_1.yaml`, `config_2.yaml`, ...
+    A different `config.yaml` from before the run was resumed is renamed to `config_1.yaml`, `config_2.yaml`,
+    and so on. A file of the user's is left alone; then those names are taken. Reused, the file starts a new
+    run: it does not say from which checkpoint this one was resumed.
 
     Args:
         parser: Parser of the settings.
@@ -27,6 +30,9 @@ class RunConfig(SaveConfigCallback):
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        if "ckpt_path" in config:
+            config = config.clone()
+            config.ckpt_path = None
         super().__init__(parser, config, save_to_log_dir=False)
         # plain types only: checkpoints are loaded with weights_only=True
         self.settings: dict[str, Any] = json.loads(parser.dump(config, "json", skip_unset=False))
@@ -41,11 +47,14 @@ class RunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write and log the settings; called on rank zero."""
         path = Path(trainer.default_root_dir, self.config_filename)
-        text = f"# lightning_gancompress {__version__}, "
+        text = f"{CONFIG_HEADER}{__version__}, "
         text += f"lightning {version('lightning')}, torch {version('torch')}\n"
         text += self.parser.dump(self.config, "yaml", skip_unset=False)
-        if path.exists() and path.read_text() != text:
-            path.rename(next(p for n in range(1, 10**6) if not (p := numbered(path, n)).exists()))
+        free = next(p for n in range(1, 10**6) if not (p := numbered(path, n)).exists())
+        if path.exists() and not path.read_text(errors="replace").startswith(CONFIG_HEADER):
+            path = free
+        elif path.exists() and path.read_text() != text:
+            path.rename(free)
         with replacing(path) as draft:
             draft.write_text(text)
         for logger in trainer.loggers:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_gancompress.checkpoints import save_small
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.pruning import count_params
 from lightning_gancompress.tasks import Side
@@ -22,6 +23,18 @@ class SmallModel(Callback):
     CycleGAN gets a pair of files per compressed direction: `generator_AtoB.pth` and so on.
     `lightning_gancompress.load_generator` reads them back without Lightning.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a folder where a network of the user's would be replaced."""
+        if stage != "fit" or not isinstance(pl_module, CompressionModule):
+            return
+        for role in pl_module.task.compressed:
+            path = Path(trainer.default_root_dir) / f"{role}.pth"
+            if path.exists() and not path.with_suffix(".json").exists():
+                raise UserError(
+                    f"{path} has no description of this project's beside it and would be replaced: choose "
+                    "another trainer.default_root_dir."
+                )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the small generators at the end of `fit`, also of a run that was stopped before its end."""

@@ -19,6 +19,7 @@ from lightning_gancompress.checkpoints.upstream import (
     upstream_preprocessing,
 )
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.networks import BatchNorm, NetworkSpec
 from lightning_gancompress.options import checked
 from lightning_gancompress.tasks import Side
@@ -81,7 +82,7 @@ def load_network(
     Raises:
         UserError: When the file is missing, damaged, or holds something else.
     """
-    path = Path(path)
+    path = user_path(path)
     _require_direction(path, network)
     if path.suffix == ".pth" and path.is_file() and path.with_suffix(".json").is_file():
         return _small(path, network, batch_norm, architecture)
@@ -112,7 +113,7 @@ def tensors_for(network: nn.Module, path: str | Path, role: str) -> dict[str, Te
         UserError: When the file can't be read or holds no such network.
     """
     try:
-        tensors = network_tensors(read_torch(Path(path)), role, network.state_dict())
+        tensors = network_tensors(read_torch(user_path(path)), role, network.state_dict())
         return under_own_names(network, tensors)
     except UserError as error:
         raise UserError(f"{path} can't be loaded: {error}") from error

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_gancompress.checkpoints.files import is_state_dict, read_torch
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import write_files
+from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
 from lightning_gancompress.networks.images import read_preprocessing
 from lightning_gancompress.schema import items, read_json, shown
@@ -39,7 +39,7 @@ def save_small(
     Raises:
         UserError: When the files can't be written.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix != ".pth":
         raise UserError(f"A small model goes into a .pth file, not {path}: name one.")
     description = {
@@ -70,7 +70,7 @@ def load_small(
     Raises:
         UserError: When one of the two files is missing, damaged or not for the other.
     """
-    path = Path(path)
+    path = user_path(path)
     tensors = read_torch(path)
     description = read_description(path.with_suffix(".json"))
     if not is_state_dict(tensors):

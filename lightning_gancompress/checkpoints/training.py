@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.header import Header
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.networks import (
     BatchNorm,
     NetworkSpec,
@@ -33,9 +34,10 @@ def load_networks(path: str | Path, side: Side | None = None) -> dict[str, tuple
     Raises:
         UserError: When the file is unreadable or no training checkpoint of this project.
     """
-    content = read_torch(Path(path))
+    path = user_path(path)
+    content = read_torch(path)
     return {
-        prefix: network_from_checkpoint(content, Path(path), prefix)
+        prefix: network_from_checkpoint(content, path, prefix)
         for prefix in Header.of(content, path).networks
         if side in (None, split_prefix(prefix)[1].side)
     }

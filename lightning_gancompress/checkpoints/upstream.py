@@ -19,6 +19,7 @@ from lightning_gancompress.checkpoints.contents import network_tensors, side_in
 from lightning_gancompress.checkpoints.dialects import evident_fit, under_own_names
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
 from lightning_gancompress.networks.images import read_preprocessing
 from lightning_gancompress.tasks import Side
@@ -58,7 +59,8 @@ def load_upstream(
     Raises:
         UserError: When the file is unreadable, of an unknown architecture, or of the other side.
     """
-    return network_from_tensors(read_torch(Path(path)), Path(path), batch_norm, role or "")
+    path = user_path(path)
+    return network_from_tensors(read_torch(path), path, batch_norm, role or "")
 
 
 def network_from_tensors(
@@ -155,7 +157,7 @@ def upstream_preprocessing(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: A size or a number of channels there is none.
     """
-    options = read_options(Path(path))
+    options = read_options(user_path(path))
     names = {"input_nc": "in_channels", "output_nc": "out_channels", "direction": "direction"}
     names |= {name: name for name in ("preprocess", "load_size", "crop_size")}
     values = {name: options[theirs] for theirs, name in names.items() if theirs in options}

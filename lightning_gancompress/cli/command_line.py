@@ -15,11 +15,12 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_gancompress.callbacks.run_config import RunConfig
+from lightning_gancompress.cli.appended import append_once
 from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.report import report
-from lightning_gancompress.cli.configs import RUNS, ConfigFile, recorded_config, with_config
+from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
 from lightning_gancompress.cli.explain import condense, explain
 from lightning_gancompress.cli.trusted_settings import TRUST, Trust
 from lightning_gancompress.errors import UserError
@@ -84,7 +85,7 @@ class GanCompressCLI(OpenCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that finds shipped configurations and raises errors as `UserError`."""
-        parser = Parser(**kwargs)
+        parser = Parser(**kwargs, allow_abbrev=True)
         parser.add_argument(
             "-c",
             "--config",
@@ -114,8 +115,11 @@ class GanCompressCLI(OpenCLI):
             self.config = parser.parse_object(args)
             return
         args = sys.argv[1:] if args is None else args
-        recorded = recorded_config(args)
-        self.config = parser.parse_args(with_config(args, recorded))
+        arguments = Arguments(args)
+        recorded = recorded_config(arguments)
+        self.config = parser.parse_args(arguments.with_config(recorded))
+        if recorded:
+            append_once(self.config[self.config.subcommand], recorded, arguments.appended)
         if "model" in recorded:
             self._warn_of_differences(recorded["model"])
 
@@ -144,6 +148,8 @@ class GanCompressCLI(OpenCLI):
     def before_instantiate_classes(self) -> None:
         """Check that model, data and weights are given."""
         config = self.config[self.subcommand]
+        if "trainer" in config:  # the classes of others don't do it themselves
+            config.trainer = expanded(config.trainer)
         if self.subcommand == "profile":
             config.trainer.callbacks = config.trainer.logger = None
             if config.ckpt_path:

@@ -18,6 +18,7 @@ from lightning_gancompress.data.reading import ENDINGS, VERSION
 from lightning_gancompress.data.survey import describe_images, doubts
 from lightning_gancompress.data.transforms import ImageReader, Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.options import Count, Pixels, Workers
 from lightning_gancompress.tasks.role import Role
 
@@ -64,7 +65,7 @@ class ImageDataModule(GANDataModule):
         self.sources = reader_of(self.in_channels, self.labels, "labels")
         load_size = self.crop_size if self.load_size is None else self.load_size
         self.options = Preprocessing(self.preprocess, load_size, self.crop_size, self.flip)
-        self.folder = Path(self.root)
+        self.folder = user_path(self.root)
         others = [self.val_split, self.test_split]
         self.splits = {"train": ["train"], "val": others, "test": others[::-1]}
         self._files: dict[Split, dict[Role, Files]] = {}
@@ -191,7 +192,7 @@ class ImageDataModule(GANDataModule):
             raise UserError(
                 "predict needs images: set data.predict_folder to an image, or a folder of images."
             )
-        folder = Path(self.predict_folder)
+        folder = user_path(self.predict_folder)
         files = [(file,) for file in ([folder] if folder.is_file() else list_images(folder))]
         if not files:
             raise UserError(

@@ -2,14 +2,14 @@
 
 import json
 import os
-import shutil
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from PIL import Image
 
-from lightning_gancompress.data.datasets import Direction
+from lightning_gancompress.data.contract import Split
+from lightning_gancompress.data.datasets import Direction, Files
 from lightning_gancompress.data.facades import render_facade
 from lightning_gancompress.data.image_folder import ImageDataModule
 from lightning_gancompress.data.layout import Layout
@@ -17,17 +17,19 @@ from lightning_gancompress.data.listing import describe_folder
 from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import discard, draft_of
 from lightning_gancompress.options import Count, Pixels, Range
+from lightning_gancompress.tasks.role import Role
 
 VERSION = 1  # of the pictures; to be raised when the renderer changes
 MANIFEST = "facades.json"
 
 
 class FacadeFolder:
-    """A folder of generated facades.
+    """A folder of generated facades. Nothing is ever replaced or removed.
 
     Args:
-        root: The folder; created, or rewritten if it holds facades of other settings.
+        root: The folder; created if it is missing. If it holds facades of other settings, a folder within it.
         counts: Pictures per split.
         size: Pixels per side.
         seed: Seed of the pictures.
@@ -41,40 +43,41 @@ class FacadeFolder:
         if not paired:
             self.manifest["paired"] = False
 
+    @property
+    def folder(self) -> Path:
+        """The folder of these settings."""
+        found = read_manifest(self.root)
+        if found == self.manifest or not is_manifest(found):
+            return self.root
+        kind, counts = "facades" if self.paired else "domains", "-".join(map(str, self.counts.values()))
+        return self.root / f"{kind}-v{VERSION}-{self.size}px-seed{self.seed}-{counts}"
+
     def prepare(self) -> None:
         """Write the pictures, unless the folder holds them already.
 
         Raises:
             UserError: The folder holds something else, or can't be written.
         """
-        manifest = self.read_manifest()
-        if manifest == self.manifest:
+        folder = self.folder
+        if read_manifest(folder) == self.manifest:
             return
-        empty = not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir()))
-        if manifest is None and not empty:
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
             raise UserError(
-                f"Generated facades need a folder of their own, but {describe_folder(self.root)}: set "
+                f"Generated facades need a folder of their own, but {describe_folder(folder)}: set "
                 "data.root to a new folder."
             )
-        unfinished = self.root.with_name(f".{self.root.name}.{os.getpid()}")
+        draft = draft_of(folder)
         try:
-            self.write(unfinished)
-            if self.root.exists():
-                shutil.rmtree(self.root)
-            unfinished.replace(self.root)
+            self.write(draft)
+            draft.rename(folder)
         except OSError as error:
-            # another process may have written the folder meanwhile
-            if self.read_manifest() != self.manifest:
-                raise UserError(f"Facades can't be written to {self.root}: {error}.") from error
+            # another process may have written them meanwhile, or others to the root
+            if self.folder != folder:
+                self.prepare()
+            elif read_manifest(folder) != self.manifest:
+                raise UserError(f"Facades can't be written to {folder}: {error}.") from error
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-    def read_manifest(self) -> Any:
-        """The content of the folder's manifest; None without one."""
-        try:
-            return json.loads((self.root / MANIFEST).read_text())
-        except (OSError, ValueError):
-            return None
+            discard(draft)
 
     def write(self, folder: Path) -> None:
         """Render all splits into a folder."""
@@ -93,6 +96,19 @@ class FacadeFolder:
         (folder / MANIFEST).write_text(json.dumps(self.manifest, indent=2))
 
 
+def read_manifest(folder: Path) -> Any:
+    """The content of a folder's manifest; None without one."""
+    try:
+        return json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def is_manifest(content: Any) -> bool:
+    """Whether the content of a file is that of a manifest, of any settings."""
+    return isinstance(content, dict) and {"version", "size", "seed", "counts"} <= content.keys()
+
+
 def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
     """Join two images of one size."""
     pair = Image.new("RGB", (2 * left.width, left.height))
@@ -108,7 +124,8 @@ class FacadesDataModule(ImageDataModule):
     They are written once; the same seed gives the same pictures.
 
     Args:
-        root: Folder to write to; created, or rewritten if it holds facades of other settings.
+        root: Folder to write to, created if it is missing; if it holds facades of other settings, a folder
+            within it.
         n_train: Training pairs, or images of each domain.
         n_val: The same for validation.
         n_test: The same for the test.
@@ -137,7 +154,13 @@ class FacadesDataModule(ImageDataModule):
     def prepare_data(self) -> None:
         """Write the pictures, unless the folder holds them already."""
         self.facades.prepare()
+        self.folder = self.facades.folder
         self._files.clear()
+
+    def files(self, split: Split) -> dict[Role, Files]:
+        """The files of each sample of a split, where the pictures of these settings lie."""
+        self.folder = self.facades.folder
+        return super().files(split)
 
 
 @dataclass(eq=False, repr=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.options import Pixels, checked
 
 
@@ -132,7 +132,7 @@ class BackboneEncoder(Encoder):
         except TypeError as error:
             raise UserError(f"encoder.fold: {name} can't be built without batch norm ({error}).") from error
         try:
-            state = {key: tensor.float() for key, tensor in read_state_dict(Path(weights)).items()}
+            state = {key: tensor.float() for key, tensor in read_state_dict(user_path(weights)).items()}
         except UserError as error:
             raise UserError(f"encoder.weights: {error}") from error
         _add_folded_biases(self.backbone, state)

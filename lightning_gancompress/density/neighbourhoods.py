@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import replacing
+from lightning_gancompress.files import replacing, user_path
 from lightning_gancompress.options import Count, checked
 
 
@@ -65,7 +65,9 @@ def cache_key(*parts: object) -> str:
 
 def cache_folder(chosen: str | None, trainer: Any) -> Path:
     """The folder of cached tables: the `chosen` one, or that of the run, always in a development run."""
-    return Path(chosen if chosen and not trainer.fast_dev_run else Path(trainer.default_root_dir, "cache"))
+    return (
+        user_path(chosen) if chosen and not trainer.fast_dev_run else Path(trainer.default_root_dir, "cache")
+    )
 
 
 def load_table(folder: Path, key: str, fits: Callable[[Tensor], bool]) -> Tensor | None:

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
-from lightning_gancompress.files import write_files
+from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks.layers import Network
 from lightning_gancompress.options import Amount, Workers, checked
 
@@ -57,13 +57,14 @@ def export_onnx(
         UserError: A package is missing, the network can't be exported, differs too much, or can't be written.
     """
     _require("onnx", "onnxruntime", "onnxscript")
+    path = user_path(path)
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
     content = _convert(program, dynamic_size, multiple, preprocessing or {})
     difference = max_difference(reference, load_onnx(content), sample, dynamic_size)
     check(difference, tolerance, path)
-    write_files({Path(path): content})
+    write_files({path: content})
     return {**describe(path, "onnx", sample, difference, dynamic_size), "opset": OPSET}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lightning_gancompress.errors import UserError, first_line
-from lightning_gancompress.files import write_files
+from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks import copy_network
 from lightning_gancompress.options import Amount, checked
 
@@ -48,6 +48,7 @@ def export_torch(
     Raises:
         UserError: The network can't be traced, the file differs from it, or can't be written.
     """
+    path = user_path(path)
     reference = inference_copy(network)
     buffer = io.BytesIO()
     extra = {"preprocessing": json.dumps(preprocessing)} if preprocessing else {}
@@ -55,7 +56,7 @@ def export_torch(
     buffer.seek(0)
     difference = max_difference(reference, torch.export.load(buffer).module(), sample)
     check(difference, tolerance, path)
-    write_files({Path(path): buffer.getvalue()})
+    write_files({path: buffer.getvalue()})
     return describe(path, "torch", sample, difference)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -14,6 +13,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.networks import dry_run
 from lightning_gancompress.options import Amount, Count, Items, checked
 from lightning_gancompress.tasks import Images, Losses, Role, Task
@@ -297,7 +297,7 @@ def load_vgg(path: str) -> nn.Sequential:
     from torchvision.models import vgg16
 
     network = vgg16(weights=None, init_weights=False).features[: VGG_LAYERS[-1] + 1]
-    state = read_state_dict(Path(path))
+    state = read_state_dict(user_path(path))
     names = {f"features.{name}" for name in network.state_dict()}
     if names - state.keys():
         raise UserError(

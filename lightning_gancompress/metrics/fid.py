@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.options import checked
 
 Feature = Literal[64, 192, 768, 2048]
@@ -164,7 +165,8 @@ def load_inception(feature: Feature, weights: str | Path | None) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     if weights is not None:
-        read_torch(Path(weights))  # refuses a file with code, which torch-fidelity would run
+        weights = user_path(weights)
+        read_torch(weights)  # refuses a file with code, which torch-fidelity would run
     try:
         network: nn.Module = FeatureExtractorInceptionV3(
             "inception-v3-compat",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.options import checked
 
 
@@ -32,7 +33,7 @@ class Lpips:
         # no value per image; the package `lpips`, last released in 2021, uses deprecated parts of torchvision
         from torchmetrics.functional.image.lpips import _LPIPS
 
-        state = read_state_dict(Path(weights))
+        state = read_state_dict(user_path(weights))
         self.net = "vgg" if "features.28.weight" in state else "alex"
         self._network: nn.Module = _LPIPS(net=self.net, pnet_rand=True)  # type: ignore[arg-type]
         backbone = self._network.get_submodule("net")

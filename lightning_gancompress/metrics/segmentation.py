@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.metrics.fid import tensors_sha256, to_uint8
 
 IGNORED = 255  # label of ignored pixels
@@ -174,7 +175,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     Raises:
         UserError: The file can't be read, or is of another network.
     """
-    state = read_state_dict(Path(path))
+    state = read_state_dict(user_path(path))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

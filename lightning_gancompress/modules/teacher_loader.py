@@ -15,6 +15,7 @@ from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.header import Change, Header, is_training_checkpoint, refuse_late
 from lightning_gancompress.checkpoints.training import network_from_checkpoint, split_prefix
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.modules.counterparts import swapped
 from lightning_gancompress.networks import (
     BatchNorm,
@@ -127,8 +128,8 @@ class TeacherLoader:
         if self.files is None:
             return None
         if isinstance(self.files, Mapping):
-            return Path(self.files[role]) if role in self.files else None
-        path = Path(self.files)
+            return user_path(self.files[role]) if role in self.files else None
+        path = user_path(self.files)
         if path.suffix == ".ckpt":
             return path if self._holds(path, role) else None
         if (role,) == self.task.compressed:

@@ -1,6 +1,9 @@
 import os
 import signal
+import subprocess
+import sys
 import time
+import warnings
 
 import pytest
 import tiny
@@ -8,9 +11,11 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
 
+from lightning_gancompress import files
 from lightning_gancompress.callbacks import LastCheckpoint
 from lightning_gancompress.cli import main
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import draft_of
 from lightning_gancompress.trainer import Trainer
 
 
@@ -112,14 +117,27 @@ def test_weights_that_are_not_finite_never_replace_good_ones(tmp_path):
     assert all(tensor.isfinite().all() for tensor in state["state_dict"].values())
 
 
-def test_an_earlier_run_is_not_replaced_in_silence(tmp_path):
+def test_an_earlier_run_is_set_aside_and_elsewhere_not_replaced_in_silence(tmp_path):
     run(tmp_path, BoringModel(), max_epochs=1)
-    with pytest.warns(UserWarning, match=r"last\.ckpt of an earlier run will be replaced"):
+    with pytest.warns(UserWarning, match=r"an earlier run .* were moved to .*previous-1"):
         run(tmp_path, BoringModel(), max_epochs=1)
+    for folder in ("a", "b"):
+        callback = LastCheckpoint(dirpath=str(tmp_path / "shared"))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            run(tmp_path / folder, BoringModel(), max_epochs=1, callbacks=callback)
+        words = [str(warning.message) for warning in told]
+        assert any("last.ckpt of an earlier run will be replaced" in text for text in words) == (
+            folder == "b"
+        )
 
 
-def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / ".last.123.ckpt").touch()
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path, monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    draft = draft_of(tmp_path / "checkpoints" / "last.ckpt")
+    monkeypatch.setattr(files, "_swept", set())
+    draft.parent.mkdir()
+    (draft.parent / draft.name.replace(f"-{os.getpid()}-", f"-{process.pid}-")).touch()
     run(tmp_path, BoringModel(), max_epochs=1)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]

@@ -54,6 +54,21 @@ def test_sources_of_one_stem_do_not_collide(tmp_path):
     assert files(tmp_path / "out" / "predictions") == ["a.PNG.png", "a.jpg.png", "b.png"]
 
 
+def test_names_that_look_like_written_ones_do_not_collide(tmp_path):
+    names = ["a.jpg", "a.png", "a.jpg.png", "a.jpg.png.tif", "B.png", "b.jpg", "x/a.png", "x_a.png"]
+    for path in sources(tmp_path / "in", *names):
+        write(tmp_path / "out", [path], tmp_path / "in")
+    assert len({name.lower() for name in files(tmp_path / "out" / "predictions")}) == len(names)
+
+
+def test_the_longest_names_of_sources_are_written(tmp_path):
+    long = "x" * 250
+    names = [f"{long}.jpg", f"{long}.png", "y" * 251 + ".png", "\N{GREEK SMALL LETTER ALPHA}" * 125 + ".png"]
+    for path in sources(tmp_path / "in", *names):
+        write(tmp_path / "out", [path], tmp_path / "in")
+    assert len(files(tmp_path / "out" / "predictions")) == len(names)
+
+
 def test_sources_outside_the_folder_keep_their_whole_path(tmp_path):
     paths = sources(tmp_path, "one/a.jpg", "two/a.jpg")
     write(tmp_path / "out", paths)
@@ -83,9 +98,13 @@ def test_unwritable_place_is_named(tmp_path):
         write(tmp_path, sources(tmp_path / "in", "a.jpg"), tmp_path / "in")
 
 
-def test_trainer_predict_without_a_datamodule(tmp_path):
+def test_trainer_predict_without_a_datamodule(tmp_path, caplog):
     paths = sources(tmp_path / "in", "a.jpg", "b.jpg")
     data = [{"source": torch.zeros(3, 4, 4), "path": path} for path in paths]
     make_trainer(tmp_path, PredictionWriter("here")).predict(TinyModule(), DataLoader(data, batch_size=2))
     names = [path.name for path in (tmp_path / "here").rglob("*.png")]
     assert sorted(names) == ["a.png", "b.png"]
+    with caplog.at_level("INFO"):
+        make_trainer(tmp_path, PredictionWriter("here")).predict(TinyModule(), DataLoader(data, batch_size=2))
+    assert "Predictions: 2 in " in caplog.text
+    assert "here, 2 in place of earlier ones." in caplog.text

@@ -41,6 +41,14 @@ def test_an_earlier_config_is_kept(tmp_path):
     assert found == {"config_1.yaml": {"lr": 1}, "config_2.yaml": {"lr": 2}, "config.yaml": {"lr": 3}}
 
 
+def test_a_config_of_the_users_stays(tmp_path):
+    trainer = SimpleNamespace(default_root_dir=tmp_path, loggers=[])
+    (tmp_path / "config.yaml").write_text("mine")
+    RunConfig(Dumper(), {"lr": 1}).save_config(trainer, None, "fit")
+    assert (tmp_path / "config.yaml").read_text() == "mine"
+    assert json.loads((tmp_path / "config_1.yaml").read_text().splitlines()[1]) == {"lr": 1}
+
+
 def test_evaluation_leaves_the_config_alone(tmp_path, unet):
     main(["test", "--ckpt_path", str(unet), "--trainer.default_root_dir", str(tmp_path)])
     assert not (tmp_path / "config.yaml").exists()

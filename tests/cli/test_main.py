@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import warnings
@@ -9,6 +10,7 @@ import torch
 
 from lightning_gancompress import __version__
 from lightning_gancompress.cli import main
+from lightning_gancompress.cli.command_line import GanCompressCLI
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.shipped_configs import configs_folder, find_config
 
@@ -207,6 +209,185 @@ def test_the_checkpoint_says_nothing_of_the_machine(unet, tmp_path, capsys):
     assert tiny.read(unet)["run_config"]["trainer"]["accelerator"] == "cpu"
     assert "accelerator: auto" in text
     assert f"root: {tiny.read(unet)['run_config']['data']['init_args']['root']}" in text
+
+
+def test_a_list_that_is_appended_to_again_is_that_of_the_first_run(tmp_path, facades):
+    """The same command line, to go on: what the checkpoint records must not come twice."""
+    stop = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/l1"]
+    args = [*tiny.teacher(tmp_path), *facades, "--trainer.max_epochs=1"]
+    args.remove("--trainer.callbacks=ImageGrid")
+    last = "{class_path: LastCheckpoint, init_args: {minutes: 5}}"
+    logger = f"{{class_path: CSVLogger, init_args: {{save_dir: {tmp_path}}}}}"
+    (tmp_path / "more.yaml").write_text(f"trainer: {{callbacks+: [{last}], logger+: {logger}}}\n")
+    args.remove("--trainer.logger=false")
+    args += ["--config", str(tmp_path / "more.yaml"), *stop]
+    main(args)
+    first = tiny.read(tiny.last(tmp_path))["run_config"]["trainer"]
+    assert [c["class_path"].rpartition(".")[2] for c in first["callbacks"]] == [
+        "LastCheckpoint",
+        "EarlyStopping",
+    ]
+    main(
+        [
+            *args,
+            "--trainer.callbacks.patience=7",
+            "--trainer.max_epochs=2",
+            "--ckpt_path",
+            str(tiny.last(tmp_path)),
+        ]
+    )
+    second = tiny.read(tiny.last(tmp_path))["run_config"]["trainer"]
+    assert first["callbacks"][1]["init_args"].pop("patience") == 3
+    assert second["callbacks"][1]["init_args"].pop("patience") == 7
+    for key in ("callbacks", "logger"):
+        assert second[key] == first[key]
+
+
+@pytest.fixture
+def lists(tmp_path, unet):
+    """A checkpoint that records lists."""
+    content = tiny.read(unet)
+    monitors = [
+        {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"monitor": name}}
+        for name in ("val/l1", "val/psnr")
+    ]
+    content["run_config"]["trainer"]["callbacks"] = monitors
+    torch.save(content, tmp_path / "lists.ckpt")
+    return tmp_path / "lists.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ["val/l1", "val/psnr"]),
+        (["+=ModelCheckpoint", ".monitor=val/l1"], ["val/l1", "val/psnr"]),
+        (["+=ModelCheckpoint", ".monitor=val/ssim"], ["val/l1", "val/psnr", "val/ssim"]),
+        (["+=LastCheckpoint"], ["val/l1", "val/psnr", None]),
+        (["=ModelCheckpoint", ".monitor=val/l1"], ["val/l1"]),
+        (["=LastCheckpoint", "+=ModelCheckpoint", ".monitor=val/l1"], [None, "val/l1"]),
+    ],
+)
+def test_what_is_not_recorded_is_appended(options, expected, lists, capsys, monkeypatch):
+    monkeypatch.setattr(GanCompressCLI, "instantiate_classes", lambda self: None)
+    monkeypatch.setattr(GanCompressCLI, "run_command", lambda self, command: None)
+    cli = GanCompressCLI(["test", "--ckpt_path", str(lists), *(f"--trainer.callbacks{o}" for o in options)])
+    found = [callback.init_args.get("monitor") for callback in cli.config.test.trainer.callbacks]
+    assert found == expected
+
+
+@pytest.mark.parametrize("flag", ["--ckpt", "--ck", "-c", "--config", "--conf"])
+def test_a_checkpoint_is_known_however_it_is_named(flag, unet, tmp_path, monkeypatch):
+    """Shortened, or in a configuration."""
+    monkeypatch.setattr(GanCompressCLI, "run_command", lambda self, command: None)
+    value = str(unet)
+    if flag not in ("--ckpt", "--ck"):
+        value = str(tmp_path / "test.yaml")
+        Path(value).write_text(f"ckpt_path: {unet}\ntrainer: {{default_root_dir: {tmp_path}}}\n")
+    for args in (
+        ["test", flag, value],
+        ["test", f"{flag}={value}"] if flag != "-c" else ["test", f"-c{value}"],
+    ):
+        config = GanCompressCLI(args).config.test
+        assert config.ckpt_path == str(unet)
+        assert config.model.class_path.endswith("TeacherModule")
+    Path(tmp_path / "other.yaml").write_text("ckpt_path: null\n")
+    with pytest.raises(UserError, match="needs model and data"):
+        GanCompressCLI(["test", flag, value, "--config", str(tmp_path / "other.yaml")])
+
+
+def test_a_configuration_before_the_command_outdoes_the_checkpoint(unet, tmp_path, monkeypatch):
+    monkeypatch.setattr(GanCompressCLI, "run_command", lambda self, command: None)
+    path = tmp_path / "all.yaml"
+    path.write_text(f"test: {{ckpt_path: {unet}, trainer: {{default_root_dir: {tmp_path}/there}}}}\n")
+    config = GanCompressCLI(["--config", str(path), "test"]).config.test
+    assert config.model.class_path.endswith("TeacherModule")
+    assert config.trainer.default_root_dir == f"{tmp_path}/there"
+
+
+def test_plain_lists_are_appended_to_once(unet, tmp_path, monkeypatch):
+    monkeypatch.setattr(GanCompressCLI, "instantiate_classes", lambda self: None)
+    monkeypatch.setattr(GanCompressCLI, "run_command", lambda self, command: None)
+    content = tiny.read(unet)
+    content["run_config"]["model"] = {
+        "class_path": "lightning_gancompress.modules.CompressionModule",
+        "init_args": {"ignored_layers": ["a", "b"]},
+    }
+    torch.save(content, tmp_path / "x.ckpt")
+    for option in ("--model.ignored_layers+=[b, c]", "--model.init_args.ignored_layers+=c"):
+        config = GanCompressCLI(["test", "--ckpt_path", str(tmp_path / "x.ckpt"), option]).config.test
+        assert config.model.init_args.ignored_layers == ["a", "b", "c"]
+
+
+def test_the_settings_of_a_resumed_run_start_afresh(unet, tmp_path):
+    main(
+        [
+            "fit",
+            "--ckpt_path",
+            str(unet),
+            "--trainer.default_root_dir",
+            str(tmp_path / "a"),
+            "--model.epochs=2",
+        ]
+    )
+    main(
+        [
+            "fit",
+            *("--config", str(tmp_path / "a" / "config.yaml")),
+            *("--trainer.default_root_dir", str(tmp_path / "b"), "--trainer.max_epochs=1"),
+        ]
+    )
+    assert tiny.read(tiny.last(tmp_path / "a"))["epoch"] == 2
+    assert tiny.read(tiny.last(tmp_path / "b"))["epoch"] == 0
+
+
+# -- where output goes -----------------------------------------------------------------------------------
+
+
+def test_a_moved_run_writes_where_its_checkpoint_lies(tmp_path, facades, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = Path("runs/a")
+    csv = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={root}/csv"]
+    main([*tiny.teacher(root), *facades, "--trainer.max_epochs=1", *csv])
+    shutil.copytree(root, "runs/b")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    main(["test", "--ckpt_path", "runs/b/checkpoints/last.ckpt"])
+    main(["fit", "--ckpt_path", str(tmp_path / "runs/b/checkpoints/last.ckpt")])
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert Path("runs/b/test/results.json").is_file()
+    assert tiny.read(Path("runs/b/checkpoints/last.ckpt"))["epoch"] == 1
+    settings = tiny.read(Path("runs/b/checkpoints/last.ckpt"))["run_config"]["trainer"]
+    assert settings["default_root_dir"] == "runs/b"
+    assert settings["logger"]["init_args"]["save_dir"] == "runs/b/csv"
+    assert not Path("runs/b/previous-1").exists()
+    shutil.copy(root / "config.yaml", "runs/b/config.yaml")  # says runs/a
+    shutil.rmtree("runs/b/test")
+    main(["test", "--config", "runs/b/config.yaml", "--ckpt_path", "runs/b/checkpoints/last.ckpt"])
+    assert Path("runs/b/test/results.json").is_file()
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    main(["validate", "--ckpt_path", "runs/b/checkpoints/last.ckpt", "--trainer.default_root_dir=runs/c"])
+    assert Path("runs/c/validate/grid.png").is_file()
+
+
+def test_paths_may_name_the_home_folder_and_variables(tmp_path, unet, facades, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(unet, tmp_path / "unet.ckpt")
+    Path("own.yaml").write_text(
+        f"data: {{class_path: SyntheticFacades, init_args: {{root: {facades[1][12:]}}}}}"
+    )
+    args = [*tiny.compression(Path("~/run"), Path("$SCRATCH/unet.ckpt"), "UniformWidth"), *facades]
+    callbacks = ["--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.dirpath=$SCRATCH/kept"]
+    logger = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=~/csv"]
+    args.remove("--trainer.logger=false")
+    main([*args, *callbacks, *logger, "--trainer.max_epochs=1", "--config=$SCRATCH/own.yaml"])
+    main(["test", "--ckpt_path=$SCRATCH/kept/last.ckpt", "--data.root=~/facades"])
+    main(["export", "--ckpt_path=~/run/generator.pth", "--output=${SCRATCH}/small.pt2", "--format=torch"])
+    main(["profile", "--ckpt_path=~/run/generator.pth", "--json=$SCRATCH/cost.json"])
+    made = {"run", "kept", "csv", "facades", "small.pt2", "cost.json", "own.yaml", "unet.ckpt"}
+    assert {path.name for path in tmp_path.iterdir()} == made
+    assert {"generator.pth", "test", "report.html"} <= {path.name for path in Path("run").iterdir()}
+    assert "NOPE is not set" in fails(capsys, "test", "--ckpt_path=$NOPE/last.ckpt")
 
 
 def test_another_kind_of_module_is_refused(unet, tmp_path, facades, capsys):

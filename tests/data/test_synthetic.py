@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -50,9 +51,9 @@ def test_photos_follow_from_labels():
     assert error < 0.5 * baseline
 
 
-def test_files_are_written_once_and_again_for_other_settings(tmp_path):
+def test_files_are_written_once_and_beside_those_of_other_settings(tmp_path):
     root = tmp_path / "data" / "facades"
-    data = facades(root)
+    data = facades(root, batch_size=1)
     data.prepare_data()
     assert sorted(path.name for path in (root / "train").iterdir()) == ["0000.png", "0001.png", "0002.png"]
     assert Image.open(root / "test" / "0004.png").size == (64, 32)
@@ -60,9 +61,30 @@ def test_files_are_written_once_and_again_for_other_settings(tmp_path):
     stamp = (root / "facades.json").stat().st_mtime_ns
     facades(root).prepare_data()
     assert (root / "facades.json").stat().st_mtime_ns == stamp
-    facades(root, seed=1, n_train=2).prepare_data()
-    assert len(list((root / "train").iterdir())) == 2
-    assert json.loads((root / "facades.json").read_text())["seed"] == 1
+    others = [facades(root, seed=1, n_train=2), facades(root, size=64), facades(root, n_val=2)]
+    for other in others:
+        other.prepare_data()
+        assert all(path.is_relative_to(other.facades.folder) for (path, _), *_ in other.files("val").values())
+    assert len(list(root.iterdir())) == 4 + 3
+    assert len(list((others[0].folder / "train").iterdir())) == 2
+    assert json.loads((others[0].folder / "facades.json").read_text())["seed"] == 1
+    assert len(list((root / "train").iterdir())) == 3  # as before
+
+
+def test_runs_that_begin_at_once_keep_their_pictures(tmp_path, monkeypatch):
+    """The root gets other pictures while those of a run are drawn."""
+    first, second = facades(tmp_path / "root"), facades(tmp_path / "root", size=64)
+    write = first.facades.write
+
+    def interrupted(folder):
+        write(folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)  # another process
+            second.prepare_data()
+
+    monkeypatch.setattr(first.facades, "write", interrupted)
+    first.prepare_data()
+    assert [Image.open(data.files("test")["generator"][0][0]).height for data in (first, second)] == [32, 64]
 
 
 def test_labels_translate_to_photos_by_default(tmp_path):
@@ -91,9 +113,10 @@ def test_two_domains_show_different_buildings(tmp_path):
     for file, side in (("trainA/0001.png", 1), ("trainB/0004.png", 0)):
         picture = np.asarray(render_facade(32, 0, int(file[-8:-4]))[side])
         assert np.array_equal(np.asarray(Image.open(data.folder / file)), picture)
-    facades(data.folder).prepare_data()  # of other settings
-    assert (data.folder / "train").is_dir()
-    assert not (data.folder / "trainA").exists()
+    pairs = facades(data.folder)  # of other settings
+    pairs.prepare_data()
+    assert (pairs.facades.folder / "train").is_dir()
+    assert (data.folder / "trainA").is_dir()
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
@@ -101,6 +124,30 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     with pytest.raises(UserError, match=r"a folder of their own, but .* holds thesis\.txt"):
         facades(tmp_path).prepare_data()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"photos": "mine"}', "no JSON", "[" * 100_000])
+def test_the_photos_of_others_are_never_removed(content, tmp_path):
+    """Whatever a file of the manifest's name holds."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "wedding.jpg").touch()
+    (tmp_path / "facades.json").write_text(content)
+    with pytest.raises(UserError, match="a folder of their own"):
+        facades(tmp_path).prepare_data()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["facades.json", "photos", "wedding.jpg"]
+
+
+def test_a_manifest_of_known_form_removes_nothing_either(tmp_path):
+    data = facades(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "facades.json").write_text(json.dumps({**data.facades.manifest, "size": 64}))
+    data.prepare_data()
+    assert (tmp_path / "photos").is_dir()
+    folder = data.facades.folder
+    (folder / "facades.json").write_text("{}")
+    with pytest.raises(UserError, match="a folder of their own"):
+        data.prepare_data()
+    assert (folder / "train" / "0000.png").is_file()
 
 
 def test_unwritable_place(tmp_path):

@@ -12,9 +12,17 @@ import torch
 from lightning_gancompress.cli.explain import explain
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import COMPARED
+from lightning_gancompress.files import user_path
 from lightning_gancompress.options import Items, Seed, Threads, checked
 from lightning_gancompress.pruning import Budget
-from lightning_gancompress.reporting.comparison import Run, execute, found_runs, plan, write_comparison
+from lightning_gancompress.reporting.comparison import (
+    Run,
+    execute,
+    found_runs,
+    plan,
+    require_own,
+    write_comparison,
+)
 from lightning_gancompress.reporting.comparison.runs import command_line
 
 
@@ -59,7 +67,8 @@ def compare(
         only_report: Tabulate the runs in `output`, also those of other commands, and run nothing.
         dry_run: Print the commands, and run nothing.
     """
-    folder = Path(output)
+    folder = user_path(output)
+    require_own(folder)
     if only_report:
         _tabulate(folder, metrics)
         return

@@ -10,7 +10,7 @@ from lightning_gancompress.checkpoints import load_network
 from lightning_gancompress.checkpoints.generators import is_masked, recorded_preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import export_onnx, export_torch
-from lightning_gancompress.files import require_writable
+from lightning_gancompress.files import fitting, require_writable, user_path
 from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
 from lightning_gancompress.options import Pixels, checked
 
@@ -35,7 +35,7 @@ def export(
     Args:
         ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
         format: `onnx` for ONNX Runtime, `torch` for `torch.export.load`.
-        output: File to write; None writes beside `ckpt_path`.
+        output: File to write; None writes beside `ckpt_path`. An exported file that is there is replaced.
         size: Image size in pixels, or `[height, width]`; None is that of the training.
         dynamic_size: Let the ONNX file accept other sizes too.
         batch_norm: `image` for the statistics of each image, as upstream's test; None is as recorded.
@@ -44,22 +44,27 @@ def export(
     """
     if dynamic_size and format == "torch":
         raise UserError("dynamic_size is for --format onnx; a torch program has a fixed size.")
-    path = Path(output) if output else beside(Path(ckpt_path), network, _ENDING[format])
-    model, _ = load_network(ckpt_path, network, batch_norm)
-    if is_masked(Path(ckpt_path), network):
-        print(
-            f"The search in {ckpt_path} isn't over: this is the student cut by its masks, not fine-tuned yet."
+    source = user_path(ckpt_path)
+    path = user_path(output) if output else beside(source, network, _ENDING[format])
+    replaced = path.exists()
+    if replaced and path.suffix not in _ENDING.values():
+        raise UserError(
+            f"output {path} exists and is no exported file: choose a name that ends in {_ENDING[format]}."
         )
+    model, _ = load_network(source, network, batch_norm)
+    if is_masked(source, network):
+        print(f"The search in {source} isn't over: this is the student cut by its masks, not fine-tuned yet.")
     require_writable(path.parent, "output")
-    recorded = recorded_preprocessing(Path(ckpt_path))
+    recorded = recorded_preprocessing(source)
     image = blank_image(model, size or pixels(recorded), image_channels(recorded))
     if format == "onnx":
         facts = export_onnx(model, path, image, dynamic_size=dynamic_size, preprocessing=recorded)
     else:
         facts = export_torch(model, path, image, preprocessing=recorded)
     shape = "x".join(str(n) for n in facts["input_shape"])
+    done = "Replaced" if replaced else "Wrote"
     print(
-        f"Wrote {path}: {facts['bytes'] / 1e6:.2f} MB, input {shape}, free {', '.join(facts['dynamic'])}, "
+        f"{done} {path}: {facts['bytes'] / 1e6:.2f} MB, input {shape}, free {', '.join(facts['dynamic'])}, "
         f"differs from the network by at most {facts['max_difference']:.1e}"
     )
 
@@ -72,5 +77,5 @@ def beside(path: Path, network: str, ending: str) -> Path:
     """
     match = re.fullmatch(r"(?:student\.|networks\.|(teacher)\.)?generator(?:_([AB]to[AB]))?", network)
     owner, direction = match.groups("") if match else (network, "")
-    stem = path.stem.removesuffix(f"_{direction}")
-    return path.with_name("_".join(filter(None, (stem, owner, direction))) + ending)
+    stem = path.stem.removesuffix(f"_{direction}") if direction else path.stem
+    return path.with_name(fitting("_".join(filter(None, (stem, owner, direction))), ending))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-from pathlib import Path
 from typing import get_args
 
 from lightning.pytorch import LightningDataModule
@@ -19,7 +18,7 @@ from lightning_gancompress.checkpoints.generators import (
 from lightning_gancompress.data.contract import adapt
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.evaluation.metrics import MACS_EXACT, MACS_LITERATURE, PARAMS, metric
-from lightning_gancompress.files import replacing, require_writable
+from lightning_gancompress.files import replacing, require_writable, user_path
 from lightning_gancompress.modules import CompressionModule, GANModule
 from lightning_gancompress.networks import blank_image, pixels
 from lightning_gancompress.options import Pixels, checked
@@ -55,15 +54,19 @@ def profile(
         size: Image size in pixels, or `[height, width]`; None is that of the training.
         json: File for the totals.
     """
+    file = user_path(json) if json else None
+    if file and file.exists() and MACS_EXACT not in file.read_text(errors="replace"):
+        raise UserError(f"json {file} exists and holds something else: choose another name.")
     if ckpt_path:
-        networks, recorded = generators_in(Path(ckpt_path)), recorded_preprocessing(Path(ckpt_path))
+        path = user_path(ckpt_path)
+        networks, recorded = generators_in(path), recorded_preprocessing(path)
     elif model is not None:
         networks = teachers_of(model)
         recorded = dict(adapt(datamodule).preprocessing)
     else:
         raise UserError("`profile` needs something to look at: give --config, --ckpt_path, or both.")
-    if json:
-        require_writable(Path(json).parent, "json")
+    if file:
+        require_writable(file.parent, "json")
     size = size or pixels(recorded)
     ignored_layers = model.pruning.ignored_layers if isinstance(model, CompressionModule) else []
     console = Console()
@@ -77,8 +80,8 @@ def profile(
         else:
             console.print(cost_table(str(name), costs[str(name)], None))
             console.print(groups)
-    if json:
-        with replacing(json) as draft:
+    if file:
+        with replacing(file) as draft:
             draft.write_text(json_format.dumps({n: totals(c) for n, c in costs.items()}, indent=2) + "\n")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_gancompress.data.labels import read_indices
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 
 
 class LabelFiles:
@@ -28,7 +29,7 @@ class LabelFiles:
             raise UserError(f"labels: there is no *_trainIds.png in {folder} or below: check the folder.")
         if table is not None:
             try:
-                lines = [line.split() for line in Path(table).read_text().splitlines() if line.strip()]
+                lines = [line.split() for line in user_path(table).read_text().splitlines() if line.strip()]
                 self.table = {Path(image).stem: Path(file).name for image, file, *_ in lines}
             except (OSError, ValueError) as error:
                 raise UserError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -21,7 +20,7 @@ from lightning_gancompress.evaluation.measures.label_files import LabelFiles
 from lightning_gancompress.evaluation.measures.small_segmenter import Look, fresh, train
 from lightning_gancompress.evaluation.metrics import MIOU, PIXEL_ACCURACY
 from lightning_gancompress.evaluation.translator import translator
-from lightning_gancompress.files import replacing, require_writable
+from lightning_gancompress.files import replacing, require_writable, user_path
 from lightning_gancompress.metrics.segmentation import (
     CITYSCAPES,
     CITYSCAPES_IGNORED,
@@ -98,7 +97,7 @@ class SegmentationScore(Measure):
         )
         self.network, self.weights = network, weights
         self.protocol: Protocol = protocol
-        files = None if labels is None else LabelFiles(Path(labels), label_table)
+        files = None if labels is None else LabelFiles(user_path(labels), label_table)
         self.labels = files if protocol == "field" else None
         self.epochs, self.cache_dir = epochs, cache_dir
         # not a submodule of the LightningModule, so that checkpoints don't hold it

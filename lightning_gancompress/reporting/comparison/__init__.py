@@ -3,6 +3,6 @@
 from lightning_gancompress.reporting.comparison.plan import Run, plan
 from lightning_gancompress.reporting.comparison.results import Row, found_runs, read_rows
 from lightning_gancompress.reporting.comparison.runs import execute
-from lightning_gancompress.reporting.comparison.tables import write_comparison
+from lightning_gancompress.reporting.comparison.tables import require_own, write_comparison
 
-__all__ = ["Row", "Run", "execute", "found_runs", "plan", "read_rows", "write_comparison"]
+__all__ = ["Row", "Run", "execute", "found_runs", "plan", "read_rows", "require_own", "write_comparison"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import COMPARED, MACS_EXACT, Metric, in_order, metric
 from lightning_gancompress.files import write_files
 from lightning_gancompress.reporting.comparison.plot import head, plots, search_curves
@@ -16,6 +17,9 @@ from lightning_gancompress.reporting.comparison.results import Place, Row, read_
 from lightning_gancompress.reporting.comparison.statistics import SIGNIFICANCE, Sample, pooled_std, winner
 
 SAME = 1e-3  # relative tolerance; repeated measurements of a teacher differ by rounding alone
+
+FILES = ("results.csv", "table.md", "plot.png", "plot.svg", "search.png", "search.svg")
+COLUMNS = ("experiment", "budget", "seed", "direction")
 
 Group = tuple[str, str, str]
 
@@ -53,6 +57,14 @@ def write_comparison(output: Path, places: list[Place], metrics: Sequence[str] =
     files |= {output / name: content for name, content in drawn.items()}
     write_files(files)
     return warnings
+
+
+def require_own(output: Path) -> None:
+    """Raise a UserError if tables or plots would replace files that no comparison has written."""
+    strangers = [path for name in FILES if (path := output / name).exists()]
+    table = output / "results.csv"
+    if strangers and not (table.is_file() and table.read_text(errors="replace").startswith(f"{COLUMNS[0]},")):
+        raise UserError(f"{strangers[0]} is of no comparison and would be replaced: choose another output.")
 
 
 def select(patterns: Sequence[str], rows: list[Row]) -> list[str]:
@@ -149,9 +161,7 @@ def csv_file(students: list[Row], teachers: list[Row]) -> str:
     protocol = list(dict.fromkeys(key for row in students for key in row.protocol))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["experiment", "budget", "seed", "direction", *columns, *(f"protocol.{k}" for k in protocol)]
-    )
+    writer.writerow([*COLUMNS, *columns, *(f"protocol.{k}" for k in protocol)])
     for row in rows:
         seed = "" if row.seed is None else row.seed
         values = [{**row.values, **row.timings}.get(key, "") for key in columns]

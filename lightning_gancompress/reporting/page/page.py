@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gancompress.evaluation.table import notes
-from lightning_gancompress.files import write_files
+from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.reporting.page.channels import finding, kept_channels
 from lightning_gancompress.reporting.page.curve_charts import curve_charts
 from lightning_gancompress.reporting.page.curves import read_curves
@@ -41,8 +41,9 @@ def write_page(
     Raises:
         UserError: The folder holds no compression, or can't be written to.
     """
-    page = Path(folder) / PAGE
-    write_files({page: page_of(read_run(Path(folder), networks, phase, preprocessing)).encode()})
+    folder = user_path(folder)
+    page = folder / PAGE
+    write_files({page: page_of(read_run(folder, networks, phase, preprocessing)).encode()})
     return page
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lightning_gancompress import UserError
+from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.reporting.comparison import found_runs, plan, write_comparison
 from lightning_gancompress.reporting.comparison.plot import _over_seeds
 from lightning_gancompress.reporting.comparison.results import Place
@@ -207,6 +208,15 @@ def test_seeds_without_effect(tmp_path: Path) -> None:
     for seed in (0, 1):
         result(tmp_path, f"a/seed_{seed}", {"fid_768": 1.0, "latency_ms": latency(seed)})
     assert report(tmp_path)[0] == ["The seeds of a made no difference at all: see seed_options."]
+
+
+def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("name,salary\n")
+    with pytest.raises(UserError, match=r"results\.csv is of no comparison"):
+        compare(str(tmp_path), only_report=True)
+    (tmp_path / "results.csv").rename(tmp_path / "table.md")
+    with pytest.raises(UserError, match=r"table\.md is of no comparison"):
+        compare(str(tmp_path), {"a": []})
 
 
 def test_metrics_that_nobody_measured(tmp_path: Path) -> None:
