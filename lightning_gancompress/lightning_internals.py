@@ -169,18 +169,6 @@ def overfits(trainer: lightning.pytorch.Trainer) -> bool:
     return batches > 0
 
 
-def finished_epochs(checkpoint: Mapping[str, Any]) -> int | None:
-    """Return how many epochs a run had finished when it wrote a checkpoint, or None if that isn't recorded.
-
-    Its entry `epoch` doesn't tell: a checkpoint of a finished epoch, written before Lightning counts it, has
-    the same as one of a run that was stopped in the epoch.
-    """
-    try:
-        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
 def lacks_end_of_epoch(checkpoint: Mapping[str, Any]) -> bool:
     """Return whether a checkpoint was saved after the last batch of an epoch, before the hooks of its end.
 

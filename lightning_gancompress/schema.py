@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+LARGEST = 1e100  # of finite numbers; their squares and products are finite too
 
 
 def read_json(path: Path) -> Any:
@@ -87,5 +89,7 @@ def fits(value: object, kind: Any) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is an int or a float, but no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a value is an int or a float, but no bool, and not larger than figures are."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) < LARGEST or (isinstance(value, float) and not math.isfinite(value))

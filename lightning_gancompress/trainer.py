@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -155,6 +155,13 @@ class Trainer(ResumableTrainer):
         if self.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
 
+    @property
+    def checkpoint_callback(self) -> Checkpoint | None:
+        """The callback whose best checkpoint `ckpt_path="best"` means: the first that has one."""
+        found = self.checkpoint_callbacks
+        saved = (c for c in found if isinstance(c, ModelCheckpoint) and c.best_model_path)
+        return next(saved, found[0] if found else None)
+
     def _take(self, folder: Path, stack: ExitStack) -> None:
         """Keep other runs out of the folder; a run without checkpoints may be one of several at once."""
         try:
@@ -202,12 +209,12 @@ def dirpath_of_last(checkpoints: list[ModelCheckpoint]) -> str | None:
 def place(callback: Callback) -> int:
     """Order of the callbacks: `Monitors`, then as given; at the end `last.ckpt`, which holds their states.
 
-    Lightning takes `ckpt_path="best"` from the first checkpoint callback: one that chooses by a figure.
+    Lightning takes `ckpt_path="best"` from the first checkpoint callback: one that chooses an epoch to use.
     """
     if isinstance(callback, LastCheckpoint):
         return 4
     if isinstance(callback, BestCheckpoint):
         return 2
     if isinstance(callback, ModelCheckpoint):
-        return 1 if callback.monitor is not None else 3
+        return 3 if callback.monitor is None or of_search(callback.monitor) else 1
     return -1 if isinstance(callback, Monitors) else 0

@@ -42,7 +42,8 @@ from lightning_gancompress.reporting.grid import lay_out, png
 from lightning_gancompress.reporting.page import write_page
 
 OLD = Path(__file__).parent / "checkpoints" / "old"
-SECONDS = 30  # after which a reader hangs
+SECONDS = 30  # of its processor, after which a reader hangs
+WAIT = 600  # seconds by the clock, likewise
 MEMORY = 6 * 2**30  # bytes that a reader may take
 CANARY = "fuzz_canary"  # a module beside the files; nothing may import it
 RUNS = ("os.system", "os.exec", "subprocess.Popen", "pty.spawn")  # audit events of code that runs
@@ -386,7 +387,8 @@ def trial(kind: Kind, folder: Path, rng: random.Random, tally: Tally) -> bool:
     mutate(rng.choice(files), rng)
     started = len(tally.ran)
     outcome = "fine"
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, WAIT)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -403,6 +405,7 @@ def trial(kind: Kind, folder: Path, rng: random.Random, tally: Tally) -> bool:
         outcome = "traceback"
         tally.faults[f"{type(error).__name__} in {where(error)}: {str(error)[:150]!r}"] += 1
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
     if CANARY in sys.modules or len(tally.ran) > started:
         outcome = "code"
@@ -432,7 +435,7 @@ def fuzz(name: str, count: int, seed: int, keep: Path | None = None) -> Tally:
 
     watching = True
     sys.addaudithook(audit)
-    before = signal.signal(signal.SIGALRM, hang)
+    before = {one: signal.signal(one, hang) for one in (signal.SIGALRM, signal.SIGPROF)}
     pristine = Path(tempfile.mkdtemp(prefix="fuzz_pristine"))
     try:
         for number in range(count):
@@ -453,7 +456,8 @@ def fuzz(name: str, count: int, seed: int, keep: Path | None = None) -> Tally:
     finally:
         watching = False
         os.chdir(home)
-        signal.signal(signal.SIGALRM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
         shutil.rmtree(pristine)
     return tally
 

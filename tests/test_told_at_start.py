@@ -133,7 +133,8 @@ def test_what_is_written_is_checked_before_it_is_made(
     for file in (tmp_path / "file", tmp_path / "predictions"):
         file.write_text("not a folder")
     monkeypatch.setattr(torch.nn.Module, "__call__", lambda *args: pytest.fail("a network was run"))
-    given = [c.replace("FILE", str(tmp_path / "file")).replace("FOLDER", str(tmp_path)) for c in command]
+    pictures = f"{facades[1].removeprefix('--data.root=')}/test"
+    given = [c.replace("FILE", str(tmp_path / "file")).replace("FOLDER", pictures) for c in command]
     given += [f"--ckpt_path={unet}"]
     if command[0] == "predict":
         given += [*facades, f"--trainer.default_root_dir={tmp_path}", *tiny.QUICK]

@@ -22,8 +22,8 @@ class GeneratorEMA(Callback):
     run goes on with both. Generators that are not compressed are not averaged.
 
     Args:
-        decay: Share of the average that stays in a step, from 0 to 1: the average is over about 1 / (1 -
-            decay) steps. After n steps it is at most (1 + n) / (10 + n).
+        decay: Share of the average that stays in a batch, from 0 to 1: the average is over about 1 / (1 -
+            decay) batches. After n batches it is at most (1 + n) / (10 + n).
 
     Raises:
         UserError: `decay` is out of range.

@@ -34,7 +34,7 @@ REFUSED: dict[type[Callback], tuple[str, str]] = {
     LearningRateFinder: ("needs a single optimizer, and a GAN has two", "set model.lr"),
     GradientAccumulationScheduler: (
         "needs automatic optimization, and a GAN steps two optimizers in turn",
-        "leave it out",
+        "set model.accumulate_grad_batches",
     ),
     BaseFinetuning: (
         "freezes layers of networks that are replaced after the search",

@@ -85,7 +85,10 @@ def arguments_of(found: Any) -> dict[str, Any]:
     classes = reversed(found.__mro__) if isinstance(found, type) else [found]
     hints: dict[str, Any] = {}
     for cls in classes:
-        function = inspect.unwrap(vars(cls).get("__init__", object)) if isinstance(cls, type) else cls
+        if dataclasses.is_dataclass(cls):  # its constructor has the inherited fields, but not their names
+            function: Any = cls
+        else:
+            function = inspect.unwrap(vars(cls).get("__init__", object)) if isinstance(cls, type) else cls
         try:
             # the constructor of a data class has annotations of its bases, from other files than its own
             hints |= get_type_hints(cls if dataclasses.is_dataclass(cls) else function)

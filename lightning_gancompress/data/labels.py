@@ -220,7 +220,7 @@ def inspect(dataset: SampleDataset) -> list[str]:
         A sentence for each side whose pictures seem to be index maps.
 
     Raises:
-        ImageError: A label map has an unknown value, or a file can't be used.
+        ImageError: A label map of a training or an evaluation can't be used.
     """
     found: list[str] = []
     if not isinstance(dataset, FileDataset):
@@ -234,9 +234,9 @@ def inspect(dataset: SampleDataset) -> list[str]:
                     side.check(image, path)
                     continue
             except ImageError:
-                if not isinstance(dataset, SourceDataset):
+                if isinstance(side, LabelReader) and not isinstance(dataset, SourceDataset):
                     raise
-                continue  # told when all others are translated
+                continue  # told when it is read, of sources when all others are translated
             if (largest := max(largest, _brightest(side, image))) >= DARK:
                 break
         if 0 < largest < DARK:

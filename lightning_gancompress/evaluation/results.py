@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import Any, ClassVar
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import (
     BUILT_IN,
+    BYTES,
+    MACS_EXACT,
+    MACS_LITERATURE,
     METRICS,
+    PARAMS,
     Metric,
     register,
     registered,
 )
 from lightning_gancompress.leaves import leaves
-from lightning_gancompress.schema import build, is_number, items, read_json, typed
+from lightning_gancompress.schema import build, is_number, items, read_json, typed, whole
 
+COSTS = (MACS_EXACT, MACS_LITERATURE, PARAMS, BYTES)
 VERSION = 1  # of results.json; files without a version are older and have the same schema
 Json = dict[str, Any]
 
@@ -81,6 +87,8 @@ class NetworkResults:
                 measured[key] = build(LatencyResult, value, f"{where}.{key}")
             elif registered(key) or is_number(value):
                 measured[key] = typed(value, float, f"{where}.{key}")
+                if key in COSTS and not 0 < value < math.inf:
+                    raise ValueError(f"{where}.{key} is {value}, not above 0")
         return cls.of(measured)
 
     @classmethod
@@ -146,6 +154,10 @@ class TestResults:
         """Name of the generator that was trained: `student`, or the only one."""
         return list(self.networks)[-1]
 
+    def has(self, network: str, *figures: str) -> bool:
+        """Whether a network was measured, and these figures of it."""
+        return network in self.networks and set(figures) <= self.networks[network].figures.keys()
+
     @property
     def names(self) -> list[str]:
         """Names of all figures."""
@@ -185,7 +197,10 @@ class TestResults:
         if version > VERSION:
             raise ValueError(f"version {version} is of a later release, this one reads up to {VERSION}")
         declared = items(rest.pop("metrics", {}), "metrics")
-        register(*(build(Metric, {**dict(items(v, k)), "name": k}, f"metrics.{k}") for k, v in declared))
+        metrics = [build(Metric, {**dict(items(v, k)), "name": k}, f"metrics.{k}") for k, v in declared]
+        for metric in metrics:
+            whole(metric.digits or 0, f"metrics.{metric.name}.digits", 0, 20)
+        register(*metrics)
         networks = {k: NetworkResults.parse(v, k) for k, v in items(rest.pop("networks", None), "networks")}
         checkpoint = build(Tested, rest.pop("checkpoint", {}), "checkpoint")
         size = rest.pop("size", None)
@@ -196,7 +211,7 @@ class TestResults:
         return cls(
             phase=typed(rest.pop("phase", None), str, "phase"),
             images=typed(rest.pop("images", None), int, "images"),
-            size=(typed(size[0], int, "size"), typed(size[1], int, "size")),
+            size=(whole(size[0], "size", 1, 10**6), whole(size[1], "size", 1, 10**6)),
             networks=networks,
             latency={
                 k: build(RuntimeFacts, v, f"latency.{k}")

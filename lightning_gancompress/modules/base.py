@@ -21,7 +21,7 @@ from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import (
     batches_of_epoch_in_progress,
-    finished_epochs,
+    epochs_in,
     made_from_config,
     set_max_epochs,
     trainer_of,
@@ -64,7 +64,7 @@ class GANModule(LightningModule):
         seed: Seed of the run.
         images: Digest of the training images; empty before a fit.
         averages: Moving averages of the trained generators; None unless `GeneratorEMA` averages them.
-        trained_epochs: Finished epochs of the run; None before a fit or a loaded checkpoint.
+        trained_epochs: Finished epochs of the run; None without one.
     """
 
     phase: Phase
@@ -370,7 +370,7 @@ class GANModule(LightningModule):
         Raises:
             UserError: The tensors are those of another architecture.
         """
-        self.trained_epochs = finished_epochs(checkpoint)
+        self.trained_epochs = epochs_in(checkpoint)[1] or None
         trainer = trainer_of(self)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
             averaged, steps = to_trained_weights(checkpoint)

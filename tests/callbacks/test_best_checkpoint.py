@@ -9,8 +9,10 @@ import pytest
 import tiny
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_gancompress import load_generator
+from lightning_gancompress.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_gancompress.cli import main
 from lightning_gancompress.trainer import Trainer
 
@@ -190,6 +192,19 @@ def test_best_is_one_sentence_where_there_is_none(tmp_path, unet, facades, capsy
     assert f"There is no {best(tmp_path)}: give the file to --ckpt_path" in words
 
 
-def test_lightnings_word_in_python(run):
-    trainer = Trainer(default_root_dir=run, logger=False, enable_progress_bar=False)
+@pytest.mark.parametrize(
+    "others", [[], [ModelCheckpoint(monitor="search/x")], [ModelCheckpoint(), LastCheckpoint()]]
+)
+def test_lightnings_word(others, run):
+    trainer = Trainer(default_root_dir=run, callbacks=others, logger=False, enable_progress_bar=False)
     assert trainer.checkpoint_callback.best_model_path == str(best(run))
+
+
+def test_who_chooses_epochs_owns_the_word(tmp_path):
+    own = ModelCheckpoint(monitor="val/ssim", mode="max")
+    trainer = Trainer(
+        default_root_dir=tmp_path, callbacks=[ModelCheckpoint(), LastCheckpoint(), own], logger=False
+    )
+    assert trainer.checkpoint_callback is own
+    assert not any(isinstance(callback, BestCheckpoint) for callback in trainer.callbacks)
+    assert isinstance(trainer.callbacks[-1], LastCheckpoint)

@@ -149,7 +149,7 @@ def test_a_binary_configuration_is_named(tmp_path, capsys):
         ([], ["fit"]),
         (["test", "--ckpt_path"], ["--ckpt_path"]),
         (["test", "--ckpt_path=none.ckpt"], ["none.ckpt"]),
-        (["test", "--ckpt_path=best"], ["needs model and data"]),
+        (["test", "--config=teacher_quickstart.yaml", "--ckpt_path=best"], ["teacher/checkpoints/best.ckpt"]),
         (["test", "--config=teacher_quickstart.yaml"], ["--ckpt_path", "last.ckpt"]),
         (["test", "--config=teacher_quickstart.yaml", "--ckpt_path=last"], ["teacher/checkpoints/last.ckpt"]),
         (["export"], ["ckpt_path"]),

@@ -370,6 +370,15 @@ def test_cache_keeps_images_up_to_its_limit() -> None:
     assert cache.get(ROLE, ["c"]) is None
 
 
+def test_cache_keeps_images_of_two_generators_apart() -> None:
+    there, back = (Role(f"generator_{direction}") for direction in ("AtoB", "BtoA"))
+    cache = TeacherImages(1)
+    cache.put(there, ["a"], torch.zeros(1, 3, 2, 2).half())
+    assert cache.get(back, ["a"]) is None
+    cache.put(back, ["a"], torch.ones(1, 3, 2, 2).half())
+    assert [float(cache.get(role, ["a"]).mean()) for role in (there, back)] == [0.0, 1.0]
+
+
 def test_cache_of_no_size_keeps_nothing() -> None:
     cache = TeacherImages(0)
     cache.put(ROLE, ["a"], torch.rand(1, 3, 2, 2).half())

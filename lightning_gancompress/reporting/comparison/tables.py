@@ -182,7 +182,7 @@ def markdown(students: list[Row], teachers: list[Row], metrics: list[str], warni
         lines += [f"## {direction}\n"] if direction else []
         theirs = [row for row in teachers if row.direction == direction]
         lines += _table(own, theirs, metrics)
-        measured = in_order(name for row in own for name in row.values)
+        measured = in_order(name for row in [*own, *theirs] for name in row.values)
         if others := [name for name in measured if name not in (MACS_EXACT, *metrics)]:
             lines += ["", "All other figures:", "", *_table(own, theirs, others)]
         protocol = "; ".join(f"{key} {short(value)}" for key, value in own[0].protocol.items())

@@ -52,14 +52,14 @@ def ratios(generator: Generator) -> Iterator[Tile]:
     """Reductions of MACs, parameters and file size."""
     before, after = generator.teacher, generator.student
     for name, label in RATIOS.items():
-        if name in before and name in after:
+        if before.get(name, 0) > 0 and after.get(name, 0) > 0:
             yield Tile(label, times(before[name] / after[name]), change(name, before, after))
 
 
 def speed(generator: Generator) -> Iterator[Tile]:
     """The speed-up: as measured in turn with the teacher, else the ratio of the medians."""
     before, after = generator.teacher, generator.student
-    if generator.results and LATENCY in before and LATENCY in after:
+    if generator.results and before.get(LATENCY, 0) > 0 and after.get(LATENCY, 0) > 0:
         runtime = generator.results.latency.get("torch")
         recorded = runtime.speedup if runtime else None
         ratio = before[LATENCY] / after[LATENCY] if recorded is None else recorded

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_gancompress.reporting.page.run import Compression
+from lightning_gancompress.schema import is_number
 
 
 def facts(run: Compression) -> dict[str, str]:
@@ -37,6 +38,8 @@ def epochs_done(provenance: Mapping[str, Any]) -> str | None:
     if "epochs" not in provenance:
         return None
     done, total = provenance["epochs"], provenance.get("of_epochs", provenance["epochs"])
+    if not is_number(done) or not is_number(total):
+        return None if done is None else str(done)
     return f"{done:g}" if done == total else f"{done:g} of {total}: the run was stopped before its end"
 
 

@@ -93,7 +93,8 @@ class Compression:
     @property
     def convention(self) -> str:
         """Convention by which the budget counts MACs."""
-        return str(self.provenance.get("convention", "exact"))
+        recorded = self.provenance.get("convention")
+        return recorded if isinstance(recorded, str) and recorded in MACS else "exact"
 
     def macs(self, network: str, convention: str = "exact") -> float:
         """MACs of all compressed generators of the `teacher` or the `student` together."""
@@ -153,6 +154,8 @@ def read_generator(
     height, width = tested.size if tested else (size, size) if isinstance(size, int) else size
     channels = image_channels(preprocessing)
     networks = {"teacher": teacher, "student": student}
+    if tested and not all(tested.has(name, *MACS.values()) for name in networks):
+        raise UserError(f"{results} lacks the MACs of teacher or student: remove it, or test again.")
     return Generator(
         role,
         tested.networks if tested else {k: costs(n, (height, width), channels) for k, n in networks.items()},
