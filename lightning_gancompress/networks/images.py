@@ -81,13 +81,13 @@ def _candidates(network: nn.Module, likely: Iterable[int]) -> list[int]:
 
 
 class _Steps(TorchFunctionMode):
-    """Counts the torch functions that have returned."""
+    """Counts the torch functions that have returned, without looks at shapes and the like."""
 
     done = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.done += 1
+        self.done += func.__name__ != "__get__"
         return result
 
 
