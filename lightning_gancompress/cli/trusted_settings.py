@@ -55,6 +55,7 @@ def require_trusted(recorded: dict[str, Any], args: list[str], path: Path) -> No
     An option of the trainer that fails is left out if the command gives the same: it would be replaced. So is
     a folder of checkpoints outside of the run's own: it may be another run's, some of which would be
     replaced.
+
     Raises:
         UserError: They name others.
     """
