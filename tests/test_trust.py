@@ -255,7 +255,26 @@ def test_checkpoints_are_replaced_beside_the_one_that_names_them(
     kept = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"dirpath": folder}}
     with pytest.raises(SystemExit):
         main(["fit", "--ckpt_path", hostile({"run_config.trainer.callbacks": [kept]}), "--print_config"])
-    assert ("dirpath: ." in capsys.readouterr().out) == (folder == ".")
+    words = capsys.readouterr().out
+    assert ("dirpath: ." in words) == (folder == ".")
+    assert "elsewhere" not in words
+
+
+@pytest.mark.parametrize(("folder", "stays"), [("kept", True), ("other/checkpoints", False)])
+def test_folders_of_checkpoints_in_the_run_stay(
+    folder: str, stays: bool, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {"dirpath": f"run/{folder}"},
+    }
+    file = hostile({"run_config.trainer.callbacks": [kept], "run_config.trainer.default_root_dir": "run"})
+    place = here / "moved" / "checkpoints" / "last.ckpt"
+    place.parent.mkdir(parents=True)
+    Path(file).rename(place)
+    with pytest.raises(SystemExit):
+        main(["fit", "--ckpt_path", str(place), "--print_config"])
+    assert (f"moved/{folder}" in capsys.readouterr().out) == stays
 
 
 def test_what_the_command_replaces_is_left_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from lightning_gancompress.checkpoints import load_network, load_networks, load_small
+from lightning_gancompress.checkpoints import load_network, load_networks
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.header import Header, is_training_checkpoint
+from lightning_gancompress.checkpoints.small import read_description
 from lightning_gancompress.checkpoints.training import split_prefix
 from lightning_gancompress.checkpoints.upstream import direction_in_name, upstream_preprocessing
 from lightning_gancompress.tasks import Role, Side
@@ -56,7 +57,7 @@ def recorded_preprocessing(path: Path) -> dict[str, Any]:
         UserError: The file is missing or damaged.
     """
     if is_small_model(path):
-        return dict(load_small(path)[2].get("preprocessing", {}))
+        return dict(read_description(path.with_suffix(".json"))["preprocessing"])
     content = read_torch(path)
     if is_training_checkpoint(content):
         return Header.of(content, path).preprocessing

@@ -12,7 +12,9 @@ from lightning.pytorch import LightningDataModule
 
 from lightning_gancompress.checkpoints.recorded_classes import arguments_of, require_known
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.modules import GANModule
+from lightning_gancompress.run_folder import CHECKPOINTS
 from lightning_gancompress.shipped_configs import find_config
 from lightning_gancompress.trainer import Trainer
 from lightning_gancompress.trust import Named
@@ -51,7 +53,8 @@ def require_trusted(recorded: dict[str, Any], args: list[str], path: Path) -> No
     """Check that a checkpoint's settings name only classes that a file may name.
 
     An option of the trainer that fails is left out if the command gives the same: it would be replaced. So is
-    the folder of another run's checkpoints, some of which the run would replace.
+    a folder of checkpoints outside of the run's own: it may be another run's, some of which would be
+    replaced.
 
     Raises:
         UserError: They name others.
@@ -66,9 +69,12 @@ def require_trusted(recorded: dict[str, Any], args: list[str], path: Path) -> No
             if not _gives(args, name):
                 raise
             del trainer[name]
+    place = path.resolve().parent
+    beside = (place, place.parent) if place.name == CHECKPOINTS else ()
     for callback in trainer.get("callbacks") or []:
         given = callback.get("init_args") or {} if isinstance(callback, dict) else {}
-        if given.get("dirpath") and Path(given["dirpath"]).resolve() != path.resolve().parent:
+        folder = user_path(given["dirpath"]).resolve() if given.get("dirpath") else place
+        if folder != place and folder.parent not in beside:
             given["dirpath"] = None
 
 

@@ -21,7 +21,12 @@ from lightning_gancompress.lightning_internals import (
 )
 from lightning_gancompress.modules.base import ClipAlgorithm, GANModule
 from lightning_gancompress.modules.compression_phases import CompressionPhases
-from lightning_gancompress.modules.same_run import facts, require_same_run, warn_of_counting
+from lightning_gancompress.modules.same_run import (
+    facts,
+    require_same_run,
+    warn_of_counting,
+    warn_of_other_inputs,
+)
 from lightning_gancompress.modules.teacher_loader import Missing, TeacherLoader
 from lightning_gancompress.networks import BatchNorm
 from lightning_gancompress.options import Amount, Count, CountOrNone, Positive, Rate, Share, checked
@@ -164,6 +169,8 @@ class CompressionModule(GANModule):
                     "loaded: give its checkpoint, such as --ckpt_path last."
                 )
             self.phases.build()
+            for path, preprocessing in self.phases.loader.preprocessing().items():
+                warn_of_other_inputs(preprocessing, self, path)
             self._begin_search()
 
     def _begin_again(self) -> None:
@@ -284,6 +291,7 @@ class CompressionModule(GANModule):
         if fitting:
             warn_of_counting(self, header)
         else:  # evaluation uses neither agents nor the distillation's convolutions
+            warn_of_other_inputs(header.preprocessing, self, path)
             unused = ("agents.",) if self.distillation is not None else ("agents.", "distillation.")
             for key in [key for key in state if key.startswith(unused)]:
                 del state[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import batches_of_epoch_in_progress, epochs_in
 from lightning_gancompress.modules.base import GANModule
 
-# options of the data: those that no run can change, and those that no compression can
-FIXED = ("direction", "in_channels", "out_channels")
+# options of the data: what a source is; those that no run can change; and those that no compression can
+MEANING = ("direction", "labels", "target_labels")
+FIXED = (*MEANING, "in_channels", "out_channels")
 FIXED_OF_COMPRESSION = (*FIXED, "preprocess", "load_size", "crop_size")
 
 
@@ -60,7 +62,7 @@ def require_same_run(module: GANModule, header: Header, checkpoint: dict[str, An
     """
     was, now = header.preprocessing, dict(data_of(module.trainer).preprocessing)
     names = FIXED if header.kind == "teacher" else FIXED_OF_COMPRESSION
-    changes = [(f"data.{name}", was[name], now[name]) for name in names if name in was and name in now]
+    changes = differences(names, was, now)
     if header.seed is not None:
         if "PL_GLOBAL_SEED" not in os.environ:  # nobody has asked for another one
             module.seed = header.seed
@@ -79,6 +81,32 @@ def require_same_run(module: GANModule, header: Header, checkpoint: dict[str, An
             f"model.epochs: a run of {module.total_epochs} epochs comes too late, {path} has begun its epoch "
             f"{begun}: raise model.epochs or model.decay_epochs, or begin anew."
         )
+
+
+def warn_of_other_inputs(was: Mapping[str, Any], module: GANModule, path: Path) -> None:
+    """Warn if the data of a run read sources, or label maps, in another way than networks have learned.
+
+    Args:
+        was: Preprocessing with which the networks were trained; empty if nobody recorded it.
+        module: The module, whose trainer has the data.
+        path: The file of the networks, for the message.
+    """
+    for option, learned, now in differences(MEANING, was, data_of(module.trainer).preprocessing):
+        if learned != now:
+            rank_zero_warn(
+                f"{option} is {now}, and the networks of {path} were trained with {learned}: give that, "
+                "unless your images come in another form."
+            )
+
+
+def differences(
+    names: Iterable[str], was: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Options of the data with their values in two records of preprocessing that both tell them."""
+    told = was.keys() & now.keys()
+    if "preprocess" in told:  # of image files, which are label maps only if that is recorded
+        told |= {"labels", "target_labels"}
+    return [(f"data.{name}", was.get(name), now.get(name)) for name in names if name in told]
 
 
 def warn_of_counting(module: GANModule, header: Header) -> None:

@@ -11,7 +11,12 @@ from lightning_gancompress.checkpoints.header import Header
 from lightning_gancompress.lightning_internals import trainer_of
 from lightning_gancompress.modules.base import ClipAlgorithm, GANModule
 from lightning_gancompress.modules.counterparts import discriminating, swapped
-from lightning_gancompress.modules.same_run import facts, require_same_run, warn_of_counting
+from lightning_gancompress.modules.same_run import (
+    facts,
+    require_same_run,
+    warn_of_counting,
+    warn_of_other_inputs,
+)
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.options import Count, CountOrNone, Positive, Rate, Share, checked
 from lightning_gancompress.tasks import Role, Task
@@ -101,4 +106,6 @@ class TeacherModule(GANModule):
         if self.fitting:
             require_same_run(self, header, checkpoint, path)
             warn_of_counting(self, header)
+        else:
+            warn_of_other_inputs(header.preprocessing, self, path)
         super().on_load_checkpoint(checkpoint)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints import load_network, sibling, tensors_for
 from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.checkpoints.generators import recorded_preprocessing
 from lightning_gancompress.checkpoints.header import Change, Header, is_training_checkpoint, refuse_late
 from lightning_gancompress.checkpoints.training import network_from_checkpoint, split_prefix
 from lightning_gancompress.errors import UserError
@@ -123,6 +124,11 @@ class TeacherLoader:
                     f"(model.teacher.{role})."
                 )
         return networks
+
+    def preprocessing(self) -> dict[Path, dict[str, Any]]:
+        """How images became inputs of the compressed generators, by their files; empty where none tells."""
+        files = {self._file(role) for role in self.task.compressed}
+        return {path: recorded_preprocessing(path) for path in files if path is not None}
 
     def _file(self, role: Role) -> Path | None:
         if self.files is None:

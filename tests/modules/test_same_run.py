@@ -36,6 +36,7 @@ TOO_LATE = {
     "preprocess": (["--data.preprocess=crop"], "data.preprocess: crop comes too late, .* began with resize"),
     "load": (["--data.load_size=40"], "data.load_size: 40 comes too late"),
     "direction": (["--data.direction=AtoB"], "data.direction: AtoB comes too late, .* began with BtoA"),
+    "labels": (["--data.labels.encoding=colors"], "data.labels: .*colors.* comes too late, .* with None"),
     "channels": (["--data.in_channels=1"], "data.in_channels: 1 comes too late"),
     "ignored": (["--model.ignored_layers=[model.model.0]"], "model.ignored_layers: .* comes too late"),
     "norm": (["--model.batch_norm=image"], "model.batch_norm: image comes too late, .* began with running"),
@@ -186,3 +187,24 @@ def test_a_second_fit_is_a_fine_tuning_of_its_own(tmp_path: Path, facades: list[
     assert factors == searched[2:]
     assert tiny.read(tiny.last(tmp_path / "again"))["epoch"] == 1
     assert tiny.read(tiny.last(tmp_path / "again"))["gancompress"]["began"] == 0
+
+
+@pytest.mark.parametrize("option", ["direction=AtoB", "labels.encoding=colors"])
+def test_inputs_that_the_networks_have_not_learned_are_told(
+    option: str, begun: dict[str, Path], unet: Path, facades: list[str], tmp_path: Path
+) -> None:
+    name = "data." + option.partition("=")[0].partition(".")[0]
+    run = [f"--trainer.default_root_dir={tmp_path}", *tiny.QUICK, *facades]
+    tests = [[*run, f"--ckpt_path={path}"] for path in (unet, tiny.last(begun["finetune"]))]
+    fit = [*tiny.compression(tmp_path / "new", unet, "UniformWidth"), "--trainer.max_steps=1", *facades]
+    for args in (["test", *tests[0]], ["test", *tests[1]], fit):
+        with pytest.warns(UserWarning, match=rf"{name} is .*, and the networks of .* were trained with"):
+            main([*args, f"--data.{option}"])
+
+
+def test_another_encoding_of_labels_comes_too_late_for_a_teacher(
+    unet: Path, facades: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [*tiny.teacher(tmp_path), *facades, f"--ckpt_path={unet}", "--data.labels.encoding=colors"]
+    code, words = tiny.fail_code(capsys, args)
+    assert (code, bool(re.search("data.labels: .*colors.* comes too late", words))) == (2, True), words
