@@ -124,7 +124,8 @@ class BestCheckpoint(ModelCheckpoint):
             for kind in (L1, TEACHER + L1):
                 names = [f"val/{role.log_prefix}{kind}" for role in pl_module.task.compressed]
                 if all(name in metrics for name in names):
-                    return " + ".join(names), sum(float(metrics[name]) for name in names) / len(names)
+                    label = names[0] if len(names) == 1 else f"mean of {' and '.join(names)}"
+                    return label, sum(float(metrics[name]) for name in names) / len(names)
         return "", None
 
     def _reads_the_test(self, trainer: Trainer) -> bool:

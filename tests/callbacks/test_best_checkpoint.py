@@ -87,6 +87,7 @@ def test_without_pairs_by_the_distance_to_the_teacher(tmp_path, cyclegan, domain
         for pair in zip(*(curve(tmp_path, f"val/{way}/teacher_l1") for way in ("AtoB", "BtoA")), strict=True)
     ]
     assert chosen(best(tmp_path))["figure"] == pytest.approx(min(figures))
+    assert chosen(best(tmp_path))["name"] == "mean of val/AtoB/teacher_l1 and val/BtoA/teacher_l1"
 
 
 @pytest.mark.parametrize("options", [["--trainer.limit_val_batches=0"], ["--trainer.fast_dev_run=true"]])
