@@ -7,6 +7,7 @@ of these libraries, which `tests/test_lightning_internals.py` checks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from subprocess import Popen
 from typing import Any
 
@@ -155,12 +156,12 @@ def print_figures_once(trainer: lightning.pytorch.Trainer) -> None:
     Lightning repeats figures that are logged at the end of an epoch in the column of every loader.
     """
     for loop in (trainer.validate_loop, trainer.test_loop):
-        table = loop._print_results
+        # no closure, since a strategy that spawns processes pickles the trainer
+        loop._print_results = partial(_print_once, loop._print_results)  # type: ignore[method-assign]
 
-        def once(results: list[dict[str, Any]], stage: str, table: Any = table) -> None:
-            table(results[:1] if all(result == results[0] for result in results) else results, stage)
 
-        loop._print_results = once  # type: ignore[method-assign]
+def _print_once(table: Callable[..., None], results: list[dict[str, Any]], stage: str) -> None:
+    table(results[:1] if all(result == results[0] for result in results) else results, stage)
 
 
 def overfits(trainer: lightning.pytorch.Trainer) -> bool:

@@ -1,4 +1,5 @@
 import gc
+import pickle
 from pathlib import Path
 
 import lightning.pytorch
@@ -111,3 +112,9 @@ def test_it_is_lightnings_trainer_with_all_its_arguments(tmp_path):
     assert (trainer.limit_val_batches, trainer.check_val_every_n_epoch) == (3, 2)
     with pytest.raises(TypeError, match="max_epoch"):
         Trainer(default_root_dir=tmp_path, max_epoch=3)
+
+
+def test_the_trainer_can_be_sent_to_spawned_processes(tmp_path):
+    trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False)
+    for loop in (trainer.validate_loop, trainer.test_loop):
+        pickle.loads(pickle.dumps(loop._print_results))

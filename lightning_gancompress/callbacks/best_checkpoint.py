@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import tensor
 
 from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import L1, TEACHER
 from lightning_gancompress.evaluation.translator import Translator
@@ -25,8 +26,9 @@ class BestCheckpoint(ModelCheckpoint):
     """Saves `best.ckpt` beside `last.ckpt`: the epoch whose validation was the best so far.
 
     Epochs of a teacher's training and of the fine-tuning count, those of a search don't. Images of the test
-    are never looked at. Without a validation, or without a figure to choose by, nothing is saved. The file is
-    replaced atomically, and a run can be resumed from it.
+    never choose: without a validation, without a figure to choose by, or where validation reads the test's
+    images since there are no others, nothing is saved. The file is replaced atomically, and a run can be
+    resumed from it.
 
     Args:
         monitor: Name of the figure to choose by. None is `val/l1`, the distance to the targets; without pairs
@@ -48,6 +50,7 @@ class BestCheckpoint(ModelCheckpoint):
         )
         self._chosen: dict[str, Any] = {}  # figure, its name and its epoch, of the best epoch
         self._due = False
+        self._told = False
 
     def find(self) -> None:
         """Make a file of an earlier run the one that `ckpt_path="best"` means, until a fit begins."""
@@ -72,7 +75,7 @@ class BestCheckpoint(ModelCheckpoint):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         name, figure = self._figure(trainer, pl_module)
-        if figure is None or not math.isfinite(figure):
+        if figure is None or not math.isfinite(figure) or self._reads_the_test(trainer):
             return
         best = self._chosen.get("figure", math.inf if self.mode == "min" else -math.inf)
         better = figure < best if self.mode == "min" else figure > best
@@ -121,8 +124,19 @@ class BestCheckpoint(ModelCheckpoint):
             for kind in (L1, TEACHER + L1):
                 names = [f"val/{role.log_prefix}{kind}" for role in pl_module.task.compressed]
                 if all(name in metrics for name in names):
-                    return " + ".join(names), sum(float(metrics[name]) for name in names) / len(names)
+                    label = names[0] if len(names) == 1 else f"mean of {' and '.join(names)}"
+                    return label, sum(float(metrics[name]) for name in names) / len(names)
         return "", None
+
+    def _reads_the_test(self, trainer: Trainer) -> bool:
+        reads = data_of(trainer).validates_on_test
+        if reads and not self._told:
+            rank_zero_warn(
+                "No best epoch is chosen, since validation reads the images of the test: set data.val_split "
+                "to a folder of other images, or to train."
+            )
+            self._told = True
+        return reads
 
     def _save(self, trainer: Trainer) -> None:
         self._due = False

@@ -63,11 +63,13 @@ def _merged(recorded: list[Any], appended: list[Any]) -> list[Any]:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two elements are of one class, and, as Lightning tells callbacks apart, of one monitor."""
-    if _get(one, "class_path") is None:
+    if _value_at(one, "class_path") is None:
         return bool(one == other)
-    kinds = [(_get(i, "class_path"), _get(_get(i, "init_args"), "monitor")) for i in (one, other)]
+    kinds = [
+        (_value_at(i, "class_path"), _value_at(_value_at(i, "init_args"), "monitor")) for i in (one, other)
+    ]
     return bool(kinds[0] == kinds[1])
 
 
-def _get(tree: Any, key: str) -> Any:
+def _value_at(tree: Any, key: str) -> Any:
     return tree.get(key) if isinstance(tree, (Namespace, dict)) else None

@@ -47,6 +47,7 @@ class ConfigFile(ActionConfigFile):
         path = find_config(values)
         try:
             text = path.read_text(encoding="utf-8")
+            _require_settings(text)
             # by its path if unchanged, since paths in it may be relative to it
             current = current_names(text)
             if text.startswith(CONFIG_HEADER):
@@ -56,6 +57,35 @@ class ConfigFile(ActionConfigFile):
             self.apply_config(parser, cfg, self.dest, str(path) if current == text else current)
         except (UserError, UnicodeError, yaml.YAMLError) as error:
             raise UserError(f"{path}: {error}") from error
+
+
+def _require_settings(text: str) -> None:
+    """Raise a `UserError` unless a text has settings by their keys, each once: of two YAML takes the last."""
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError):  # which the parser explains
+        return
+    if not isinstance(root, yaml.MappingNode) or not root.value:
+        raise UserError("holds no settings: it needs keys such as model, data or trainer.")
+    nodes, seen = [root], set[int]()  # aliases may form circles
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.ScalarNode) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise UserError(
+                    f"{name} is given in line {lines[name]} and again in line {line}, of which only the last "
+                    "would count: put both together."
+                )
+            lines[name] = line
+            nodes.append(value)
 
 
 def expanded(settings: Any) -> Any:

@@ -70,7 +70,7 @@ def condense(message: str) -> str:
     """Shorten a nested message of jsonargparse to key, error and given value."""
     classes = re.findall(r"given class_path '[\w.]*?(\w+)'", message)
     where = ".".join(re.findall(r'Parser key "([^"]+)"', message)) or "".join(classes[-1:])
-    lines = [re.sub(r'^Parser key "[^"]+":\s*', "", line.strip(" -")) for line in message.splitlines()]
+    lines = [re.sub(r'^(- )?(Parser key "[^"]+":\s*)?', "", line.strip()) for line in message.splitlines()]
     given = [line for line in lines if line.startswith("Given value:") and not re.search(r"[{(]", line)]
     lines = [line for line in lines if line and not line.startswith(_NOISE)]
     expected = dict.fromkeys(

@@ -152,6 +152,11 @@ class GANDataModule(LightningDataModule, ABC):
                     digest.update(image.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether validation reads images of the test, so that it may not choose the best epoch."""
+        return False
+
     def images(self) -> str:
         """Digest of what tells the training images from others, wherever they lie; here their number."""
         return str({str(role): len(dataset) for role, dataset in self.datasets("train").items()})
@@ -314,6 +319,11 @@ class PlainData:
     def fingerprint(self, split: Split = "train") -> str | None:
         """None: the images can't be identified."""
         return None
+
+    @property
+    def validates_on_test(self) -> bool:
+        """False: the loaders are the user's."""
+        return False
 
     def images(self) -> str:
         """Empty: the images are not known."""

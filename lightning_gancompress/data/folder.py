@@ -27,16 +27,16 @@ class FolderDataModule(ImageDataModule):
     _: KW_ONLY
     holdout: Share = 0.1
 
-    def find(self, split: Split) -> dict[Role, Files]:
+    def find(self, split: Split, name: str) -> dict[Role, Files]:
         """Files of the split's folder, or its share of all.
 
         Raises:
             UserError: The folder holds two domains, or too few images to hold some out.
         """
-        folders = {name: list_images(self.folder / name) for name in ("train", *self.splits["val"])}
-        paths = next((files for name in self.splits[split] if (files := folders[name])), [])
-        if not any(folders[name] for name in self.splits["val"]):
-            paths = self._share(folders["train"] or self._all_images(), split)
+        if any(list_images(self.folder / other) for other in self.splits["val"]):
+            paths = list_images(self.folder / name)
+        else:
+            paths = self._share(list_images(self.folder / "train") or self._all_images(), split)
         return {GENERATOR: [(path,) for path in paths]} if paths else {}
 
     def _all_images(self) -> list[Path]:

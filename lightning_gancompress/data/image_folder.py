@@ -40,7 +40,8 @@ class ImageDataModule(GANDataModule):
         flip: Whether half of the training images are mirrored.
         in_channels: 1 makes the sources (the images of A) greyscale, 3 RGB.
         labels: The sources are label maps, which are encoded and never interpolated; None for pictures.
-        val_split: Folder name of the validation split; `test_split` where it is missing.
+        val_split: Folder name of the validation split; `test_split` where it is missing, and then no epoch is
+            chosen as the best.
         test_split: Folder name of the test split; `val_split` where it is missing.
         max_train: Number of training images to use, the first of each domain; None uses all.
         predict_folder: Source images for prediction: a folder, or one file.
@@ -69,13 +70,14 @@ class ImageDataModule(GANDataModule):
         others = [self.val_split, self.test_split]
         self.splits = {"train": ["train"], "val": others, "test": others[::-1]}
         self._files: dict[Split, dict[Role, Files]] = {}
+        self._names: dict[Split, str] = {}  # of the folders in which the files were found
         self._warned = False
 
     # -- implemented by derived classes ----------------------------------------------------------------
 
     @abstractmethod
-    def find(self, split: Split) -> dict[Role, Files]:
-        """The files of a split for each generator, sorted by name; empty if there is no such split."""
+    def find(self, split: Split, name: str) -> dict[Role, Files]:
+        """The files of a split for each generator, sorted by name; empty if no folder has this name."""
 
     @abstractmethod
     def dataset(self, role: Role, files: Files, seed: int | None) -> SampleDataset:
@@ -109,6 +111,12 @@ class ImageDataModule(GANDataModule):
             "range": [0.0, 1.0] if self.labels and self.labels.encoding == "one_hot" else [-1.0, 1.0],
         }
 
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether validation reads the folder of the test, as it does where `val_split` is missing."""
+        self.files("val")
+        return self._names["val"] == self.test_split
+
     def fingerprint(self, split: Split = "train") -> str:
         """Digest of the files of a split (names, sizes, times) and their preprocessing."""
         files = sorted({file for sample in chain(*self.files(split).values()) for file in sample})
@@ -133,11 +141,13 @@ class ImageDataModule(GANDataModule):
                 raise UserError(
                     f"Data folder {self.root} does not exist: set data.root to a folder with images."
                 )
-            found = self.find(split)
-            if not found:
+            found = ((name, files) for name in self.splits[split] if (files := self.find(split, name)))
+            name, roles = next(found, ("", {}))
+            if not roles:
                 raise self._nothing_found(split)
+            self._names[split] = name
             limit = self.max_train if split == "train" else None
-            self._files[split] = {role: files[:limit] for role, files in found.items()}
+            self._files[split] = {role: files[:limit] for role, files in roles.items()}
         return self._files[split]
 
     def _nothing_found(self, split: Split) -> UserError:

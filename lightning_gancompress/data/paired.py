@@ -59,17 +59,16 @@ class PairedDataModule(ImageDataModule):
         """The preprocessing of images before a generator reads them."""
         return {"direction": self.direction, **super().preprocessing}
 
-    def find(self, split: Split) -> dict[Role, Files]:
+    def find(self, split: Split, name: str) -> dict[Role, Files]:
         """Pairs of files (A, B).
 
         Raises:
             UserError: The layout is not clear.
         """
-        for name in self.splits[split]:
-            if folders := find_pairs(self.folder, name, self.layout):
-                if folders[0] == folders[1] and self.layout == "auto":
-                    self._require_side_by_side()
-                return {GENERATOR: pairs_in(folders)}
+        if folders := find_pairs(self.folder, name, self.layout):
+            if folders[0] == folders[1] and self.layout == "auto":
+                self._require_side_by_side()
+            return {GENERATOR: pairs_in(folders)}
         return {}
 
     def _require_side_by_side(self) -> None:

@@ -63,10 +63,11 @@ def _describe(domains: Sequence[Files], root: Path | None, result: Callable[[Siz
     paths = [path for files in domains for path in dict.fromkeys(chain(*files))]
     headers = _headers(paths)
     pairs, halves = len(domains[0][0]) == 2, len(set(domains[0][0])) < len(domains[0][0])
+    kind, one = "pair" if pairs else "image", [len(files) for files in domains] == [1]
     places = paths if len(paths) == 1 else folders
     names = " + ".join(_name(place, root) for place in places)
     parts = [
-        f"{' + '.join(str(len(files)) for files in domains)} {'pairs' if pairs else 'images'}",
+        f"{' + '.join(str(len(files)) for files in domains)} {kind if one else f'{kind}s'}",
         f"{names} (A | B side by side)" if halves else names,
         _sizes([header.size for header in headers], result, halves),
         kinds,

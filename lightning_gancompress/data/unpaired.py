@@ -61,20 +61,19 @@ class UnpairedDataModule(ImageDataModule):
     def _reader_of(self, domain: Domain) -> ImageReader:
         return self.sources if domain == "A" else self.targets
 
-    def find(self, split: Split) -> dict[Role, Files]:
+    def find(self, split: Split, name: str) -> dict[Role, Files]:
         """Files of A and of B.
 
         Raises:
             UserError: One domain has no images, or the folder holds pairs side by side.
         """
-        for name in self.splits[split]:
-            if folders := find_domains(self.folder, name):
-                return {role: self._domain(split, domain, folders) for role, domain in DOMAINS.items()}
-            if list_images(self.folder / name):
-                raise UserError(
-                    f"{self.folder / name} holds images, but no folders A and B: use PairedDataModule if "
-                    f"they are pairs A | B side by side, or sort them into {name}A and {name}B."
-                )
+        if folders := find_domains(self.folder, name):
+            return {role: self._domain(split, domain, folders) for role, domain in DOMAINS.items()}
+        if list_images(self.folder / name):
+            raise UserError(
+                f"{self.folder / name} holds images, but no folders A and B: use PairedDataModule if "
+                f"they are pairs A | B side by side, or sort them into {name}A and {name}B."
+            )
         return {}
 
     def _domain(self, split: Split, domain: Domain, folders: tuple[Path, Path]) -> Files:

@@ -147,12 +147,18 @@ class TeacherLoader:
         """Whether a checkpoint holds this network.
 
         Raises:
-            UserError: It does not hold a compressed generator, since it is of another task.
+            UserError: It does not hold a compressed generator, since it is of another task, or it is of a
+                search, whose student would come cut by masks and untrained.
         """
         content = read_torch(path)
         if not is_training_checkpoint(content):
             return role == self.task.compressed[0]  # the error is raised where it is read
-        held = sorted({split_prefix(prefix)[1] for prefix in Header.of(content, path).networks})
+        header = Header.of(content, path)
+        if header.phase == "search":
+            raise UserError(
+                f"{path} is of a search that isn't over: finish that run, or give its own teacher."
+            )
+        held = sorted({split_prefix(prefix)[1] for prefix in header.networks})
         if role in self.task.compressed and role not in held:
             raise UserError(
                 f"{path} holds {', '.join(held)}, and {type(self.task).__name__} needs a {role}: set "

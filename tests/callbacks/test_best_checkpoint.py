@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def test_without_pairs_by_the_distance_to_the_teacher(tmp_path, cyclegan, domain
         for pair in zip(*(curve(tmp_path, f"val/{way}/teacher_l1") for way in ("AtoB", "BtoA")), strict=True)
     ]
     assert chosen(best(tmp_path))["figure"] == pytest.approx(min(figures))
+    assert chosen(best(tmp_path))["name"] == "mean of val/AtoB/teacher_l1 and val/BtoA/teacher_l1"
 
 
 @pytest.mark.parametrize("options", [["--trainer.limit_val_batches=0"], ["--trainer.fast_dev_run=true"]])
@@ -174,6 +176,22 @@ def test_pictures_of_the_best_have_a_folder_of_their_own(run, facades):
     assert list((run / "predictions_best").rglob("*.png"))
     assert (run / "validate_best" / "grid.png").is_file()
     assert not (run / "predictions").exists()
+
+
+@pytest.mark.parametrize("val_split", ["val", "train"])
+def test_images_of_the_test_choose_no_epoch(val_split, tmp_path, unet, facades):  # whose data are drawn
+    data = tmp_path / "data"
+    shutil.copytree(facades[1].partition("=")[2], data)
+    shutil.rmtree(data / "val")
+    sizes = ["load_size=32", "crop_size=32", "batch_size=8", "num_workers=0"]
+    options = [f"--data.{option}" for option in [f"root={data}", f"val_split={val_split}", *sizes]]
+    args = [*tiny.teacher(tmp_path / "run"), "--data=PairedDataModule", *options]
+    if val_split == "train":
+        main(args)
+    else:
+        with pytest.warns(UserWarning, match=r"reads the images of the test: set data\.val_split"):
+            main(args)
+    assert best(tmp_path / "run").is_file() == (val_split == "train")
 
 
 def test_the_small_model_is_the_last_and_the_best_can_be_exported(run):

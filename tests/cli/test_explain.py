@@ -70,6 +70,10 @@ def test_alternatives_are_listed_once():
     assert condense(report) == "trainer.devices: expected int or Literal['auto']; given two."
 
 
+def test_a_negative_number_keeps_its_sign():
+    assert condense("-1 is not in bounds") == "-1 is not in bounds."
+
+
 FLAGS = [
     (["devices=banana"], "CPUAccelerator"),
     (["strategy=ddp_banana"], "invalid strategy name"),

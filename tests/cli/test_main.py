@@ -116,8 +116,13 @@ data: {class_path: SyntheticFacades, init_args: {root: facades, size: 32}}
         (GOOD + "trainer: {precision: bf17}\n", ["trainer.precision", "bf16-mixed", "bf17"]),
         (GOOD + "trainer: {callbacks: [{class_path: LastCheckpoint, init_args: {hours: 1}}]}", ["hours"]),
         ("model: [\n a: b\n", ["bad.yaml", "line 3"]),
-        ("- 1\n", ["bad.yaml"]),
-        ("", ["bad.yaml"]),
+        ("- 1\n", ["bad.yaml: holds no settings"]),
+        ("", ["bad.yaml: holds no settings"]),
+        (
+            GOOD + "trainer:\n  max_epochs: 1\ntrainer:\n  precision: bf16-mixed\n",
+            ["trainer", "line 8", "line 10"],
+        ),
+        (GOOD.replace("n_downs: 5", "ngf: 8, ngf: 16"), ["bad.yaml", "ngf", "line 5"]),
         (GOOD.split("data:")[0], ["`fit` needs data"]),
         (GOOD.replace("size: 32", "size: 8"), ["size of SyntheticFacades is 8"]),  # from a constructor
         (

@@ -81,7 +81,7 @@ def test_sources_to_predict(tmp_path, said):
     assert found == [f"Data: 4 images, {tmp_path / 'in'}, 8x8 to 8x8, RGB, not read as images: 1 .txt."]
     one = tmp_path / "in" / "01.png"
     found = said(small(PairedDataModule, tmp_path, predict_folder=str(one)), "predict")
-    assert found == [f"Data: 1 images, {one}, 8x8 to 8x8, RGB."]
+    assert found == [f"Data: 1 image, {one}, 8x8 to 8x8, RGB."]
 
 
 def test_pairs_that_are_read_whole(tmp_path, said):

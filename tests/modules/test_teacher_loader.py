@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 
+from lightning_gancompress.cli import main
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules.teacher_loader import TeacherLoader
 from lightning_gancompress.networks import (
@@ -122,3 +123,13 @@ def test_networks_come_with_their_weights_where_that_is_said(own_weights):
             UserError, match=r"no file holds the weights of the discriminator.*own_weights to"
         ):
             loader.make_missing(loaded, inputs)
+
+
+def test_the_student_of_a_search_is_no_teacher(tmp_path, unet, facades, capsys):
+    main([*tiny.compression(tmp_path / "half", unet), *facades, "--trainer.max_epochs=1"])
+    half = tiny.last(tmp_path / "half")
+    code, words = tiny.fail_code(
+        capsys, [*tiny.compression(tmp_path / "next", half, "UniformWidth"), *facades]
+    )
+    assert code == 2
+    assert f"{half} is of a search that isn't over: finish that run" in words
