@@ -1,14 +1,15 @@
-"""The base LightningModule: phases, named optimizers, learning rates, checkpoints, evaluation steps."""
+"""The base LightningModule: phases, named optimizers, learning rates, checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -29,10 +30,12 @@ from lightning_gancompress.lightning_internals import (
 from lightning_gancompress.modules.gradients import Window
 from lightning_gancompress.modules.saved_arguments import require_known_arguments
 from lightning_gancompress.modules.supported import computed_dtype, loss_scale, require_supported
+from lightning_gancompress.modules.translating import TranslatingModule
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
 from lightning_gancompress.training.averages import Averages, to_trained_weights
+from lightning_gancompress.training.batch_norms import average_statistics
 from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
@@ -41,7 +44,7 @@ from lightning_gancompress.version import __version__
 ClipAlgorithm = Literal["norm", "value"]
 
 
-class GANModule(LightningModule):
+class GANModule(TranslatingModule):
     """Owns the networks and runs one phase at a time, by manual optimization.
 
     The phase defines the trained networks and the training step; the module passes it the optimizers, logs
@@ -76,9 +79,8 @@ class GANModule(LightningModule):
         gradient_clip_algorithm: ClipAlgorithm = "norm",
         accumulate_grad_batches: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(task or Pix2Pix())
         self.automatic_optimization = False
-        self.task = task or Pix2Pix()
         self.pools = ImagePools(self.task.pool_size)
         self._optimizer_names: list[str] = []
         self._options: list[list[dict[str, Any]]] = []  # by optimizer and parameter group
@@ -111,10 +113,6 @@ class GANModule(LightningModule):
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     # -- implemented by subclasses ---------------------------------------------------------------------
-
-    def generators(self, role: Role) -> dict[str, nn.Module]:
-        """Generators of a role to evaluate, by name (such as `teacher`); the trained one comes last."""
-        raise NotImplementedError
 
     @property
     def total_epochs(self) -> int:
@@ -161,7 +159,9 @@ class GANModule(LightningModule):
         self._at = self.position(batch_idx)
         logs = self.phase.step(batch, self._at, self)
         self.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)
-        self.average_statistics()
+        if self.trainer.world_size > 1:
+            # within the step, since a checkpoint may be written before the module's next hook
+            average_statistics(self.phase.averaged(), partial(self.trainer.strategy.reduce, reduce_op="mean"))
 
     # -- optimizers ------------------------------------------------------------------------------------
 
@@ -393,62 +393,6 @@ class GANModule(LightningModule):
         """The data's preprocessing with the channels, and the image size, of a generator's sources."""
         return self.inputs.complete(data_of(self.trainer).preprocessing, role)
 
-    # -- images ----------------------------------------------------------------------------------------
-
-    def translations(self, batch: Mapping[str, Any]) -> dict[Role, dict[str, Tensor]]:
-        """Images (B, C, H, W) per compressed role: `source`, `target` if any, then one per generator."""
-        columns = {}
-        for role, view in self.task.views(batch).items():
-            if role in self.task.compressed:
-                columns[role] = {name: view[name] for name in ("source", "target") if name in view}
-                try:
-                    columns[role] |= {n: net(view["source"]) for n, net in self.generators(role).items()}
-                except UserError as error:
-                    named = f"Image {view['path'][0]}: " if "path" in view else ""
-                    raise UserError(f"{named}{error}") from error
-        return columns
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """The `translations` of a batch, for the callbacks that measure and draw."""
-        return self.translations(batch)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """The `translations` of a batch, for the callbacks that measure and draw."""
-        return self.translations(batch)
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Translated images `(B, C, H, W)` in [-1, 1] with the paths of their sources, and what was left out.
-
-        `left_out` are messages about images that could not be read, or are not of a size for the network.
-        """
-        left_out = list(batch.get("unreadable", ()))
-        if "source" not in batch:  # none of them could be read
-            return {"image": [], "path": [], "left_out": left_out}
-        generator = self._translator()
-        try:
-            return {"image": generator(batch["source"]), "path": batch["path"], "left_out": left_out}
-        except UserError as error:  # the size is not for this network; that of other images may be
-            left_out += [f"Image {path}: {error}" for path in batch["path"]]
-            return {"image": [], "path": [], "left_out": left_out}
-
-    def forward(self, source: Tensor) -> Tensor:
-        """Translate images (B, C, H, W) in [-1, 1] with the compressed generator, else the trained one.
-
-        Raises:
-            UserError: Two generators are compressed.
-        """
-        image: Tensor = self._translator()(source)
-        return image
-
-    def _translator(self) -> nn.Module:
-        if len(self.task.compressed) > 1:
-            raise UserError(
-                "model.task.direction: both leaves open which generator should translate; choose AtoB "
-                "or BtoA."
-            )
-        *_, generator = self.generators(self.task.compressed[0]).values()
-        return generator
-
     # -- guards ----------------------------------------------------------------------------------------
 
     def require_finite(self, loss: Tensor) -> None:
@@ -465,22 +409,3 @@ class GANModule(LightningModule):
                 "last good checkpoint is kept. Resume from it with a lower learning rate (model.lr) or "
                 "precision 32-true."
             )
-
-    def average_statistics(self) -> None:
-        """Average batch norm statistics over the ranks, since manual optimization does not broadcast buffers.
-
-        Called within the step, since a checkpoint may be written before the module's next hook.
-        """
-        if self.trainer.world_size == 1:
-            return
-        buffers = [
-            buffer
-            for network in self.phase.averaged()
-            for name, buffer in network.named_buffers()
-            if name.endswith(("running_mean", "running_var"))
-        ]
-        if buffers:
-            flat = torch.cat([b.flatten() for b in buffers])
-            flat = self.trainer.strategy.reduce(flat, reduce_op="mean")
-            for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-                buffer.copy_(mean.view_as(buffer))

@@ -19,6 +19,9 @@ PACKAGE = Path(lightning_gancompress.__file__).parent
 OLD = Path(__file__).parents[1] / "checkpoints" / "old" / "results.json"
 # the same words for other things: losses, and groups of an optimizer
 OTHER_MEANING = {
+    "checkpoints/resumable.py": {"params"},
+    "modules/base.py": {"params"},
+    "modules/gradients.py": {"params"},
     "finetune/distillation.py": {"ssim"},
     "reporting/page/curve_charts.py": {"l1"},
     "search/collaborative.py": {"params", "teacher_l1"},
