@@ -45,7 +45,7 @@ class Named:
     """What the user's command names.
 
     Attributes:
-        texts: All texts of the command and its configurations; import paths among them.
+        texts: Texts of the command and its configurations that name no file; import paths among them.
         everything: Whether the user trusts the file (`--trust`), so that it may name any class.
     """
 

@@ -116,6 +116,19 @@ def test_recorded_settings_name_no_class_of_others(
     assert named in refused(capsys, "test", "--ckpt_path", hostile({f"run_config.{key}": value}))
 
 
+@pytest.mark.parametrize(
+    "args", ["test --ckpt_path e.ckpt", "test --ckpt_path=e.ckpt", "profile --ckpt_path e.ckpt"]
+)
+def test_the_name_of_a_file_names_no_class(
+    args: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(here)
+    Path("e.py").write_text(f"{CANARY}ckpt = Net")
+    networks = {"networks.generator": {"class_path": "e.ckpt", "init_args": {}}}
+    hostile({"run_config.data.class_path": "e.ckpt", "gancompress.networks": networks})
+    assert "wants the class e.ckpt" in refused(capsys, *args.split())
+
+
 @pytest.mark.parametrize("command", ["fit", "validate", "predict"])
 def test_every_command_looks(command: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = hostile({"run_config.data.class_path": "canary.Data"})

@@ -11,6 +11,7 @@ import collections.abc
 import dataclasses
 import datetime
 import inspect
+import os
 import re
 import types
 from collections.abc import Mapping
@@ -99,7 +100,7 @@ def arguments_of(found: Any) -> dict[str, Any]:
 
 def _is_word(text: str) -> bool:
     """Whether a text is neither an import path nor the name of a file."""
-    return bool(_WORD.fullmatch(text)) and not Path(text).exists()
+    return bool(_WORD.fullmatch(text)) and not os.path.exists(text)  # noqa: PTH110, Path fails on a long text
 
 
 def _fields(hint: Any) -> dict[str, Any]:

@@ -25,7 +25,10 @@ def recorded_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: They are damaged.
     """
-    settings = json.loads(current_names(json.dumps(checkpoint.get(KEY, {}))))
+    try:
+        settings = json.loads(current_names(json.dumps(checkpoint.get(KEY, {}))))
+    except (TypeError, ValueError):  # a tensor, or a key of another type
+        settings = None
     if not isinstance(settings, dict) or not isinstance(settings.get("trainer") or {}, dict):
         raise UserError(
             f"ckpt_path: the settings in the checkpoint ({KEY}) are damaged: go back to an earlier one."

@@ -16,6 +16,8 @@ from lightning_gancompress.schema import items, shown, typed, whole
 
 MOST = 10**12  # epochs, batches or steps
 POOLS_KEY = "image_pools"
+WINDOW_KEY = "gradient_window"
+AVERAGES_KEY = "averages"
 REMEDY = "copy it again, or go back to an earlier checkpoint"
 
 
@@ -52,8 +54,33 @@ def require_resumable(content: Any, path: Path) -> None:
                 or not pool.is_floating_point()
             ):
                 raise ValueError(f"{POOLS_KEY}.{role} holds no images")
+        if WINDOW_KEY in entries:
+            _require_window(entries[WINDOW_KEY])
+        if AVERAGES_KEY in entries:
+            _require_averages(entries[AVERAGES_KEY], entries.get("state_dict", {}))
     except ValueError as error:
         raise UserError(f"{path} is damaged, {error}: {REMEDY}.") from error
+
+
+def _require_window(value: Any) -> None:
+    """Raise a ValueError unless an entry holds gradients by optimizer, and the batches of a window."""
+    window = dict(items(value, WINDOW_KEY))
+    whole(window.get("batches"), f"{WINDOW_KEY}.batches", 1, MOST)
+    for name, gradients in items(window.get("gradients"), f"{WINDOW_KEY}.gradients"):
+        for gradient in typed(gradients, list, f"{WINDOW_KEY}.gradients.{name}"):
+            if gradient is not None and not (isinstance(gradient, Tensor) and gradient.is_floating_point()):
+                raise ValueError(f"{WINDOW_KEY}.gradients.{name} holds {shown(gradient)}")
+
+
+def _require_averages(value: Any, state: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError unless an entry holds trained weights of which `state` has the averages."""
+    averages = dict(items(value, AVERAGES_KEY))
+    whole(averages.get("steps"), f"{AVERAGES_KEY}.steps", 0, MOST)
+    trained = averages.get("trained")
+    if not is_state_dict(trained) or any(
+        name not in state or state[name].shape != tensor.shape for name, tensor in trained.items()
+    ):
+        raise ValueError(f"{AVERAGES_KEY}.trained are not the weights that were averaged")
 
 
 def _require_counters(value: Any, where: str) -> None:
@@ -83,6 +110,27 @@ def require_fitting(optimizers: Iterable[Optimizer]) -> None:
                         "ckpt_path: the checkpoint is damaged, a state of an optimizer doesn't fit its "
                         f"parameter: {REMEDY}."
                     )
+
+
+def require_fitting_gradients(
+    gradients: Mapping[str, list[Tensor | None]], optimizers: Mapping[str, Optimizer]
+) -> None:
+    """Check the restored gradients of a window, by optimizer, against the parameters.
+
+    Raises:
+        UserError: They are of other parameters.
+    """
+    for name, found in gradients.items():
+        groups = optimizers[name].param_groups if name in optimizers else []
+        shapes = [parameter.shape for group in groups for parameter in group["params"]]
+        if len(found) != len(shapes) or any(
+            gradient is not None and gradient.shape != shape
+            for gradient, shape in zip(found, shapes, strict=True)
+        ):
+            raise UserError(
+                f"ckpt_path: the checkpoint is damaged, the gradients of {shown(name)} don't fit the "
+                f"parameters: {REMEDY}."
+            )
 
 
 def _fits(parameter: Tensor, state: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Trust(argparse.Action):
 
 
 def named_by(args: list[str]) -> Named:
-    """What the user's own command and configurations name; files may name the same."""
+    """What the user's own command and configurations name, but no files; files may name the same."""
     texts = set(args)
     waiting = [
         *_configurations(args),
@@ -46,7 +47,13 @@ def named_by(args: list[str]) -> Named:
             texts.add(value)
         elif isinstance(value, dict | list):
             waiting += value.values() if isinstance(value, dict) else value
-    return Named(frozenset(texts), everything=TRUST in args)
+    return Named(frozenset(text for text in texts if not _names_a_file(text)), everything=TRUST in args)
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether a text names a file to read or to write: `e.ckpt` would be a class of a module `e` as well."""
+    endings = (".ckpt", ".pth", ".onnx", ".pt2", ".yaml", ".yml")
+    return text.endswith(endings) or os.path.exists(text)  # noqa: PTH110, Path fails on a long text
 
 
 def require_trusted(recorded: dict[str, Any], args: list[str], path: Path) -> None:

@@ -57,8 +57,10 @@ def _likeness(picture: Image.Image) -> float:
 
 
 def _contours(half: Image.Image) -> Array:
-    """Contours (63, 63) of a half, without what all rows or columns share, of norm 1."""
-    grey = np.asarray(half.convert("L").resize((64, 64), Image.Resampling.BOX), np.float32)
+    """Contours (height, width) of a half, up to 63, without what all rows or columns share; norm 1."""
+    # never enlarged: the edges of enlarged pixels are at the same places in all pictures
+    size = min(64, half.width), min(64, half.height)
+    grey = np.asarray(half.convert("L").resize(size, Image.Resampling.BOX), np.float32)
     across, down = np.abs(np.diff(grey, axis=1))[:-1], np.abs(np.diff(grey, axis=0))[:, :-1]
     edges = np.sqrt(across + down)
     edges = edges - edges.mean(0, keepdims=True) - edges.mean(1, keepdims=True) + edges.mean()

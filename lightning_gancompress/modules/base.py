@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gancompress.checkpoints.header import KEY, Header, kind_of
-from lightning_gancompress.checkpoints.resumable import POOLS_KEY, require_fitting
+from lightning_gancompress.checkpoints.resumable import POOLS_KEY, WINDOW_KEY, require_fitting
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import (
@@ -40,8 +40,6 @@ from lightning_gancompress.training.image_pool import ImagePools
 from lightning_gancompress.training.inputs import Inputs
 from lightning_gancompress.training.phase import Phase, Position
 from lightning_gancompress.version import __version__
-
-WINDOW_KEY = "gradient_window"
 
 ClipAlgorithm = Literal["norm", "value"]
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from lightning_gancompress.checkpoints.resumable import require_fitting_gradients
 from lightning_gancompress.training.phase import Position
 
 Gradients = list[Tensor | None]  # of the parameters of an optimizer, in its order
@@ -66,7 +67,12 @@ class Window:
         self._restored = dict(state["gradients"]) if state.get("batches") == self.batches else {}
 
     def restore(self, optimizers: Mapping[str, Optimizer]) -> None:
-        """Set the loaded gradients."""
+        """Set the loaded gradients.
+
+        Raises:
+            UserError: They are of other parameters.
+        """
+        require_fitting_gradients(self._restored, optimizers)
         for name, gradients in self._restored.items():
             for parameter, gradient in zip(parameters(optimizers[name]), gradients, strict=True):
                 parameter.grad = None if gradient is None else gradient.to(parameter)

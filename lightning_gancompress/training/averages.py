@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KEY = "averages"
+from lightning_gancompress.checkpoints.resumable import AVERAGES_KEY
 
 
 class Averages:
@@ -76,7 +76,7 @@ class Averages:
             state = checkpoint["state_dict"]
             trained = self._aside or {name: state[name] for name in self.tensors}
             state.update(self.tensors)
-            checkpoint[KEY] = {"decay": self.decay, "steps": self.steps, "trained": trained}
+            checkpoint[AVERAGES_KEY] = {"decay": self.decay, "steps": self.steps, "trained": trained}
 
     def load(self, averaged: Mapping[str, Tensor], steps: int) -> None:
         """Take over the averages of a resumed run."""
@@ -89,7 +89,7 @@ def to_trained_weights(checkpoint: dict[str, Any]) -> tuple[dict[str, Tensor], i
 
     Both are empty and 0 for a checkpoint without averages.
     """
-    entry = checkpoint.get(KEY)
+    entry = checkpoint.get(AVERAGES_KEY)
     if entry is None:
         return {}, 0
     state = checkpoint["state_dict"]

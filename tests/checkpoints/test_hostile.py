@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_gancompress import UserError, load_generator
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.checkpoints import load_networks, save_small
-from lightning_gancompress.checkpoints.resumable import require_fitting
+from lightning_gancompress.checkpoints.resumable import require_fitting, require_fitting_gradients
 from lightning_gancompress.networks import NetworkSpec, ResnetGenerator, UnetGenerator
 
 OLD = Path(__file__).parent / "old"
@@ -186,6 +186,23 @@ STATES: dict[str, Any] = {
     "optimizer_states": ({}, [1], [{}], [{"state": {}, "param_groups": [{"params": 1}]}]),
     "lr_schedulers": (1,),
     "image_pools": ([], {"generator": 1}, {"generator": torch.zeros(1)}),
+    "gradient_window": (
+        [],
+        {},
+        {"batches": 0, "gradients": {}},
+        {"batches": 2, "gradients": []},
+        {"batches": 2, "gradients": {"generator": None}},
+        {"batches": 2, "gradients": {"generator": [1]}},
+        {"batches": 2, "gradients": {"generator": [torch.zeros(1).long()]}},
+    ),
+    "averages": (
+        [],
+        {},
+        {"steps": -1, "trained": {}},
+        {"steps": 1, "trained": {"a": 1}},
+        {"steps": 1, "trained": {"a": torch.zeros(1)}},
+        {"steps": 1, "trained": {"student.generator.model.1.weight": torch.zeros(1)}},
+    ),
     "state_dict": ([], {"a": 1}, None),
 }
 
@@ -210,3 +227,14 @@ def test_a_state_of_an_optimizer(state: Tensor | str | None) -> None:
     optimizer.state[parameter]["exp_avg"] = state
     with pytest.raises(UserError, match=r"ckpt_path: .* optimizer doesn't fit"):
         require_fitting([optimizer])
+
+
+@pytest.mark.parametrize(
+    ("name", "gradients"),
+    [("generator", [None, None]), ("generator", [torch.zeros(3)]), ("other", [torch.zeros(2)])],
+)
+def test_gradients_of_other_parameters(name: str, gradients: list[Tensor | None]) -> None:
+    optimizers = {"generator": torch.optim.Adam([torch.nn.Parameter(torch.ones(2))])}
+    require_fitting_gradients({"generator": [torch.zeros(2)]}, optimizers)
+    with pytest.raises(UserError, match=r"ckpt_path: .* gradients of .* don't fit"):
+        require_fitting_gradients({name: gradients}, optimizers)

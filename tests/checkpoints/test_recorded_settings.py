@@ -9,6 +9,7 @@ from lightning_gancompress import data
 from lightning_gancompress.checkpoints.recorded_classes import arguments_of
 from lightning_gancompress.checkpoints.recorded_settings import MOVED, current_names, recorded_settings
 from lightning_gancompress.cli import main
+from lightning_gancompress.errors import UserError
 
 OLD = "lightning_gancompress.modules.distillation.Distillation"
 
@@ -56,3 +57,9 @@ def test_an_earlier_configuration_is_read(tmp_path, capsys):
 @pytest.mark.parametrize("name", [name for name in data.__all__ if name.endswith(("DataModule", "Facades"))])
 def test_the_types_of_all_options_of_data_modules_are_known(name):
     assert [option for option, hint in arguments_of(getattr(data, name)).items() if hint is object] == []
+
+
+@pytest.mark.parametrize("settings", [[], {"trainer": 1}, {"data": torch.zeros(2)}, {("a", "b"): 1}])
+def test_damaged_settings_are_refused(settings):
+    with pytest.raises(UserError, match=r"the settings in the checkpoint \(run_config\) are damaged"):
+        recorded_settings({"run_config": settings})

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 from conftest import noise, write_aligned
 from PIL import Image
@@ -39,6 +40,14 @@ def pairs(folder, count=16, size=64):
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         side_by_side(*render_facade(size, 0, i)).save(folder / f"{i:02}.png")
+
+
+def test_contours_of_small_pictures_are_their_own(tmp_path):
+    """Not those of their enlarged pixels, which are alike in both halves."""
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 64), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    assert judge_halves(list_images(tmp_path)) == "single"
 
 
 @pytest.mark.parametrize("size", [(96, 64), (128, 64), (64, 64)])

@@ -54,6 +54,12 @@ def terms(networks: dict[str, Networks], distillation: Distillation, seed: int =
     return {"loss": loss, "source": source, "teacher": teacher, "student": images["generator"], **logs}
 
 
+def test_without_weights_the_task_alone_is_trained(networks: dict[str, Networks]) -> None:
+    found = terms(networks, Distillation())
+    assert found["loss"] == 0
+    assert [name for name in found if name.startswith("distill_")] == []
+
+
 def test_terms_of_the_images(networks: dict[str, Networks]) -> None:
     found = terms(networks, Distillation(output=2.0, tv=0.5, critic=3.0))
     a, b = found["student"], found["teacher"]
