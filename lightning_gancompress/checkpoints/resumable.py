@@ -76,7 +76,7 @@ def _require_averages(value: Any, state: Mapping[str, Tensor]) -> None:
     """Raise a ValueError unless an entry holds trained weights of which `state` has the averages."""
     averages = dict(items(value, AVERAGES_KEY))
     whole(averages.get("steps"), f"{AVERAGES_KEY}.steps", 0, MOST)
-    trained = averages.get("trained")
+    trained: Any = averages.get("trained")
     if not is_state_dict(trained) or any(
         name not in state or state[name].shape != tensor.shape for name, tensor in trained.items()
     ):
