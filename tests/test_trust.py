@@ -297,3 +297,15 @@ def test_what_the_command_replaces_is_left_out(here: Path, capsys: pytest.Captur
     assert stopped.value.code in (0, None)
     assert "canary" not in capsys.readouterr().out
     assert "canary" in refused(capsys, "fit", "--ckpt_path", path, "--trainer.callbacks+=ImageGrid")
+
+
+def test_data_that_the_command_replaces_are_left_out(
+    here: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = hostile({"run_config.data": {"class_path": "canary.Data", "init_args": {"batch_size": 3}}})
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--ckpt_path", path, "--data=SyntheticFacades", "--print_config"])
+    assert stopped.value.code in (0, None)
+    assert "canary" not in capsys.readouterr().out
+    assert "data: what e.ckpt records of it is left out" in caplog.text
+    assert "canary" in refused(capsys, "fit", "--ckpt_path", path, "--data.batch_size=2")

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_gancompress.checkpoints.recorded_classes import arguments_of, require_known
 from lightning_gancompress.errors import UserError
@@ -59,23 +60,26 @@ def _names_a_file(text: str) -> bool:
 def require_trusted(recorded: dict[str, Any], args: list[str], path: Path) -> None:
     """Check that a checkpoint's settings name only classes that a file may name.
 
-    An option of the trainer that fails is left out if the command gives the same: it would be replaced. So is
-    a folder of checkpoints outside of the run's own: it may be another run's, some of which would be
-    replaced.
+    What fails is left out if the command gives a class of its own there, or the same option of the trainer:
+    it would be replaced. So is a folder of checkpoints outside of the run's own: it may be that of another,
+    some of which would be replaced.
 
     Raises:
         UserError: They name others.
     """
-    for name, kind in {"model": GANModule, "data": LightningDataModule}.items():
-        require_known(recorded.get(name), kind, name)
     trainer, options = recorded.get("trainer", {}), arguments_of(Trainer)
-    for name in list(trainer):
+    parts = [("model", recorded, "model", GANModule), ("data", recorded, "data", LightningDataModule)]
+    parts += [(f"trainer.{name}", trainer, name, options.get(name, object)) for name in trainer]
+    for where, settings, name, kind in parts:
         try:
-            require_known(trainer[name], options.get(name, object), f"trainer.{name}")
+            require_known(settings.get(name), kind, where)
         except UserError:
-            if not _gives(args, name):
+            if not _gives(args, where):
                 raise
-            del trainer[name]
+            rank_zero_info(
+                f"{where}: what {path} records of it is left out, since the command gives another."
+            )
+            del settings[name]
     place = path.resolve().parent
     beside = (place, place.parent) if place.name == CHECKPOINTS else ()
     for callback in trainer.get("callbacks") or []:
@@ -85,13 +89,16 @@ def require_trusted(recorded: dict[str, Any], args: list[str], path: Path) -> No
             given["dirpath"] = None
 
 
-def _gives(args: list[str], name: str) -> bool:
-    """Whether the user gives an option of the trainer as a whole."""
-    option = f"--trainer.{name}"
-    trainers = [config.get("trainer") for config in _configurations(args) if isinstance(config, dict)]
-    return any(arg.partition("=")[0] == option for arg in args) or any(
-        isinstance(trainer, dict) and name in trainer for trainer in trainers
-    )
+def _gives(args: list[str], where: str) -> bool:
+    """Whether the user gives a class for the model or the data, or an option of the trainer, as a whole."""
+    *parents, name = where.split(".")
+    settings = list(_configurations(args))
+    for parent in parents:
+        settings = [config.get(parent) for config in settings if isinstance(config, dict)]
+    given = [config[name] for config in settings if isinstance(config, dict) and name in config]
+    if not parents:  # arguments alone are set beside those that are recorded
+        given = [value for value in given if isinstance(value, dict) and "class_path" in value]
+    return bool(given) or any(arg.partition("=")[0] == f"--{where}" for arg in args)
 
 
 def _configurations(args: list[str]) -> Iterator[Any]:
