@@ -113,6 +113,8 @@ def _diagnosis(path: Path) -> str:
             "is a safetensors file: write it anew, torch.save(safetensors.torch.load_file(path), ...), where "
             "the path of the new one ends in .pth."
         )
+    if path.suffix in {".onnx", ".json"}:
+        return "holds no weights that torch reads: give the .pth beside it, or the run's checkpoint."
     return "is truncated or was not written by torch.save: copy or download it again."
 
 
