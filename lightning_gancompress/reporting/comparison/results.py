@@ -39,6 +39,7 @@ class Row:
         values: Figures by name; of a latency the median.
         timings: Medians and percentiles of latencies: `latency_ms.p10_ms` and so on.
         protocol: Settings of the measurement; must agree where figures are compared.
+        phase: Phase of the run that was tested.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Row:
     values: dict[str, float]
     timings: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, str] = field(default_factory=dict)
+    phase: str = ""
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -101,4 +103,5 @@ def row(
     measured = results.networks[network]
     timings = dict(leaves({key: asdict(latency) for key, latency in measured.latencies.items()}))
     values = {**measured.figures, **comparison}
-    return Row(place.name, place.budget, place.seed, direction, values, timings, results.protocol)
+    facts = direction, values, timings, results.protocol, results.phase
+    return Row(place.name, place.budget, place.seed, *facts)

@@ -108,12 +108,18 @@ def mean(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def differences(students: list[Row], teachers: list[Row]) -> list[str]:
-    """Warnings about rows that can't be compared: other protocols, other teachers, seeds without effect."""
-    warnings: list[str] = []
+    """Warnings about rows that can't be compared: searches, other protocols or teachers, idle seeds."""
+    warnings = list(searches(students))
     for direction in dict.fromkeys(row.direction for row in students):
         warnings += other_protocols([row for row in students if row.direction == direction])
         warnings += other_teachers([row for row in teachers if row.direction == direction])
     return warnings + idle_seeds(students)
+
+
+def searches(students: list[Row]) -> Iterator[str]:
+    """A warning about runs that were tested before their search was over."""
+    if rows := [row for row in students if row.phase == "search"]:
+        yield f"{names(rows)}: tested in the search, with masks. Finish the runs and test them again."
 
 
 def other_protocols(students: list[Row]) -> Iterator[str]:

@@ -204,6 +204,14 @@ def test_what_can_not_be_compared(tmp_path: Path) -> None:
     assert lines[0] == f"**Warning.** {other}"
 
 
+def test_a_run_in_the_midst_of_its_search_is_told(tmp_path: Path) -> None:
+    result(tmp_path, "a/seed_0", {"fid_768": 1.0})
+    result(tmp_path, "b/seed_0", {"fid_768": 2.0}, phase="search")
+    assert report(tmp_path)[0] == [
+        "b/seed_0: tested in the search, with masks. Finish the runs and test them again."
+    ]
+
+
 def test_seeds_without_effect(tmp_path: Path) -> None:
     for seed in (0, 1):
         result(tmp_path, f"a/seed_{seed}", {"fid_768": 1.0, "latency_ms": latency(seed)})
