@@ -268,7 +268,8 @@ class OpenCLI(LightningCLI):
     def short_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser of a method's arguments alone, where `--flag` means `--flag=true`."""
         parser = self.init_parser(**kwargs)
-        self._subcommand_method_arguments[command] = parser.add_method_arguments(trainer, command)
+        skip = self.subcommands()[command]
+        self._subcommand_method_arguments[command] = parser.add_method_arguments(trainer, command, skip=skip)
         for action in parser._actions:
             if getattr(action, "_typehint", None) is bool:
                 action.nargs, action.const = "?", True

@@ -80,7 +80,7 @@ class GanCompressCLI(OpenCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """All commands, with the arguments that are not command line options."""
-        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": set(), "report": set()}
+        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": {"rehearse"}, "report": set()}
         return {**LightningCLI.subcommands(), **own}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -191,6 +191,8 @@ class GanCompressCLI(OpenCLI):
             config, arguments = self.config_init[command], self.arguments_of(command)
             if command == "profile":
                 arguments |= {"model": config.model, "datamodule": config.data}
+            elif command == "compare":
+                arguments["rehearse"] = Rehearsal
             getattr(Commands, command)(**arguments)
             return
         try:

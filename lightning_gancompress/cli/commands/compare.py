@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,8 @@ from lightning_gancompress.reporting.comparison import (
 )
 from lightning_gancompress.reporting.comparison.runs import command_line
 
+Rehearse = Callable[[list[str]], object]  # reads the arguments of a command and makes what they name
+
 
 @checked
 def compare(
@@ -40,6 +42,7 @@ def compare(
     threads: Threads | None = None,
     only_report: bool = False,
     dry_run: bool = False,
+    rehearse: Rehearse | None = None,
 ) -> None:
     """Run experiments with several seeds, and write tables and plots of their results.
 
@@ -66,6 +69,7 @@ def compare(
         threads: CPU threads per run; None divides the cores of this process, or OMP_NUM_THREADS, by `jobs`.
         only_report: Tabulate the runs in `output`, also those of other commands, and run nothing.
         dry_run: Print the commands, and run nothing.
+        rehearse: Tries the arguments of a `fit` or a `test`; without it mistakes show when a run begins.
     """
     folder = user_path(output)
     require_own(folder)
@@ -81,6 +85,8 @@ def compare(
     if dry_run:
         _show(stages)
     else:
+        if rehearse is not None:
+            check_tests((run for run, stage in stages.items() if stage != "done"), rehearse)
         _run_all(folder, stages, metrics, jobs, threads or max(1, torch.get_num_threads() // jobs))
 
 
@@ -126,7 +132,6 @@ def _run_all(folder: Path, stages: dict[Run, str], metrics: list[str], jobs: int
                 print(f"{run.place.path}: {now}", flush=True)
                 said[run] = now
 
-    check_tests(due)
     elsewhere = execute(due, jobs, threads, finished, working)
     _print(f"warning: {warning}" for warning in write())
     print((folder / "table.md").read_text())
@@ -144,23 +149,25 @@ def state(run: Run, stage: str) -> str:
     return f"{stage}, {epoch} is done" if epoch else stage
 
 
-def check_tests(runs: Iterable[Run]) -> None:
+def check_tests(runs: Iterable[Run], rehearse: Rehearse) -> None:
     """Read the options of the tests, and make their callbacks, before the trainings begin.
 
     One run of each experiment is tried; one whose training can't be read either tells so itself, at once.
 
+    Args:
+        runs: Those that are due.
+        rehearse: Reads the arguments of a command and makes what they name.
+
     Raises:
         UserError: The options of a test can't be used.
     """
-    from lightning_gancompress.cli.command_line import Rehearsal  # which imports this file
-
     for run in {run.place.name: run for run in reversed(list(runs))}.values():
         try:
-            Rehearsal(["fit", *run.fit])
+            rehearse(["fit", *run.fit])
         except Exception:  # whatever is wrong with it stands in its log soon
             continue
         try:
-            Rehearsal(["test", *run.test])
+            rehearse(["test", *run.test])
         except Exception as error:
             if (words := explain(error)) is None:
                 raise
