@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_gancompress.checkpoints.header import Header, refuse_late
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.lightning_internals import batches_of_epoch_in_progress, epochs_in
+from lightning_gancompress.lightning_internals import batches_of_epoch_in_progress, epochs_in, trainer_of
 from lightning_gancompress.modules.base import GANModule
 
 # options of the data: what a source is; those that no run can change; and those that no compression can
@@ -91,7 +91,7 @@ def warn_of_other_inputs(was: Mapping[str, Any], module: GANModule, path: Path) 
         module: The module, whose trainer has the data.
         path: The file of the networks, for the message.
     """
-    for option, learned, now in differences(MEANING, was, data_of(module.trainer).preprocessing):
+    for option, learned, now in differences(MEANING, was, data_of(trainer_of(module)).preprocessing):
         if learned != now:
             rank_zero_warn(
                 f"{option} is {now}, and the networks of {path} were trained with {learned}: give that, "

@@ -335,6 +335,12 @@ def test_load_from_checkpoint(tmp_path: Path, facades: list[str], unet: Path) ->
     assert loaded.networks.specs == module.networks.specs
 
 
+def test_load_a_teacher_from_its_checkpoint(unet: Path) -> None:
+    networks = UnetGenerator(ngf=8, n_downs=5), PatchDiscriminator(ndf=8, n_layers=2)
+    loaded = TeacherModule.load_from_checkpoint(unet, generator=networks[0], discriminator=networks[1])
+    assert equal(loaded.state_dict(), tiny.read(unet)["state_dict"])
+
+
 def test_masks_move_with_the_module(tmp_path: Path, facades: list[str], unet: Path) -> None:
     module = fit(tmp_path, facades, unet, searching(tmp_path), epochs=1)
     module.to("meta")
