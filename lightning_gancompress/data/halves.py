@@ -22,7 +22,8 @@ Verdict = Literal["pairs", "single", "unclear"]
 SAMPLE = 16  # pictures that are looked at
 LEAST = 32  # pixels: with less height, or halves less wide, nothing can be told
 # Measured on 100 pairs each of facades, Cityscapes, and photos beside their edges, greyscale and blurred
-# copies, and as many photos and label maps cut to the aspects 1, 4:3 and 2: no mistake in 3000 samples of 16
+# copies, and as many photos and label maps cut to the aspects 1, 4:3 and 2, in 3000 samples of 16 each: no
+# pairs were refused and no photos taken for pairs, and of samples of label maps alone at most 0.2 %
 STEEPEST = 0.5  # share of pictures whose middle beats 97 % of its surroundings; pairs >= 0.8, others <= 0.06
 ALIKE = 0.12  # mean correlation of the contours of both halves; pairs >= 0.2, others <= 0
 
