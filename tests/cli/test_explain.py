@@ -78,7 +78,10 @@ FLAGS = [
     (["devices=banana"], "CPUAccelerator"),
     (["strategy=ddp_banana"], "invalid strategy name"),
     (["val_check_interval=100"], "`val_check_interval` (100) must be less than"),
-    (["callbacks+=EarlyStopping", "callbacks.monitor=val/nothing"], "`val/nothing` which is not available"),
+    (
+        ["callbacks+=EarlyStopping", "callbacks.monitor=val/nothing"],
+        "EarlyStopping monitors val/nothing, which the validation does not log: choose",
+    ),
     (["callbacks+=EarlyStopping", "callbacks.monitor=val/l1", "callbacks.mode=up"], "`mode` can be min, max"),
     (["logger=tiny.NoLogger"], "NoLogger: requirement 'banana' not met"),
 ]
