@@ -67,9 +67,9 @@ def test_close_points_far_from_the_origin_are_told_apart():
     assert density_coverage(reference, reference, 3) == pytest.approx((1.0, 1.0))
 
 
-@pytest.mark.parametrize("k", [0, 10])
-def test_k_must_fit_the_reference(k):
-    with pytest.raises(UserError, match=f"k={k}"):
+@pytest.mark.parametrize(("k", "words"), [(0, "k of density_coverage is 0"), (10, "k=10")])
+def test_k_must_fit_the_reference(k, words):
+    with pytest.raises(UserError, match=words):
         density_coverage(points(10, 0), points(10, 1), k)
 
 
