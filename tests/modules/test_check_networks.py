@@ -98,7 +98,10 @@ def images(count=16):
 
 def quick(folder, generator, discriminator=None, **arguments):
     data = torch.utils.data.TensorDataset(images(), images())
-    settings = {"budget": 0.6, "search_epochs": 1, "epochs": 1, "decay_epochs": 0, "batch_size": 7}
+    settings = {"budget": 0.6, "epochs": 1, "decay_epochs": 0}
+    # what a policy or a data module has of its own
+    settings |= {} if "policy" in arguments else {"search_epochs": 1}
+    settings |= {} if isinstance(arguments.get("data"), DatasetDataModule) else {"batch_size": 7}
     settings |= {"folder": folder, "accelerator": "cpu", "logger": False, "data": data} | arguments
     return compress(generator, discriminator, **settings)
 
