@@ -148,7 +148,7 @@ def compress(
         small = {str(role): module.student[role].cpu().float().eval() for role in module.task.compressed}
     else:  # a notebook trains on several devices in processes of their own
         own = generator if isinstance(generator, nn.Module) else None
-        files = {str(role): Path(folder, f"{role}.pth") for role in module.task.compressed}
+        files = {str(role): Path(trainer.default_root_dir, f"{role}.pth") for role in module.task.compressed}
         small = {role: load_small(file, architecture=own)[0] for role, file in files.items()}
     return nn.ModuleDict(small) if len(small) > 1 else small[module.task.compressed[0]]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import socket
 import tempfile
 import time
@@ -74,9 +75,7 @@ def discard(draft: Path) -> None:
     """Remove a draft: a file, or a folder of such."""
     with suppress(OSError):
         if draft.is_dir() and not draft.is_symlink():
-            for path in draft.iterdir():
-                discard(path)
-            draft.rmdir()
+            shutil.rmtree(draft, ignore_errors=True)
         else:
             draft.unlink(missing_ok=True)
 
@@ -131,8 +130,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         )
         raise UserError(msg) from error
     finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+        discard(draft)
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:

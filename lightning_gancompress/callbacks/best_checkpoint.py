@@ -61,8 +61,9 @@ class BestCheckpoint(ModelCheckpoint):
         self._due = False
         if trainer.ckpt_path is None:
             self._chosen = {}
-        here = not self._chosen or bool(trainer.strategy.broadcast(self._file_is_of_the_best_epoch()))
-        if not here:
+        if self._chosen and not trainer.strategy.broadcast(
+            trainer.is_global_zero and self._file_is_of_the_best_epoch()
+        ):
             rank_zero_warn(
                 f"{self.path} is not of epoch {self._chosen['epoch']}, the best one of the resumed run: the "
                 "best epoch is chosen among those that follow."

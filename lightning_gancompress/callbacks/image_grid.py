@@ -26,8 +26,8 @@ class ImageGrid(Callback):
     The images are evenly spread over the set.
 
     Under `default_root_dir`: `images/epoch_XXXX.png` after an epoch's validation, `validate/grid.png` after a
-    separate validation, `test/grid.png` after a test (of `best.ckpt`
-    in `validate_best`, `test_best`); for CycleGAN one per direction (`grid_AtoB.png`).
+    separate validation, `test/grid.png` after a test (of `best.ckpt` in `validate_best` and `test_best`); for
+    CycleGAN one per direction (`grid_AtoB.png`).
     Loggers with a method `log_image`, such as WandbLogger, get them too.
 
     Args:

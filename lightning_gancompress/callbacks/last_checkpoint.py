@@ -34,7 +34,7 @@ class LastCheckpoint(ModelCheckpoint):
     """
 
     # a ModelCheckpoint, so that ckpt_path="last" finds the file. Its schedule is replaced: in manual
-    # optimization it has no time interval and counts the steps of all optimizers
+    # optimization it has no time interval
 
     @checked
     def __init__(self, dirpath: str | None = None, minutes: Amount = 10.0) -> None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,12 @@ from lightning_gancompress.data.transforms import (
 
 Direction = Literal["AtoB", "BtoA"]
 Files = Sequence[tuple[Path, ...]]  # per sample: one file, or those of A and B
+
+
+@cache
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image in pixels, upright; read once, since every epoch has new loaders."""
+    return read_header(path).size
 
 
 class SampleDataset(Dataset[dict[str, Any]], ABC):
@@ -91,7 +98,7 @@ class FileDataset(SampleDataset):
         Raises:
             ImageError: The image can't be used.
         """
-        width, height = read_header(files[0]).size
+        width, height = upright_size(files[0])
         # A | B side by side
         size = (width // 2, height) if len(files) == 2 and files[0] == files[1] else (width, height)
         return self.preprocessing.final_size(size, files[0])

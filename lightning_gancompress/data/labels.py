@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_gancompress.data.contract import PreprocessingRecord
 from lightning_gancompress.data.datasets import FileDataset, SampleDataset, SourceDataset
+from lightning_gancompress.data.listing import evenly
 from lightning_gancompress.data.options import IMAGE_MODES
 from lightning_gancompress.data.reading import ImageError, decode, read_image
 from lightning_gancompress.data.transforms import (
@@ -25,6 +26,7 @@ from lightning_gancompress.data.transforms import (
     normalised,
 )
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
 from lightning_gancompress.options import Range, check_fields
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -227,7 +229,7 @@ def inspect(dataset: SampleDataset) -> list[str]:
         return found
     for key, side in dataset.sides.items():
         largest = 0
-        for index in np.unique(np.linspace(0, len(dataset) - 1, INSPECTED).astype(int)).tolist():
+        for index in evenly(range(len(dataset)), INSPECTED):
             try:
                 image, path = dataset.images(index)[key]
                 if isinstance(side, LabelReader):
@@ -262,7 +264,7 @@ def read_source(path: str | Path, preprocessing: Mapping[str, Any]) -> Tensor:
         preprocessing: The record of a checkpoint or of a small model's description.
 
     Returns:
-        The source (C, H, W), float32 in [-1, 1].
+        The source (C, H, W), float32 in [-1, 1]; of one-hot label maps zeros and ones.
 
     Raises:
         UserError: The file can't be used.
@@ -273,7 +275,8 @@ def read_source(path: str | Path, preprocessing: Mapping[str, Any]) -> Tensor:
     names = ("preprocess", "load_size", "crop_size")
     options = {name: preprocessing[name] for name in names if name in preprocessing}
     reader = reader_of(channels if labels is None else 3, labels, "labels")
-    image = reader.read(Path(path))
+    path = user_path(path)
+    image = reader.read(path)
     return reader.tensor(image, Preprocessing(**options, flip=False).transform(image.size, path), path)
 
 

@@ -6,9 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from lightning_gancompress.data.reading import endings
 from lightning_gancompress.errors import UserError
+
+Item = TypeVar("Item")
 
 _HIDDEN = {"__MACOSX", "@eaDir"}  # of archives from a Mac, and of Synology's file servers
 
@@ -25,9 +28,9 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(path for path in _files(folder) if path.suffix.lower() in known)
 
 
-def evenly(paths: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` of the paths, evenly spaced."""
-    return [paths[i] for i in sorted({round(i * (len(paths) - 1) / max(1, count - 1)) for i in range(count)})]
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spaced."""
+    return [items[i] for i in sorted({round(i * (len(items) - 1) / max(1, count - 1)) for i in range(count)})]
 
 
 def has_images(folder: Path) -> bool:

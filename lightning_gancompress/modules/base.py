@@ -369,8 +369,7 @@ class GANModule(TranslatingModule):
             UserError: The tensors are those of another architecture.
         """
         self.trained_epochs = epochs_in(checkpoint)[1] or None
-        trainer = trainer_of(self)
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+        if self.fitting:
             averaged, steps = to_trained_weights(checkpoint)
             if self.averages is not None:
                 self.averages.load(averaged, steps)

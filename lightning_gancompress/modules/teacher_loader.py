@@ -224,7 +224,7 @@ class TeacherLoader:
     def _load_present(self) -> dict[Role, NetworkAndSpec]:
         """The networks whose weights were given, as `load`; none if a file is gone."""
         files = [self.files] if isinstance(self.files, str) else [*(self.files or {}).values()]
-        if not (files or self.objects) or not all(Path(file).is_file() for file in files):
+        if not (files or self.objects) or not all(user_path(file).is_file() for file in files):
             return {}
         return {role: loaded for role, loaded in self.load().items() if files or role in self.objects}
 

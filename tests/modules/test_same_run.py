@@ -83,16 +83,19 @@ def test_another_teacher_comes_too_late(
     facades: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     folder, other = begun[phase], tmp_path / "other.ckpt"
     content = tiny.read(folder / "teacher.ckpt")
     key = next(key for key in content["state_dict"] if key.startswith("networks.discriminator"))
     content["state_dict"][key] += 1
     torch.save(content, other)
     args = [*tiny.compression(folder, other), *facades, f"--ckpt_path={tiny.last(folder)}"]
-    code, words = tiny.fail_code(capsys, args)
-    assert code == 2
-    assert "model.teacher: the discriminator is not the one that" in words
+    for options in ([], ["--model.teacher=~/other.ckpt"]):
+        code, words = tiny.fail_code(capsys, [*args, *options])
+        assert code == 2
+        assert "model.teacher: the discriminator is not the one that" in words
     shutil.copytree(folder, tmp_path / "copy")
     shutil.copy(folder / "teacher.ckpt", other)
     rest = [*facades, "--ckpt_path=last", "--trainer.max_epochs=3"]
