@@ -27,9 +27,22 @@ Direction = Literal["AtoB", "BtoA"]
 Files = Sequence[tuple[Path, ...]]  # per sample: one file, or those of A and B
 
 
-@cache
 def upright_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image in pixels, upright; read once, since every epoch has new loaders."""
+    """Width and height of an image in pixels, upright; its header is read again only if the file changes.
+
+    Every epoch has new loaders, which ask for the sizes of all images.
+
+    Raises:
+        ImageError: The file is no image.
+    """
+    changed = None
+    with suppress(OSError):  # told by the reader
+        changed = path.stat().st_mtime_ns, path.stat().st_size
+    return _read_size(path, changed)
+
+
+@cache
+def _read_size(path: Path, changed: tuple[int, int] | None) -> tuple[int, int]:
     return read_header(path).size
 
 

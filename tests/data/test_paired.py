@@ -7,7 +7,8 @@ from conftest import noise, write_aligned
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from lightning_gancompress.data import PairedDataModule
+from lightning_gancompress.data import PairedDataModule, datasets
+from lightning_gancompress.data.reading import read_header
 from lightning_gancompress.errors import UserError
 
 
@@ -217,6 +218,15 @@ def test_images_of_different_sizes_come_one_by_one(root):
     assert [len(batch["source"]) for batch in module(root, eval_batch_size=4).val_dataloader()] == [4, 1]
     noise(16, 8, 0).save(root / "val" / "01.png")
     assert [len(batch["source"]) for batch in data.val_dataloader()] == [4, 1]
+
+
+def test_headers_are_not_read_again_in_every_epoch(root, monkeypatch):
+    noise(32, 16, 0).save(root / "val" / "01.png")
+    data, read = module(root, preprocess="none"), []
+    monkeypatch.setattr(datasets, "read_header", lambda path: read.append(path) or read_header(path))
+    for _ in range(3):
+        data.val_dataloader()
+    assert sorted(read) == sorted((root / "val").iterdir())
 
 
 def test_images_of_a_training_batch_that_differ_in_size(root):
