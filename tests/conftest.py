@@ -1,5 +1,6 @@
 """Teachers for whole runs, trained once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,18 @@ def resnet(tmp_path_factory: pytest.TempPathFactory, facades: list[str]) -> Path
     folder = tmp_path_factory.mktemp("resnet")
     main([*tiny.teacher(folder, tiny.RESNET), *facades])
     return tiny.last(folder)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, arguments: Callable[[str, Path], list[str]]
+) -> Callable[[str], Path]:
+    """Runs that nobody stopped, of the kinds that the `arguments` of a test's module know."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    def run(kind: str) -> Path:
+        if not (folder / kind).exists():
+            main(arguments(kind, folder / kind))
+        return folder / kind
+
+    return run

@@ -47,19 +47,6 @@ def arguments(
     return make
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, arguments: Arguments) -> Callable[[str], Path]:
-    """Runs that nobody stopped."""
-    folder = tmp_path_factory.mktemp("whole")
-
-    def run(kind: str) -> Path:
-        if not (folder / kind).exists():
-            main(arguments(kind, folder / kind))
-        return folder / kind
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("kind", "epoch", "batch", "phase"),
     [

@@ -43,19 +43,6 @@ def arguments(facades: list[str], resnet: Path) -> Arguments:
     return make
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, arguments: Arguments) -> Callable[[str], Path]:
-    """Runs that nobody stopped."""
-    folder = tmp_path_factory.mktemp("whole")
-
-    def run(kind: str) -> Path:
-        if not (folder / kind).exists():
-            main(arguments(kind, folder / kind))
-        return folder / kind
-
-    return run
-
-
 def loops(folder: Path) -> dict[str, Any]:
     """Counters of a run's loops."""
     found: dict[str, Any] = tiny.read(tiny.last(folder))["loops"]["fit_loop"]
