@@ -50,30 +50,41 @@ def generators_in(path: Path) -> dict[GeneratorName, nn.Module]:
     return generators
 
 
+class Recorded(NamedTuple):
+    """What a file says of its networks.
+
+    Attributes:
+        preprocessing: How images become their inputs, in plain types; empty if it doesn't tell.
+        phase: Phase of the run that wrote it; in a `search` a student is cut by its current masks. Empty if
+            the file is no training checkpoint.
+    """
+
+    preprocessing: dict[str, Any]
+    phase: str = ""
+
+
+def recorded(path: Path) -> Recorded:
+    """What a file says of its networks.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    if is_small_model(path):
+        return Recorded(dict(read_description(path.with_suffix(".json"))["preprocessing"]))
+    content = read_torch(path)
+    if is_training_checkpoint(content):
+        header = Header.of(content, path)
+        return Recorded(header.preprocessing, header.phase)
+    return Recorded(upstream_preprocessing(path))
+
+
 def recorded_preprocessing(path: Path) -> dict[str, Any]:
     """The preprocessing of images that a file records; empty if it records none.
 
     Raises:
         UserError: The file is missing or damaged.
     """
-    if is_small_model(path):
-        return dict(read_description(path.with_suffix(".json"))["preprocessing"])
-    content = read_torch(path)
-    if is_training_checkpoint(content):
-        return Header.of(content, path).preprocessing
-    return dict(upstream_preprocessing(path))
-
-
-def is_masked(path: Path, network: str) -> bool:
-    """Whether a network of a file is the student of a search, which its current masks will cut.
-
-    Raises:
-        UserError: The file is missing or damaged.
-    """
-    if is_small_model(path) or network.startswith("teacher"):
-        return False
-    content = read_torch(path)
-    return is_training_checkpoint(content) and Header.of(content, path).phase == "search"
+    return recorded(path).preprocessing
 
 
 def is_small_model(path: Path) -> bool:

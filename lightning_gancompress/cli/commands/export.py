@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lightning_gancompress.checkpoints import load_network
-from lightning_gancompress.checkpoints.generators import is_masked, recorded_preprocessing
+from lightning_gancompress.checkpoints.generators import recorded
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import export_onnx, export_torch
 from lightning_gancompress.files import fitting, require_writable, user_path
@@ -52,15 +52,15 @@ def export(
             f"output {path} exists and is no exported file: choose a name that ends in {_ENDING[format]}."
         )
     model, _ = load_network(source, network, batch_norm)
-    if is_masked(source, network):
+    preprocessing, phase = recorded(source)
+    if phase == "search" and not network.startswith("teacher"):
         print(f"The search in {source} isn't over: this is the student cut by its masks, not fine-tuned yet.")
     require_writable(path.parent, "output")
-    recorded = recorded_preprocessing(source)
-    image = blank_image(model, size or pixels(recorded), image_channels(recorded))
+    image = blank_image(model, size or pixels(preprocessing), image_channels(preprocessing))
     if format == "onnx":
-        facts = export_onnx(model, path, image, dynamic_size=dynamic_size, preprocessing=recorded)
+        facts = export_onnx(model, path, image, dynamic_size=dynamic_size, preprocessing=preprocessing)
     else:
-        facts = export_torch(model, path, image, preprocessing=recorded)
+        facts = export_torch(model, path, image, preprocessing=preprocessing)
     shape = "x".join(str(n) for n in facts["input_shape"])
     done = "Replaced" if replaced else "Wrote"
     print(
