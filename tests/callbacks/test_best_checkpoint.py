@@ -71,6 +71,13 @@ def test_the_best_epoch_of_the_fine_tuning_is_kept(run):
     assert chosen(tiny.last(run)) == chosen(best(run))
 
 
+@pytest.mark.parametrize(("mode", "best_epoch"), [("min", 0), ("max", 1)])
+def test_the_mode_says_which_end_is_the_best(mode, best_epoch, tmp_path, facades):
+    chosen_by = [*BY_MADE, f"--trainer.callbacks.mode={mode}"]
+    main([*tiny.teacher(tmp_path), *facades, *rising([1.0, 2.0]), *chosen_by])
+    assert tiny.read(best(tmp_path))["epoch"] == best_epoch
+
+
 def test_it_is_chosen_by_the_distance_to_the_targets(tmp_path, unet, facades, capsys):
     main([*tiny.compression(tmp_path, unet, "UniformWidth"), *facades, *LOGGED])
     figures = curve(tmp_path, "val/l1")
