@@ -49,9 +49,10 @@ def terms(networks: dict[str, Networks], distillation: Distillation, seed: int =
     distillation.prepare(task, networks["teacher"], networks["student"], {"generator": source[:1]})
     with distillation.watching(networks["teacher"], networks["student"]):
         images = task.generate(networks["student"], {"source": source})
-        loss, logs = distillation(task, networks["teacher"], {"source": source}, images)
-    teacher = networks["teacher"]["generator"](source)
-    return {"loss": loss, "source": source, "teacher": teacher, "student": images["generator"], **logs}
+        references = task.generate(networks["teacher"], {"source": source})
+        loss, logs = distillation(task, networks["teacher"], {"source": source}, images, references)
+    found = {"teacher": references["generator"], "student": images["generator"]}
+    return {"loss": loss, "source": source, **found, **logs}
 
 
 def test_without_weights_the_task_alone_is_trained(networks: dict[str, Networks]) -> None:
