@@ -28,6 +28,7 @@ quickstart: $(READY) ## Train a small teacher, compress, evaluate and export it:
 	@cat runs/quickstart/test/table.md
 	@echo "Look into runs/quickstart/: test/grid.png, test/table.md, generator.pth and generator.onnx."
 
+test: export OMP_NUM_THREADS = 1
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile $(FORKING)
 	$(BIN)/python -m pytest -n auto --dist loadfile tests $(FORKING:%=--ignore=%)

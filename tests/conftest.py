@@ -22,7 +22,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(folder.cleanup)
         config.add_cleanup(lambda: os.environ.pop(known_groups.FOLDER))
         os.environ[known_groups.FOLDER] = folder.name
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start
     known_groups.install()
 
 

@@ -1,7 +1,7 @@
-"""Channel groups of shipped networks, read once for all runs, workers and forked processes of a test session.
+"""Channel groups that are read once for all runs, workers and forked processes of a test session.
 
-Reading takes half of a tiny compression. Whoever tests the reading itself calls `find_groups` of
-`lightning_gancompress.pruning`, which reads each time; so does everything for networks of other classes.
+Reading the networks takes half of a tiny compression. In runs, those of shipped classes are read once;
+`find_groups` of `lightning_gancompress.pruning`, which the tests of the reading itself call, reads each time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def install() -> None:
     """Let runs of this process look into the folder first, if there is one."""
     for module, name in PLACES if FOLDER in os.environ else ():
         find = getattr(module, name)
-        setattr(module, name, find if hasattr(find, "reads") else known(find))
+        setattr(module, name, known(getattr(find, "reads", find)))
 
 
 def known(find: Find) -> Find:
@@ -37,17 +37,23 @@ def known(find: Find) -> Find:
         told = list(description(network, inputs))
         if None in told:
             return find(network, inputs, ignored)
-        digest = hashlib.sha256(repr((find.__name__, told, list(ignored))).encode()).hexdigest()
-        file = Path(os.environ[FOLDER], digest)
-        if not file.exists():
-            draft = file.with_name(f"{digest}-{os.getpid()}")
-            draft.write_bytes(pickle.dumps(find(network, inputs, ignored)))
-            draft.replace(file)
-        found: ChannelGroups = pickle.loads(file.read_bytes())
-        return found
+        key = repr((find.__name__, told, list(ignored)))
+        return remembered(key, lambda: find(network, inputs, ignored))
 
     look_up.reads = find  # type: ignore[attr-defined]
     return look_up
+
+
+def remembered(key: str, read: Callable[[], ChannelGroups]) -> ChannelGroups:
+    """Groups by a key: from the folder, or else by the function."""
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    file = Path(os.environ[FOLDER], digest)
+    if not file.exists():
+        draft = file.with_name(f"{digest}-{os.getpid()}")
+        draft.write_bytes(pickle.dumps(read()))
+        draft.replace(file)
+    groups: ChannelGroups = pickle.loads(file.read_bytes())
+    return groups
 
 
 def description(network: nn.Module, inputs: Sequence[Tensor]) -> Iterator[Any]:
