@@ -185,7 +185,8 @@ def _steps(network: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
 
 
 def _steps_on(network: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
-    with _Steps(network) as steps:
+    steps = _Steps(network)
+    with steps:
         network(*inputs)
     return steps.names
 
