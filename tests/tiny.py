@@ -149,7 +149,7 @@ class Fork:
         self.process = FORKS.Process(target=_run, args=(args, str(log), env or {}))
         self.process.start()
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """The exit code; negative for a signal."""
         self.process.join(seconds)
         if self.process.exitcode is None:
