@@ -36,7 +36,7 @@ def lost_connection(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, distributed.DistNetworkError) or _LOST.search(str(error)):
             return True
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
 
 
