@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import Any, Literal, cast
 
 import torch
-from lightning.fabric.utilities.apply_func import apply_to_collection
 from lightning.pytorch import Callback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -266,12 +265,10 @@ class GANModule(TranslatingModule):
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=self._format)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Lay the images of a batch out in memory as the filters."""
-        return apply_to_collection(batch, Tensor, self._laid_out)
-
-    def _laid_out(self, tensor: Tensor) -> Tensor:
-        return tensor.contiguous(memory_format=self._format) if tensor.ndim == 4 else tensor
+        images = {name: x for name, x in batch.items() if isinstance(x, Tensor) and x.ndim == 4}
+        return batch | {name: x.contiguous(memory_format=self._format) for name, x in images.items()}
 
     def _last_epoch(self, trainer: Any) -> int:
         """Epoch at whose start a fit ends: the trainer's `max_epochs`, at most the end of the schedule."""
