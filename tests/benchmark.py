@@ -5,7 +5,7 @@
 What is measured and the plain loop take turns, so that a ratio holds when the machine's speed drifts; figures
 are medians of the ratios of a turn's seconds per image, with their quartiles. Teacher, search and fine-tuning
 are fits of this project's trainer, on images in memory. A search runs from its first step to its last, and
-its figure is the mean over them. Where others use the same cores, `--clock process` counts this process's time.
+its figure is the mean over them. `--clock process` is for a machine that others use as well.
 """
 
 from __future__ import annotations
@@ -384,9 +384,8 @@ def main(words: list[str] | None = None) -> None:
         for name, row in rows(options, folder):
             figures[name] = row
             low, high = row["quartiles"]
-            rest = ", ".join(
-                f"{k.replace('_', ' ')} {v:.2f}" for k, v in row.items() if k.startswith("share")
-            )
+            shares = [f"{key.replace('_', ' ')} {row[key]:.2f}" for key in row if key.startswith("share")]
+            rest = ", ".join(shares)
             rate = f"{row['images_per_second']:9.2f} images/s"
             print(f"{name:34s} {rate}  {row['over_plain']:6.3f} [{low:.3f}, {high:.3f}]  {rest}", flush=True)
         figures["loading"] = {"images_per_second": loading(options, folder)}

@@ -166,7 +166,9 @@ class GANModule(TranslatingModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Run one step of the phase and log its scalars."""
         self._at = self.position(batch_idx)
-        logs = self.phase.step(batch, self._at, self)
+        images = {name: x for name, x in batch.items() if isinstance(x, Tensor) and x.ndim == 4}
+        laid_out = {name: x.contiguous(memory_format=self._format) for name, x in images.items()}
+        logs = self.phase.step(batch | laid_out, self._at, self)
         self.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)
         if self.trainer.world_size > 1:
             # within the step, since a checkpoint may be written before the module's next hook
@@ -264,11 +266,6 @@ class GANModule(TranslatingModule):
         for parameter in self.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=self._format)
-
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Lay the images of a batch out in memory as the filters."""
-        images = {name: x for name, x in batch.items() if isinstance(x, Tensor) and x.ndim == 4}
-        return batch | {name: x.contiguous(memory_format=self._format) for name, x in images.items()}
 
     def _last_epoch(self, trainer: Any) -> int:
         """Epoch at whose start a fit ends: the trainer's `max_epochs`, at most the end of the schedule."""
