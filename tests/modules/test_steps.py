@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in WAITING:
-            frames = [f for f in traceback.extract_stack() if "lightning_gancompress" in f.filename]
+            stack = traceback.extract_stack()
+            frames = [f for f in stack if "lightning_gancompress" in f.filename] or stack
             self.places[f"{Path(frames[-1].filename).name}: {frames[-1].line}"] += 1
         return func(*args, **(kwargs or {}))
 
@@ -44,10 +46,17 @@ class First(Callback):
 
     def __init__(self) -> None:
         self.waits, self.calls, self.steps, self.within = Waits(), Counter[str](), 0, False
+        self.last = True  # whether all inputs lay channels last
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.module = pl_module
         for name, network in networks(pl_module).items():
-            network.register_forward_hook(lambda *_, name=name: self.calls.update([name] * self.within))
+            network.register_forward_hook(partial(self._called, name))
+
+    def _called(self, name: str, network: nn.Module, args: Any, output: Any) -> None:
+        if self.within:
+            self.calls[name] += 1
+            self.last &= args[0].is_contiguous(memory_format=torch.channels_last)
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.steps, self.within = self.steps + 1, True
@@ -72,8 +81,8 @@ def networks(module: GANModule) -> dict[str, nn.Module]:
     return {f"{owner} {role}": net for owner, nets in owners.items() for role, net in nets.items()}
 
 
-def train(kind: str, folder: Path) -> First:
-    """Two steps of a kind of training."""
+def train(kind: str, folder: Path, **options: Any) -> First:
+    """Two steps of a kind of training; `options` are the trainer's."""
     torch.manual_seed(0)
     generator, discriminator = UnetGenerator(ngf=2, n_downs=5), PatchDiscriminator(ndf=2, n_layers=1)
     policy: list[Callback] = []
@@ -101,6 +110,7 @@ def train(kind: str, folder: Path) -> First:
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
+        **options,
     )
     images = torch.rand(16, 3, 32, 32) * 2 - 1
     data = TensorDataset(images) if kind.endswith("by sources") else TensorDataset(images, images.flip(1))
@@ -129,6 +139,17 @@ def test_a_step_computes_images_once_and_waits_for_nothing(
     assert found.waits.places == {}
     # in a fine-tuning the teacher's compares both images; in a search nobody asks it
     assert calls.get("teacher discriminator", 0) == (2 if kind.startswith("finetune") else 0)
+
+
+@pytest.mark.parametrize("kind", ["teacher", "finetune"])
+def test_networks_and_batches_lie_as_the_trainer_has_them(kind: str, tmp_path: Path) -> None:
+    for last in (False, True):
+        found = train(kind, tmp_path, channels_last=last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        filters = [p for p in found.module.parameters() if p.ndim == 4]
+        assert all(p.is_contiguous(memory_format=layout) for p in filters)
+        assert found.last is last
+        assert all(g["fused"] for o in found.module.trainer.optimizers for g in o.param_groups)
 
 
 def test_what_waits_is_found() -> None:
