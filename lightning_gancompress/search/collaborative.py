@@ -267,9 +267,9 @@ class CollaborativePruning(SearchPolicy):
         """Yield the discriminator's loss, then the generator's, each with the penalty of its budget."""
         networks = search.networks
         progress = at.epochs / (self.search_epochs * self.budget_ramp) if self.budget_ramp else 1.0
-        if self.task_weight:
-            batch = networks.with_targets(batch)
         teacher_images = self._images.of(networks, batch)
+        if self.task_weight:
+            batch = networks.with_targets(batch, teacher_images)
         student_images = networks.task.generate(networks.student, batch, networks.task.compressed)
         if DISCRIMINATOR in search.sides:
             detached = {role: image.detach() for role, image in student_images.items()}
