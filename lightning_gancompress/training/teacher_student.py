@@ -78,7 +78,7 @@ class TeacherStudent:
 
     @torch.no_grad()
     def references(self, batch: dict[str, Any]) -> Images:
-        """The teacher's images (B, C, H, W) of each compressed generator."""
+        """The teacher's images `(B, C, H, W)` by compressed generator."""
         return self.task.generate(self.teacher, batch, self.task.compressed)
 
     def with_targets(self, batch: dict[str, Any], references: Images | None = None) -> dict[str, Any]:

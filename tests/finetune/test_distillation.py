@@ -51,8 +51,8 @@ def terms(networks: dict[str, Networks], distillation: Distillation, seed: int =
         images = task.generate(networks["student"], {"source": source})
         references = task.generate(networks["teacher"], {"source": source})
         loss, logs = distillation(task, networks["teacher"], {"source": source}, images, references)
-    found = {"teacher": references["generator"], "student": images["generator"]}
-    return {"loss": loss, "source": source, **found, **logs}
+    teacher = references["generator"]
+    return {"loss": loss, "source": source, "teacher": teacher, "student": images["generator"], **logs}
 
 
 def test_without_weights_the_task_alone_is_trained(networks: dict[str, Networks]) -> None:
