@@ -4,7 +4,7 @@
 
 The weights are random. A student has the widths that an agent would leave, by random scores, or the same
 fraction of every layer, cut to the budget. Teacher and student run in turn; the speed-up is the median of the
-ratios of neighbouring calls. Its share is that of the quotient of the MACs of teacher and student: 1 is ideal.
+ratios of neighbouring calls. Its share is speed-up / (MACs of teacher / MACs of student): 1 is ideal.
 Where others use the same cores, `--clock process` counts this process's time, with one thread.
 """
 

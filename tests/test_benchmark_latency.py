@@ -9,19 +9,13 @@ import pytest
 def test_a_table_of_tiny_students(tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     path = tmp_path / "latency.json"
-    tiny = ["--ngf=4", "--size=32", "--scores=random", "--budgets=0.2", "--threads=1", "--rounds=1"]
-    benchmark_latency.main(
-        [*tiny, "--multiples", "1", "4", "--runtimes", "channels_last", "onnx", f"--json={path}"]
-    )
+    tiny = ["--ngf=4", "--size=32", "--budgets=0.5", "--multiples=2", "--threads=1", "--rounds=1"]
+    kinds = ["--scores=uniform", "--runtimes", "channels_last", "onnx"]
+    benchmark_latency.main([*tiny, *kinds, f"--json={path}"])
     rows = json.loads(path.read_text())["rows"]
-    assert [(row["multiple"], row["runtime"]) for row in rows] == [
-        (1, "channels_last"),
-        (1, "onnx"),
-        (4, "channels_last"),
-        (4, "onnx"),
-    ]
+    assert [(row["multiple"], row["runtime"]) for row in rows] == [(2, "channels_last"), (2, "onnx")]
     for row in rows:
-        assert row["macs_ratio"] >= 5
+        assert row["macs_ratio"] >= 2
         assert row["share"] * row["macs_ratio"] == pytest.approx(row["speedup"])
         assert row["student_ms"] > 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(rows)
