@@ -153,6 +153,7 @@ def test_a_search_clips_and_accumulates(tmp_path: Path, unet: Path, facades: lis
     tiny.assert_same_end(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.usefixtures("unfused")
 def test_scaled_losses_change_nothing(tmp_path: Path, unet: Path, facades: list[str]) -> None:
     """In search and fine-tuning: powers of two are exact, so one gradient with another's scale would show."""
     options = ["--model.gradient_clip_val=1.0", "--model.accumulate_grad_batches=3", *facades]
@@ -190,6 +191,7 @@ class Overflow(Callback):
             optimizer.zero_grad()
 
 
+@pytest.mark.usefixtures("unfused")
 @pytest.mark.parametrize("batches", [1, 2])
 def test_an_overflow_of_one_network_leaves_out_its_step_alone(batches: int, tmp_path: Path) -> None:
     scaled, plain = (module(accumulate_grad_batches=batches) for _ in range(2))
