@@ -142,9 +142,9 @@ def fail_code(capsys: Any, args: list[str]) -> tuple[int, str]:
 class Fork:
     """A run in a process of its own."""
 
-    def __init__(self, args: list[str], log: Path) -> None:
+    def __init__(self, args: list[str], log: Path, env: dict[str, str] | None = None) -> None:
         self.log = log
-        self.process = FORKS.Process(target=_run, args=(args, str(log)))
+        self.process = FORKS.Process(target=_run, args=(args, str(log), env or {}))
         self.process.start()
 
     def wait(self, seconds: float = 60) -> int:
@@ -156,7 +156,8 @@ class Fork:
         return self.process.exitcode
 
 
-def _run(args: list[str], log: str) -> None:
+def _run(args: list[str], log: str, env: dict[str, str]) -> None:
+    os.environ.update(env)
     torch.set_num_threads(1)
     with open(log, "w") as file:  # noqa: PTH123
         os.dup2(file.fileno(), 1)
