@@ -37,7 +37,7 @@ from lightning_gancompress.files import replacing
 from lightning_gancompress.pruning import find_groups, pruned_side
 from lightning_gancompress.pruning.channels import ChannelGroups
 
-LIMIT = 180.0  # seconds in which a run must end
+LIMIT = 900.0  # seconds in which a run must end
 GAP = 0.05  # seconds between an event and the stop, at most
 IMPORTS = 4.0  # seconds in which a new process is stopped at start-up, at most
 

@@ -70,12 +70,12 @@ class LastCheckpoint(ModelCheckpoint, BeforeValidation):
         # before the workers of the data loaders are forked: they inherit the handler
         requeues = requeue_signal(trainer)
         self._stop = StopSignals(speak=trainer.is_global_zero, requeue_signal=requeues)
-        for signum in {signal.SIGINT, *OTHERS, requeues or signal.SIGINT}:
+        for signum in {signal.SIGINT, signal.SIGTERM, *OTHERS, requeues or signal.SIGINT}:
             self._stop.take_over(signum)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Handle SIGTERM."""
-        # replaces Lightning's handler, which broadcasts at once: ranks in another collective would hang
+        """Handle SIGTERM again."""
+        # in place of Lightning's handler, which broadcasts at once: ranks in another collective would hang
         self._stop.take_over(signal.SIGTERM)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
