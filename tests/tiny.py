@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import known_groups
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
@@ -159,6 +160,7 @@ class Fork:
 def _run(args: list[str], log: str, env: dict[str, str]) -> None:
     os.environ.update(env)
     torch.set_num_threads(1)
+    known_groups.install()
     with open(log, "w") as file:  # noqa: PTH123
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
