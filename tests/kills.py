@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pickle
 import random
 import re
 import signal
@@ -24,18 +23,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import known_groups
 import tiny
 from lightning.pytorch import Callback
-from torch import nn
-
-from lightning_gancompress.density import cache_key
-from lightning_gancompress.files import replacing
-from lightning_gancompress.pruning import find_groups, pruned_side
-from lightning_gancompress.pruning.channels import ChannelGroups
 
 LIMIT = 900.0  # seconds in which a run must end
 GAP = 0.05  # seconds between an event and the stop, at most
@@ -43,17 +36,10 @@ IMPORTS = 4.0  # seconds in which a new process is stopped at start-up, at most
 
 
 class Where(Callback):
-    """Write a line per event of a run: the place that the run has reached.
+    """Write a line per event of a run to a file: the place that the run has reached."""
 
-    Args:
-        events: The file.
-        groups: Folder in which forks keep the channel groups of networks, whose search is most of a start.
-    """
-
-    def __init__(self, events: str, groups: str | None = None) -> None:
+    def __init__(self, events: str) -> None:
         self.events = events
-        if groups is not None:
-            pruned_side.find_groups = partial(remembered_groups, Path(groups))  # type: ignore[attr-defined]
 
     def _note(self, trainer: Any, place: str) -> None:
         if trainer.is_global_zero:
@@ -85,17 +71,6 @@ class Where(Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._note(trainer, "end")
-
-
-def remembered_groups(folder: Path, network: nn.Module, inputs: Any, ignored: Any = ()) -> ChannelGroups:
-    """The channel groups of a network, from the folder where an earlier process has found them."""
-    key = cache_key(str(network), [tuple(x.shape) for x in inputs], list(ignored))
-    path = folder / f"groups-{key}"
-    if not path.exists():
-        with replacing(path) as draft:
-            draft.write_bytes(pickle.dumps(find_groups(network, inputs, ignored)))
-    groups: ChannelGroups = pickle.loads(path.read_bytes())  # this script's own
-    return groups
 
 
 # -- runs ------------------------------------------------------------------------------------------------
@@ -162,8 +137,8 @@ class Run:
                 line = [sys.executable, "-m", "lightning_gancompress", *args]
                 with path.open("w") as file:
                     task = subprocess.Popen(line, stdout=file, stderr=file, env=os.environ | env)
-            else:
-                task = tiny.Fork(args, path, env).process
+            else:  # most of a start is to read the networks
+                task = tiny.Fork(args, path, env | {known_groups.FOLDER: str(log.parent)}).process
             self._tasks.append(task)
 
     @property
@@ -288,8 +263,6 @@ class Trials:
         events = self._events(name)
         events.write_text("")
         where = ["--trainer.callbacks+=kills.Where", f"--trainer.callbacks.events={events}"]
-        if not self.kind.fresh:
-            where.append(f"--trainer.callbacks.groups={self.folder}")
         tasks = slurm_tasks(self.kind.tasks, self.folder, self._starts) if self.kind.tasks else [{}]
         self._starts += 1
         return Run([*args, *where], self.folder / name, self.kind.fresh, tasks)

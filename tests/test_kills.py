@@ -1,30 +1,16 @@
 """Parts of `tests/kills.py`."""
 
 import os
-import pickle
 import random
 import signal
 from collections import Counter
 
 import kills
-import torch
-from torch import nn
-
-from lightning_gancompress.pruning import find_groups
 
 
 def test_the_table_counts_stops_by_place() -> None:
     tally = kills.Tally(Counter({"search": 2, "writing": 1}), runs=2, equal=1, faults=["run-1: weights"])
     assert kills.table({"Pix2Pix": tally}).splitlines()[-1] == "| Pix2Pix | 3 | search 2, writing 1 | 2 | 1 |"
-
-
-def test_groups_are_remembered(tmp_path) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 3))
-    inputs = [torch.zeros(1, 3, 8, 8)]
-    found = [kills.remembered_groups(tmp_path, network, inputs) for _ in range(2)]
-    assert len(list(tmp_path.iterdir())) == 1
-    for groups in found:
-        assert pickle.dumps(groups) == pickle.dumps(find_groups(network, inputs))
 
 
 def test_a_process_with_a_handler_is_told() -> None:
