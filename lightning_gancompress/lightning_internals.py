@@ -10,10 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from subprocess import Popen
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -218,6 +219,11 @@ def lacks_end_of_epoch(checkpoint: Mapping[str, Any]) -> bool:
         return bool(epochs["processed"] < epochs["started"] and batches["is_last_batch"])
     except (KeyError, TypeError):
         return False
+
+
+# -- precision -------------------------------------------------------------------------------------------
+
+Precision = Literal["auto"] | _PRECISION_INPUT  # what `trainer.precision` takes
 
 
 # -- strategies ------------------------------------------------------------------------------------------
