@@ -103,3 +103,19 @@ def requeued_at_once() -> Iterator[None]:
         yield
     finally:
         signals.give_back()
+
+
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Context after which the handlers of signals are those of before, whatever a run has left.
+
+    Lightning restores after a failed run what it has found when the run began, which are handlers of the run.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, *OTHERS)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                if handler is not None:  # of another language, which can't be set from Python
+                    signal.signal(number, handler)

@@ -51,6 +51,7 @@ from lightning_gancompress.modules.supported import (
     require_whole_networks,
 )
 from lightning_gancompress.run_folder import CHECKPOINTS, training_in
+from lightning_gancompress.stop_signals import handlers_restored
 
 
 class Trainer(ResumableTrainer):
@@ -165,6 +166,7 @@ class Trainer(ResumableTrainer):
                 require_writable(folder, "trainer.default_root_dir")
                 if not self.fast_dev_run:  # type: ignore[attr-defined]
                     self._take(folder, stack)
+            stack.enter_context(handlers_restored())
             super().fit(*args, **kwargs)
         if self.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
