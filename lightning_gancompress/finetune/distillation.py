@@ -21,6 +21,7 @@ from lightning_gancompress.tasks.task import Networks
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 VGG_LAYERS = (3, 8, 15, 22)  # relu1_2, relu2_2, relu3_3 and relu4_3 of VGG-16 (Johnson et al. 2016)
+PERCEPTUAL = 1  # of these layers, the one that `perceptual` compares
 
 
 class Distillation(nn.Module):
@@ -89,6 +90,11 @@ class Distillation(nn.Module):
         self._vgg: tuple[nn.Sequential, ...] = ()
         if backbone is not None and (perceptual or style):
             self._vgg = (load_vgg(backbone),)
+
+    @property
+    def compares(self) -> bool:
+        """Whether a loss looks at the teacher's images, or at maps of the teacher that makes them."""
+        return any(weight for name, weight in self.weights.items() if name != "tv")
 
     def check(self, task: Task, teacher: Networks, student: Networks, sources: Images) -> None:
         """Check before a search that every loss can be computed on these networks.
@@ -171,25 +177,27 @@ class Distillation(nn.Module):
             teacher: The teacher's networks by role.
             batch: The batch that was translated.
             images: The student's images (B, C, H, W) by generator.
-            references: The teacher's images of the compressed generators, without gradients.
+            references: The teacher's images of each compressed generator; empty unless `compares`.
         """
         if not any(self.weights.values()):
             return next(iter(images.values())).new_zeros(()), {}
-        pairs = [(images[role], references[role]) for role in references]
-
+        compressed = [role for role in task.compressed if role in images]
+        pairs = [(images[role], references[role]) for role in compressed if role in references]
+        maps = list(self._maps())
+        seen = [self._vgg_maps(a, b) for a, b in pairs] if self._vgg else []
         terms = {
             "output": lambda: [F.l1_loss(a.float(), b.float()) for a, b in pairs],
             "ssim": lambda: [1 - similarity(a, b) for a, b in pairs],
-            "features": lambda: [F.mse_loss(a, b) for a, b in self._maps()],
-            "channels": lambda: [F.mse_loss(a.mean((2, 3)), b.mean((2, 3))) for a, b in self._maps()],
+            "features": lambda: [F.mse_loss(a, b) for a, b in maps],
+            "channels": lambda: [F.mse_loss(a.mean((2, 3)), b.mean((2, 3))) for a, b in maps],
             "critic": lambda: critic_distances(task, teacher, batch, images, references),
-            "perceptual": lambda: [F.l1_loss(*self._vgg_maps(a, b)[1]) for a, b in pairs],
-            "style": lambda: [F.l1_loss(gram(x), gram(y)) for a, b in pairs for x, y in self._vgg_maps(a, b)],
-            "tv": lambda: [total_variation(a) for a, _ in pairs],
+            "perceptual": lambda: [F.l1_loss(*layers[PERCEPTUAL]) for layers in seen],
+            "style": lambda: [F.l1_loss(gram(x), gram(y)) for layers in seen for x, y in layers],
+            "tv": lambda: [total_variation(images[role]) for role in compressed],
         }
         # summed over layers, as OMGD does, and averaged over generators
         used = {name: terms[name]() for name, weight in self.weights.items() if weight}
-        values = {name: torch.stack(term).sum() / len(pairs) for name, term in used.items()}
+        values = {name: torch.stack(term).sum() / len(compressed) for name, term in used.items()}
         loss = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
         return loss, {f"distill_{name}": value for name, value in values.items()}
 
@@ -199,8 +207,9 @@ class Distillation(nn.Module):
             yield mapped.float(), self._seen["teacher", role, layer].float()
 
     def _vgg_maps(self, student: Tensor, teacher: Tensor) -> list[tuple[Tensor, Tensor]]:
-        vgg = self._vgg[0]
-        vgg.to(student.device)
+        vgg = self._vgg[0].to(student.device)
+        if not self.weights["style"]:
+            vgg = vgg[: VGG_LAYERS[PERCEPTUAL] + 1]
         with torch.no_grad():
             references = vgg_features(vgg, teacher)
         return list(zip(vgg_features(vgg, student), references, strict=True))

@@ -24,6 +24,7 @@ class FinetunePhase(Phase):
         pools: Earlier images that the discriminators are shown in place of new ones.
         distillation: Losses against the teacher, besides the task's losses.
         began: Epoch of the run in which the fine-tuning begins.
+        discriminator_every: Steps of the generators per step of the discriminators.
     """
 
     name: PhaseName = "finetune"
@@ -35,9 +36,11 @@ class FinetunePhase(Phase):
         pools: ImagePools,
         distillation: Distillation | None,
         began: int,
+        discriminator_every: int = 1,
     ) -> None:
         self.networks, self.schedule, self.pools = networks, schedule, pools
         self.distillation, self.began = distillation, began
+        self.discriminator_every = discriminator_every
         networks.student.requires_grad_(True)
         for role in networks.frozen:
             networks.student[role].requires_grad_(False)
@@ -72,18 +75,19 @@ class FinetunePhase(Phase):
             self.networks.student[role].eval()
 
     def step(self, batch: dict[str, Any], at: Position, optimizers: Optimizers) -> Logs:
-        """One GAN update with the distillation losses."""
+        """One GAN update with the distillation losses; the teacher translates the batch at most once."""
         networks, distillation = self.networks, self.distillation
         student, task = networks.student, networks.task
+        due = at.update % self.discriminator_every == 0
         if distillation is None:
-            return gan_update(task, student, networks.with_targets(batch), self.pools, optimizers)
-
+            batch = networks.with_targets(batch)
+            return gan_update(task, student, batch, self.pools, optimizers, discriminators=due)
         with distillation.watching(networks.teacher, student):
-            references = networks.references(batch)
+            references = networks.references(batch) if distillation.compares else {}
             batch = networks.with_targets(batch, references)
 
             def extra(images: Images) -> Losses:
                 losses: Losses = distillation(task, networks.teacher, batch, images, references)
                 return losses
 
-            return gan_update(task, student, batch, self.pools, optimizers, extra, distillation.task)
+            return gan_update(task, student, batch, self.pools, optimizers, extra, distillation.task, due)

@@ -161,7 +161,7 @@ class GANModule(TranslatingModule):
         """Position of a batch in the run; its seed is a function of the run's seed, epoch and batch."""
         seed = ((self.seed * 1_000_003 + self.current_epoch) * 10_000_019 + batch_idx * 1_009) % 2**62
         batches: Any = self.trainer.num_training_batches
-        return Position(self.current_epoch, batch_idx, batches, seed)
+        return Position(self.current_epoch, batch_idx, batches, seed, self._window.batches)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Run one step of the phase and log its scalars."""

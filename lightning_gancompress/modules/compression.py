@@ -73,6 +73,8 @@ class CompressionModule(GANModule):
         decay_epochs: Further epochs in which it falls linearly towards zero.
         lr: Adam's learning rate in fine-tuning.
         beta1: Adam's decay rate of the first moment.
+        discriminator_every: Fine-tuning steps per step of the discriminators: 2 trains them in every second
+            one.
         distill_weight: Weight of the L1 distance to the teacher's images in fine-tuning, beside the task's
             losses; short for a `distillation` of its `output` alone.
         distillation: Further losses of the fine-tuning between student and teacher.
@@ -105,6 +107,7 @@ class CompressionModule(GANModule):
         decay_epochs: CountOrNone = 100,
         lr: Rate = 2e-4,
         beta1: Share = 0.5,
+        discriminator_every: Count = 1,
         distill_weight: Amount = 0.0,
         distillation: Distillation | None = None,
         gradient_clip_val: Positive | None = None,
@@ -124,7 +127,7 @@ class CompressionModule(GANModule):
         self.networks = networks = TeacherStudent(self.task, partner)
         self.teacher, self.student, self.inputs = networks.teacher, networks.student, networks.inputs
         self.phases = CompressionPhases(
-            networks, loader, self.pruning, schedule, self.distillation, self.pools
+            networks, loader, self.pruning, schedule, self.distillation, self.pools, discriminator_every
         )
         self.policy: PruningPolicy | None = None
         self._finished_search: Search | None = None

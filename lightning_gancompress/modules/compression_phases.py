@@ -35,6 +35,7 @@ class CompressionPhases:
         schedule: Learning rates of the fine-tuning.
         distillation: Distillation losses of the fine-tuning.
         pools: Earlier images that the discriminators are shown in place of new ones.
+        discriminator_every: Steps of the generators per step of the discriminators in the fine-tuning.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class CompressionPhases:
         schedule: Schedule,
         distillation: Distillation | None,
         pools: ImagePools,
+        discriminator_every: int,
     ) -> None:
         self.networks, self.loader, self.pruning = networks, loader, pruning
         self.schedule, self.distillation, self.pools = schedule, distillation, pools
+        self.discriminator_every = discriminator_every
 
     def build(self) -> None:
         """Load the teacher from its files and copy it to the student, unless this is done already.
@@ -105,7 +108,9 @@ class CompressionPhases:
 
     def finetune(self, began: int) -> FinetunePhase:
         """The fine-tuning phase of the student's current networks, from the epoch `began`."""
-        return FinetunePhase(self.networks, self.schedule, self.pools, self.distillation, began)
+        return FinetunePhase(
+            self.networks, self.schedule, self.pools, self.distillation, began, self.discriminator_every
+        )
 
     def restore(self, owner: str, header: Header, checkpoint: dict[str, Any], path: Path) -> None:
         """Build the networks of an `owner`, "teacher" or "student", from a checkpoint."""

@@ -3,7 +3,9 @@
 from itertools import pairwise
 from typing import Annotated
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_gancompress.networks.init import Init, init_weights
 from lightning_gancompress.networks.layers import (
@@ -15,6 +17,8 @@ from lightning_gancompress.networks.layers import (
     make_norm,
 )
 from lightning_gancompress.options import Channels, Positive, Range, Width
+
+ONE_PASS = 2**17  # pixels, of eight images of 128: with more a CPU's caches are too small for one pass
 
 
 class PatchDiscriminator(Network):
@@ -60,6 +64,19 @@ class PatchDiscriminator(Network):
         if not is_scripting():  # TorchScript has no type for any module
             check_image(self, image, self.in_channels, smallest=self.smallest)
         return self.model(image)  # type: ignore[no-any-return]
+
+    def both(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of two calls, in one pass where that is faster: batch norms see a batch at a time."""
+        small = first.is_cuda or first[:, 0].numel() + second[:, 0].numel() <= ONE_PASS
+        if first.shape != second.shape or not small:
+            return self(first), self(second)
+        check_image(self, first, self.in_channels, smallest=self.smallest)
+        x = torch.cat([first, second])
+        for layer in self.model:
+            alone = isinstance(layer, _BatchNorm) and layer.training
+            x = torch.cat([layer(half) for half in x.chunk(2)]) if alone else layer(x)
+        logits, others = x.chunk(2)
+        return logits, others
 
 
 class PixelDiscriminator(Network):

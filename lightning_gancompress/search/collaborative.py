@@ -276,15 +276,19 @@ class CollaborativePruning(SearchPolicy):
         if self.task_weight:
             batch = networks.with_targets(batch, teacher_images)
         student_images = networks.task.generate(networks.student, batch, networks.task.compressed)
+        real: Images = {}
         if DISCRIMINATOR in search.sides:
             detached = {role: image.detach() for role, image in student_images.items()}
-            loss = self._discriminator_loss(networks, batch, teacher_images, detached)
+            real, fake = networks.task.discriminate_both(networks.student, batch, teacher_images, detached)
+            loss = self._density(real, fake)
             penalty = self._penalty(search, DISCRIMINATOR, progress)
             logs = {"discriminator_density": loss, "discriminator_budget": penalty}
             yield DISCRIMINATOR, loss + self.budget_weight * penalty, logs
+            # weights that are trained have changed: their logits have to be computed anew
+            real = {} if self._trains_weights else {role: x.detach() for role, x in real.items()}
         if GENERATOR in search.sides:
             with search.frozen_weights(DISCRIMINATOR, trained=self._trains_weights):
-                loss, logs = self._generator_loss(search, batch, teacher_images, student_images)
+                loss, logs = self._generator_loss(search, batch, teacher_images, student_images, real)
                 penalty = self._penalty(search, GENERATOR, progress)
                 yield GENERATOR, loss + self.budget_weight * penalty, logs | {"generator_budget": penalty}
 
@@ -293,27 +297,26 @@ class CollaborativePruning(SearchPolicy):
         pruned = search.sides[side]
         return pruned.penalty(pruned.masks.live, progress)
 
-    def _discriminator_loss(
-        self, networks: TeacherStudent, batch: dict[str, Any], teacher_images: Images, images: Images
-    ) -> Tensor:
-        """Loss of the student's discriminators with the teacher's images as real, the student's as fake."""
-        real = networks.task.discriminate(networks.student, batch, teacher_images)
-        fake = networks.task.discriminate(networks.student, batch, images)
-        return self._density(real, fake)
-
     def _density(self, logits: Images, others: Images) -> Tensor:
         losses = [adversarial_density(logits[k], others[k], self.members, self.comparison) for k in logits]
         return torch.stack(losses).mean()
 
     def _generator_loss(
-        self, search: SearchPhase, batch: dict[str, Any], teacher_images: Images, images: Images
+        self,
+        search: SearchPhase,
+        batch: dict[str, Any],
+        teacher_images: Images,
+        images: Images,
+        real: Images,
     ) -> tuple[Tensor, Logs]:
+        """Loss and terms; `real` are the discriminators' logits on the teacher's images, if known."""
         task, student = search.networks.task, search.networks.student
         terms: dict[str, tuple[float, Tensor]] = {}
         fake = task.discriminate(student, batch, images) if self.adversarial_weight else {}
         if fake:
-            with torch.no_grad():
-                real = task.discriminate(student, batch, teacher_images)
+            if not real:
+                with torch.no_grad():
+                    real = task.discriminate(student, batch, teacher_images)
             terms["generator_density"] = self.adversarial_weight, self._density(fake, real)
             if DISCRIMINATOR not in search.sides:  # not trained: logged only
                 terms["discriminator_density"] = 0.0, self._density(real, fake).detach()

@@ -13,7 +13,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Amount, CountOrNone, checked
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
 from lightning_gancompress.tasks.role import Role, Side
-from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
+from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task, in_one_pass
 
 GENERATORS = Role.of(Side.GENERATOR, "AtoB"), Role.of(Side.GENERATOR, "BtoA")
 PER_DOMAIN = (("in_channels", "out_channels"), ("labels", "target_labels"))
@@ -99,8 +99,18 @@ class CycleGAN(Task):
 
     def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
         """Patch logits (B, 1, h, w) on the images alone."""
+        return {role: networks[role](image) for role, image in self._inputs(networks, images).items()}
+
+    def discriminate_both(
+        self, networks: Networks, batch: Batch, real: Images, fake: Images
+    ) -> tuple[dict[Role, Tensor], dict[Role, Tensor]]:
+        """Patch logits on real and on generated images, in one pass where that is faster."""
+        return in_one_pass(networks, self._inputs(networks, real), self._inputs(networks, fake))
+
+    @staticmethod
+    def _inputs(networks: Networks, images: Images) -> dict[Role, Tensor]:
         inputs = {role.discriminator: image for role, image in images.items()}
-        return {role: networks[role](image) for role, image in inputs.items() if role in networks}
+        return {role: image for role, image in inputs.items() if role in networks}
 
     def discriminated_channels(self, source: int, image: int) -> int:
         """Channels of the image alone."""
@@ -108,8 +118,8 @@ class CycleGAN(Task):
 
     def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Sum over the discriminators of the mean of their losses on real and on generated images."""
-        real = self.discriminate(networks, batch, {role: self.targets(batch)[role] for role in images})
-        fake = self.discriminate(networks, batch, images)
+        targets = {role: self.targets(batch)[role] for role in images}
+        real, fake = self.discriminate_both(networks, batch, targets, images)
         logs = {}
         for role in real:
             logs[f"{role}_real"] = gan_loss(real[role], True, self.gan_mode)

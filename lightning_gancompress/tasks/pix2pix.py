@@ -9,7 +9,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Amount, checked
 from lightning_gancompress.tasks.losses import GanMode, fool_loss, gan_loss
 from lightning_gancompress.tasks.role import Role, Side
-from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task
+from lightning_gancompress.tasks.task import Batch, Images, Losses, Networks, Task, in_one_pass
 
 GENERATOR, DISCRIMINATOR = Role.of(Side.GENERATOR), Role.of(Side.DISCRIMINATOR)
 
@@ -45,10 +45,19 @@ class Pix2Pix(Task):
 
     def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
         """Patch logits (B, 1, h, w) on source and image, concatenated along channels."""
+        return {role: networks[role](pair) for role, pair in self._pairs(networks, batch, images).items()}
+
+    def discriminate_both(
+        self, networks: Networks, batch: Batch, real: Images, fake: Images
+    ) -> tuple[dict[Role, Tensor], dict[Role, Tensor]]:
+        """Patch logits for real and for generated images, in one pass where that is faster."""
+        return in_one_pass(networks, self._pairs(networks, batch, real), self._pairs(networks, batch, fake))
+
+    @staticmethod
+    def _pairs(networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
         if DISCRIMINATOR not in networks:
             return {}
-        pair = torch.cat([batch["source"], images[GENERATOR]], dim=1)
-        return {DISCRIMINATOR: networks[DISCRIMINATOR](pair)}
+        return {DISCRIMINATOR: torch.cat([batch["source"], images[GENERATOR]], dim=1)}
 
     def discriminated_channels(self, source: int, image: int) -> int:
         """Channels of source and image together."""
@@ -56,9 +65,9 @@ class Pix2Pix(Task):
 
     def discriminator_loss(self, networks: Networks, batch: Batch, images: Images) -> Losses:
         """Mean of the losses on real and on generated pairs, as upstream's factor 0.5."""
-        real = self.discriminate(networks, batch, self._required_targets(batch))[DISCRIMINATOR]
-        fake = self.discriminate(networks, batch, images)[DISCRIMINATOR]
-        on_real, on_fake = gan_loss(real, True, self.gan_mode), gan_loss(fake, False, self.gan_mode)
+        real, fake = self.discriminate_both(networks, batch, self._required_targets(batch), images)
+        on_real = gan_loss(real[DISCRIMINATOR], True, self.gan_mode)
+        on_fake = gan_loss(fake[DISCRIMINATOR], False, self.gan_mode)
         loss = 0.5 * (on_real + on_fake)
         return loss, {"discriminator_real": on_real, "discriminator_fake": on_fake}
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_gancompress.networks import PatchDiscriminator
 from lightning_gancompress.tasks.role import Role
 
 Batch = Mapping[str, Any]
@@ -52,6 +53,12 @@ class Task(ABC):
     def discriminate(self, networks: Networks, batch: Batch, images: Images) -> dict[Role, Tensor]:
         """Patch logits by discriminator, for those in `networks` whose generator is in `images`."""
 
+    def discriminate_both(
+        self, networks: Networks, batch: Batch, real: Images, fake: Images
+    ) -> tuple[dict[Role, Tensor], dict[Role, Tensor]]:
+        """Outputs of `discriminate` for real and for generated images; a task may need one pass for both."""
+        return self.discriminate(networks, batch, real), self.discriminate(networks, batch, fake)
+
     @abstractmethod
     def discriminated_channels(self, source: int, image: int) -> int:
         """Input channels of a discriminator, given the channels of its generator's source and image."""
@@ -88,3 +95,17 @@ class Task(ABC):
     def reconstruction(images: Images, references: Images) -> Tensor:
         """Mean L1 distance between two sets of images."""
         return torch.stack([F.l1_loss(images[k], references[k]) for k in images]).mean()
+
+
+def in_one_pass(
+    networks: Networks, real: dict[Role, Tensor], fake: dict[Role, Tensor]
+) -> tuple[dict[Role, Tensor], dict[Role, Tensor]]:
+    """Outputs of discriminators for two inputs each, by role; `PatchDiscriminator` may need one pass."""
+    outputs = {role: _both(networks[role], inputs, fake[role]) for role, inputs in real.items()}
+    return {role: a for role, (a, _) in outputs.items()}, {role: b for role, (_, b) in outputs.items()}
+
+
+def _both(network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    if type(network) is PatchDiscriminator:  # a subclass may have a forward of its own
+        return network.both(first, second)
+    return network(first), network(second)

@@ -23,6 +23,7 @@ def gan_update(
     optimizers: Optimizers,
     extra: Callable[[Images], Losses] | None = None,
     weight: float = 1.0,
+    discriminators: bool = True,
 ) -> Logs:
     """Generate images once, then step discriminators and generators on them, in the task's order.
 
@@ -34,6 +35,7 @@ def gan_update(
         optimizers: Steps `generator` and, where there are discriminators, `discriminator`.
         extra: Maps the generated images to a further generator loss and its terms.
         weight: Factor of the task's generator loss; with 0 the discriminators are not trained.
+        discriminators: Whether the discriminators step; the pools take new images in any case.
 
     Returns:
         The losses of both sides and their terms, to be logged.
@@ -43,8 +45,9 @@ def gan_update(
 
     def discriminator_step() -> None:
         fakes = {role: image for role, image in images.items() if role.discriminator in networks}
-        if fakes:
-            loss, terms = task.discriminator_loss(networks, batch, pools.query(fakes))
+        shown = pools.query(fakes)
+        if shown and discriminators:
+            loss, terms = task.discriminator_loss(networks, batch, shown)
             optimizers.step(DISCRIMINATOR, loss)
             logs.update(terms | {DISCRIMINATOR: loss})
 

@@ -25,12 +25,19 @@ class Position:
         batch: Batch of the epoch, from 0.
         batches: Batches per epoch.
         seed: Seed of this step, the same on all ranks.
+        window: Batches for which the optimizers step once.
     """
 
     epoch: int
     batch: int
     batches: int
     seed: int
+    window: int = 1
+
+    @property
+    def update(self) -> int:
+        """Step of the optimizers in the epoch, from 0, to which the batch belongs."""
+        return self.batch // self.window
 
     @property
     def epochs(self) -> float:

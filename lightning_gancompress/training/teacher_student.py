@@ -86,9 +86,9 @@ class TeacherStudent:
 
         Args:
             batch: A batch of the data module.
-            references: The teacher's images, where they are there already.
+            references: The teacher's images, if they are known already.
         """
         if "source" not in batch or "target" in batch:
             return batch
-        references = self.references(batch) if references is None else references
+        references = references or self.references(batch)
         return {**batch, "target": references[self.task.compressed[0]]}

@@ -71,6 +71,7 @@ def test_weights_of_search_and_distillation(tmp_path: Path, unet: Path, facades:
         "--model.distillation=Distillation",
         "--model.distillation.features=1",
         "--model.distillation.critic=1",
+        "--model.discriminator_every=2",
     ]
     assert fork([*args, *facades, *FORKED], tmp_path / "log") == 0
     assert_ranks_agree(tmp_path / "whole", [*SEARCH, *SEARCH, *FINETUNE, *FINETUNE, "end"])

@@ -42,7 +42,8 @@ def arguments(
             return [*tiny.cyclegan_teacher(folder), *domains]
         if kind == "cyclegan alone":
             return [*tiny.compression(folder, alone), *tiny.cyclegan("AtoB"), *tiny.pattern(3), *domains]
-        return [*tiny.compression(folder, cyclegan), *tiny.cyclegan("AtoB"), *domains]
+        seldom = "--model.discriminator_every=2"
+        return [*tiny.compression(folder, cyclegan), *tiny.cyclegan("AtoB"), seldom, *domains]
 
     return make
 

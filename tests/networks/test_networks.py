@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -83,6 +85,35 @@ def test_unet_has_dropout_in_all_but_five_levels():
 def test_patch_discriminator_halves_n_times(n_layers, patches):
     logits = PatchDiscriminator(4, ndf=2, n_layers=n_layers)(torch.rand(2, 4, 64, 64))
     assert logits.shape == (2, 1, patches, patches)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+def test_one_pass_of_a_discriminator_does_what_two_do(norm, training):
+    torch.manual_seed(0)
+    one = PatchDiscriminator(3, ndf=4, n_layers=2, norm=norm, init_gain=0.3).double().train(training)
+    two = copy.deepcopy(one)
+    real, fake = torch.randn(2, 3, 32, 32).double(), 5 + torch.randn(2, 3, 32, 32).double()
+    calls: list[int] = []
+    one.model[0].register_forward_hook(lambda _, args, output: calls.append(len(args[0])))
+    found, expected = one.both(real, fake), (two(real), two(fake))
+    assert calls == [4]
+    for logits in (found, expected):
+        (logits[0].square().mean() + logits[1].exp().mean()).backward()
+    torch.testing.assert_close(found, expected)
+    for (name, tensor), other in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
+        torch.testing.assert_close(tensor, other, msg=name)
+    for parameter, other in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad)
+
+
+def test_large_images_and_unequal_batches_take_two_passes():
+    network = PatchDiscriminator(1, ndf=1, n_layers=1)
+    calls: list[int] = []
+    network.model[0].register_forward_hook(lambda _, args, output: calls.append(len(args[0])))
+    for first, second, size in ((1, 1, 256), (2, 2, 256), (1, 2, 8)):
+        network.both(torch.zeros(first, 1, size, size), torch.zeros(second, 1, size, size))
+    assert calls == [2, 2, 2, 1, 2]
 
 
 def test_three_layers_see_patches_of_70_pixels():

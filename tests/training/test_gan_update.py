@@ -23,7 +23,9 @@ class Numbered(torch.utils.data.Dataset):
 
     def __init__(self, *names: str) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.images = {name: torch.rand(2 * STEPS, 3, 16, 16, generator=generator) * 2 - 1 for name in names}
+        self.images = {
+            name: torch.rand(2 * STEPS, 3, 16, 16, generator=generator).double() * 2 - 1 for name in names
+        }
 
     def __len__(self) -> int:
         return 2 * STEPS
@@ -45,9 +47,11 @@ def train(task, data, discriminator_channels: int) -> tuple[nn.ModuleDict, nn.Mo
         decay_epochs=0,
         lr=1e-3,
     )
-    before = copy.deepcopy(module.networks)
+    before = copy.deepcopy(module.networks).double()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-    Trainer(accelerator="cpu", **quiet).fit(module, DataLoader(data, batch_size=2))
+    # in double precision: Adam takes whole steps along gradients that are zero up to rounding, as those of
+    # biases before an instance norm
+    Trainer(accelerator="cpu", precision="64-true", **quiet).fit(module, DataLoader(data, batch_size=2))
     return before, module.networks
 
 
