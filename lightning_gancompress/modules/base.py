@@ -133,9 +133,13 @@ class GANModule(TranslatingModule):
         for name, module in modules.items():
             setattr(self, name, module)
         self._phase_modules = list(modules)
-        self.to(self.device, cast(torch.dtype, self.dtype))  # what is new within a run
+        self.place()
         self.phase = phase
         phase.set_modes()
+
+    def place(self) -> None:
+        """Move and cast what is new within a run."""
+        self.to(self.device, cast(torch.dtype, self.dtype))
 
     @property
     def fitting(self) -> bool:
