@@ -225,7 +225,7 @@ class CompressionModule(GANModule):
                 carry_over(old, new, left)
 
     def _asks(self, at: Position) -> bool:
-        """Whether a step is one before which the policy is asked what is in reach; no gradients are kept then."""
+        """Whether the policy is asked before a step, where no gradients of a window are kept."""
         step = self._window.batches / at.batches
         done, before = (int(POINTS * epochs / self.border) for epochs in (at.epochs, at.epochs - step))
         return self._window.begins(at) and (done > before or at.epochs == 0)

@@ -164,7 +164,7 @@ class MaskedCost:
         return ((inputs @ whole) * (outputs @ whole) * scale).sum()
 
     def narrowed(self, keep: Tensor) -> MaskedCost:
-        """The cost of the network that `slim` makes with the mask `keep`; `full` stays that of the whole one."""
+        """The cost of the network that `slim` makes with the mask `keep`; `full` stays as it is."""
         stays = with_always_kept(keep)
         inputs, outputs, scale = self._tensors[torch.device("cpu")]
         narrow = copy.copy(self)

@@ -53,7 +53,7 @@ class PrunedSide(nn.Module):
         ignored_layers: Layers that are not pruned, by name or pattern.
 
     Attributes:
-        left: Which channels of the whole networks are left, `(total,)` of the whole ones; checkpoints hold it.
+        left: Which channels of the whole networks are left, `(total,)` of those; checkpoints hold it.
         narrowable: Whether the networks can be narrowed: no weights are parametrized or tied, which a small
             network has as plain ones.
     """
@@ -100,7 +100,8 @@ class PrunedSide(nn.Module):
             f"{self.name}: {self.groups.total} channels in {groups} can be dropped, down to {least:.4g} of "
             f"{most:.4g} GMACs; the budget is {self.budget / 1e9:.4g}. "
             f"What stays whole: {stays}{'; ...' * (len(whole) > 3)}."
-            + " Parametrized or tied weights are cut at the end of the search alone." * (not self.narrowable)
+            + " Parametrized or tied weights are cut at the end of the search alone."
+            * (not self.narrowable)
         )
 
     def fit(self, scores: Tensor) -> Tensor:
@@ -129,7 +130,8 @@ class PrunedSide(nn.Module):
         return budget_penalty(self.cost(mask), self._target(progress))
 
     def _target(self, progress: float) -> float:
-        return self.cost.full * (self.budget / self.cost.full) ** min(progress, 1.0)
+        whole = float(self.cost.full)
+        return whole * math.pow(self.budget / whole, min(progress, 1.0))
 
     def in_reach(self, scores: Tensor, mask: Tensor, progress: float, slack: float) -> Tensor:
         """The channels that later masks may still keep, `(total,)` of zeros and ones.
@@ -164,9 +166,7 @@ class PrunedSide(nn.Module):
     def slim(self, network: NetworkGroup, mask: Tensor) -> NetworkGroup:
         """The small dense networks with the channels that a mask keeps; removes the hooks of the masks."""
         self.masks.detach()
-        small = slim(network, self.groups, mask)
-        assert isinstance(small, NetworkGroup)
-        return small
+        return slim(network, self.groups, mask)
 
 
 def _is_tied(network: nn.Module) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_gancompress.networks import bake_parametrizations, copy_network
 from lightning_gancompress.pruning.channels import CHANNELWISE, ChannelGroups, with_always_kept
 
+NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
-def slim(network: nn.Module, groups: ChannelGroups, mask: Tensor) -> nn.Module:
+
+def slim(network: NetworkType, groups: ChannelGroups, mask: Tensor) -> NetworkType:
     """Copy a network without the channels that the mask drops.
 
     Args:

@@ -41,7 +41,8 @@ class PeerEncoder(nn.Module):
         stays = torch.split(keep > 0.5, self.sizes)
         self.sizes = [int(columns.sum()) for columns in stays]
         for embed, columns in zip(self.embed, stays, strict=True):
-            linear = embed[0]
+            (linear, *_) = embed.children()
+            assert isinstance(linear, nn.Linear)
             linear.in_features = int(columns.sum())
             linear.weight.data = linear.weight.data[:, columns.to(linear.weight.device)]
 
@@ -81,12 +82,13 @@ class PruningAgent(nn.Module):
 
         Args:
             keep: `(total,)` of zeros and ones, of the own side.
-            peer_keep: `(peer_total,)`, of the other side, whose masks no longer hold the dropped channels; None
-                without one.
+            peer_keep: `(peer_total,)`, of the other side, whose masks no longer hold the dropped channels;
+                None without one.
         """
         agent = copy.deepcopy(self)
-        stays = torch.split(keep > 0.5, [head.out_features for head in agent.heads])
-        for head, rows in zip(agent.heads, stays, strict=True):
+        heads = [head for head in agent.heads if isinstance(head, nn.Linear)]
+        stays = torch.split(keep > 0.5, [head.out_features for head in heads])
+        for head, rows in zip(heads, stays, strict=True):
             head.out_features = int(rows.sum())
             for parameter in head.parameters():  # direction and length of each row: see `weight_norm`
                 parameter.data = parameter.data[rows.to(parameter.device)]

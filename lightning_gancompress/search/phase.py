@@ -273,10 +273,11 @@ class SearchPhase(Phase):
             for role, network in small.items():
                 self.networks.adopt_small(Role(role), network)
             pruned.narrow(keep[side], small)
-        for side, agent in self.agents.items():
-            follow = partial(self.policy.narrowed, keep=keep, side=Side(side))
+        for name, agent in self.agents.items():
+            assert self.policy is not None
+            follow = partial(self.policy.narrowed, keep=keep, side=Side(name))
             left |= elements_left(agent, follow)
-            self.agents[side] = follow(agent)
+            self.agents[name] = follow(agent)
         return left
 
     def narrow_as(self, state: dict[str, Tensor]) -> None:
@@ -290,8 +291,8 @@ class SearchPhase(Phase):
             groups, left = pruned.groups, keep[side]
             if left.shape != pruned.left.shape or not all(own.any() for own in groups.split(left)):
                 raise UserError(
-                    f"ckpt_path: the checkpoint is damaged, sides.{side}.left does not fit the {side}: copy it "
-                    "again, or go back to an earlier checkpoint."
+                    f"ckpt_path: the checkpoint is damaged, sides.{side}.left does not fit the {side}: copy "
+                    "it again, or go back to an earlier checkpoint."
                 )
         self.narrow({side: left.cpu() for side, left in keep.items()})
 

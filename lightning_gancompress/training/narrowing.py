@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +42,11 @@ def carry_over(old: Optimizer, new: Optimizer, left: Mapping[Parameter, Tensor])
     before, after = (chain(*(group["params"] for group in one.param_groups)) for one in (old, new))
     for was, now in zip(before, after, strict=True):
         if was in old.state:
-            new.state[now] = {
-                name: value.flatten()[left[was]]
-                if was in left and isinstance(value, Tensor) and value.shape == was.shape
-                else value
-                for name, value in old.state[was].items()
-            }
+            new.state[now] = {name: _part(v, was, left.get(was)) for name, v in old.state[was].items()}
+
+
+def _part(value: Any, parameter: Parameter, left: Tensor | None) -> Any:
+    """The elements that are left of a value that is one number per element of its parameter, or all of it."""
+    if left is None or not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return copy.deepcopy(value)
+    return value.flatten()[left]
