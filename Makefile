@@ -6,7 +6,8 @@ GANCOMPRESS := $(BIN)/gancompress
 ZOO := .zoo/.ready
 
 # These fork processes that train, which a process can't any more once its autograd has threads of its own.
-FORKING := tests/callbacks tests/evaluation tests/data/test_resume_order.py tests/modules/test_ddp.py
+FORKING := tests/callbacks tests/evaluation tests/data/test_resume_order.py tests/modules/test_ddp.py \
+	tests/modules/test_narrowing.py
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test zoo lint format clean
