@@ -1,8 +1,11 @@
 """Teachers for whole runs, trained once."""
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import known_groups
 import pytest
 import tiny
 import torch
@@ -10,6 +13,16 @@ import torch
 from lightning_gancompress.cli import main
 
 torch.set_num_threads(1)  # small tensors, and tests may run side by side
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all processes of the session a folder for the groups that they have read."""
+    if known_groups.FOLDER not in os.environ:
+        folder = tempfile.TemporaryDirectory()
+        config.add_cleanup(folder.cleanup)
+        config.add_cleanup(lambda: os.environ.pop(known_groups.FOLDER))
+        os.environ[known_groups.FOLDER] = folder.name
+    known_groups.install()
 
 
 @pytest.fixture(scope="session")

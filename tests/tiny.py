@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import known_groups
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
@@ -158,6 +159,7 @@ class Fork:
 
 def _run(args: list[str], log: str) -> None:
     torch.set_num_threads(1)
+    known_groups.install()
     with open(log, "w") as file:  # noqa: PTH123
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

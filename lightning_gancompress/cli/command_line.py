@@ -56,6 +56,8 @@ class GanCompressCLI(OpenCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         defaults = [str(path) for path in [configs_folder() / "defaults.yaml"] if path.is_file()]
+        words = sys.argv[1:] if args is None else args
+        self._named = {*words[:1]} & {*self.subcommands()} if isinstance(words, list) else set()
         super().__init__(
             GANModule,
             LightningDataModule,
@@ -95,7 +97,12 @@ class GanCompressCLI(OpenCLI):
         return parser
 
     def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
-        """The parser of a command; without options of trainer, model and data where it needs none."""
+        """The parser of a command; without options of trainer, model and data where it needs none.
+
+        It has no options at all if the first argument names another command, since making them takes time.
+        """
+        if self._named and command not in self._named:
+            return self.init_parser(**kwargs)
         if command in ("export", "compare", "report"):
             return with_trust(self.short_parser(trainer, command, **kwargs))
         parser = with_trust(super().command_parser(trainer, command, **kwargs))

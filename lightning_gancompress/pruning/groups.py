@@ -158,14 +158,27 @@ def _cropped(x: Tensor, factor: int) -> Tensor:
 
 
 class _Steps(TorchFunctionMode):
-    """Records the names of the functions that a forward calls."""
+    """Records the names of the modules and functions that a forward calls.
 
-    def __init__(self) -> None:
+    Of a batch norm of torch's only the name: what it counts in training is no reason to read a network twice.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.names: list[str] = []
+        self._norms = 0  # batch norms whose forward is running
+        for name, module in network.named_modules():
+            module.register_forward_pre_hook(lambda *_, name=name: self.names.append(name))
+            if type(module).forward is nn.modules.batchnorm._BatchNorm.forward:
+                module.register_forward_pre_hook(lambda *_: self._enter(1))
+                module.register_forward_hook(lambda *_: self._enter(-1))
+
+    def _enter(self, norms: int) -> None:
+        self._norms += norms
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(getattr(func, "__name__", ""))
+        if not self._norms:
+            self.names.append(getattr(func, "__name__", ""))
         return func(*args, **(kwargs or {}))
 
 
@@ -181,12 +194,10 @@ def _steps(network: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
 
 
 def _steps_on(network: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
-    steps = _Steps()
-    for name, module in network.named_modules():
-        module.register_forward_pre_hook(lambda *_, name=name: steps.names.append(name))
+    steps = _Steps(network)
     with steps:
         network(*inputs)
-    return list(steps.names)
+    return steps.names
 
 
 def _read(

@@ -405,3 +405,17 @@ def test_a_small_model_does_not_resume(tmp_path, facades, capsys):
     torch.save({"weight": torch.ones(1)}, tmp_path / "small.pth")
     ckpt = ["--ckpt_path", str(tmp_path / "small.pth")]
     assert "no training checkpoint" in fails(capsys, *tiny.teacher(tmp_path), *facades, *ckpt)
+
+
+def test_the_command_that_is_named_alone_gets_options(monkeypatch, capsys):
+    made = []
+    add = GanCompressCLI.add_core_arguments_to_parser
+    monkeypatch.setattr(
+        GanCompressCLI, "add_core_arguments_to_parser", lambda cli, parser: made.append(add(cli, parser))
+    )
+    for args, expected in ((["export", "--help"], 0), (["fit", "--help"], 1), (["--help"], 5)):
+        made.clear()
+        with pytest.raises(SystemExit):
+            main(args)
+        assert len(made) == expected, args
+    assert "compare" in capsys.readouterr().out

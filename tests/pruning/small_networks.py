@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from known_groups import remembered
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -73,7 +74,7 @@ def randomise(network: nn.Module, seed: int) -> nn.Module:
 def read(name: str) -> ChannelGroups:
     """Groups of a network of `FITTING` or `KEPT`: they don't depend on its weights."""
     network = {**FITTING, **KEPT}[name][0]().eval()
-    return find_groups(network, zeros(network))
+    return remembered(f"small network {name}", lambda: find_groups(network, zeros(network)))
 
 
 def random_mask(groups: ChannelGroups, seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from lightning_gancompress.networks import (
     UnetGenerator,
 )
 from lightning_gancompress.pruning import ChannelGroups, check_groups, find_groups
+from lightning_gancompress.pruning import groups as reading_of_groups
 
 IMAGE = [torch.zeros(1, 3, 64, 64)]
 PAIR = [torch.zeros(1, 6, 64, 64)]
@@ -226,6 +227,17 @@ def test_what_only_training_does_is_read_too():
     groups = find_groups(network, zeros(network))
     assert groups.names == ["b"]
     assert groups.whole["a"] == "'b' has a weight that is used without it"
+
+
+def test_a_batch_norm_is_no_reason_to_read_a_network_twice(monkeypatch):
+    graphs = []
+    read = reading_of_groups.read_graph
+    monkeypatch.setattr(
+        reading_of_groups, "read_graph", lambda *args: graphs.append(read(*args)) or graphs[-1]
+    )
+    network = Net(lambda n, x: n.out(n.norm(n.a(x))), a=conv(3, 8), norm=nn.BatchNorm2d(8), out=conv(8, 3))
+    groups = find_groups(network, zeros(network))
+    assert (len(graphs), len(groups.products)) == (1, 2)
 
 
 def test_what_only_training_does_is_compared_too():

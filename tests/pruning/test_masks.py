@@ -25,9 +25,14 @@ def network():
     return randomise(chain(), 0)
 
 
+@pytest.fixture(scope="module")
+def groups():
+    return find_groups(chain(), zeros(chain()))
+
+
 @pytest.fixture
-def masks(network):
-    masks = ChannelMasks(find_groups(network, zeros(network)))
+def masks(network, groups):
+    masks = ChannelMasks(groups)
     masks.attach(network)
     return masks
 
