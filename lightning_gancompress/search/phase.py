@@ -286,15 +286,16 @@ class SearchPhase(Phase):
         Raises:
             UserError: The entry of a side is damaged.
         """
-        keep = {side: state.setdefault(f"sides.{side}.left", p.left.clone()) for side, p in self.pruned()}
+        keep = {}
         for side, pruned in self.pruned():
-            groups, left = pruned.groups, keep[side]
-            if left.shape != pruned.left.shape or not all(own.any() for own in groups.split(left)):
+            left = state.setdefault(f"sides.{side}.left", pruned.left.clone())
+            keep[side] = left.cpu() > 0.5
+            if left.shape != pruned.left.shape or not all(g.any() for g in pruned.groups.split(keep[side])):
                 raise UserError(
                     f"ckpt_path: the checkpoint is damaged, sides.{side}.left does not fit the {side}: copy "
                     "it again, or go back to an earlier checkpoint."
                 )
-        self.narrow({side: left.cpu() for side, left in keep.items()})
+        self.narrow(keep)
 
     # -- the border ------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import NetworkSpec, PatchDiscriminator, ResnetGenerator, UnetGenerator
 from lightning_gancompress.pruning import slim
 from lightning_gancompress.search import CollaborativePruning, SearchPhase
@@ -117,3 +118,27 @@ def test_the_next_step_is_that_of_the_whole_search(kind: str) -> None:
                 difference = (found.get_parameter(name) - parameter).abs()
                 assert difference.median() < 1e-6, name
                 assert difference.max() < 1e-3, name
+
+
+def test_a_search_has_the_channels_of_its_checkpoint() -> None:
+    search, _ = search_of("resnet")
+    whole = {side: pruned.groups.total for side, pruned in search.pruned()}
+    search.narrow_as(state := {})
+    assert {name: len(left) for name, left in state.items()} == {
+        f"sides.{s}.left": n for s, n in whole.items()
+    }
+    damaged = [torch.zeros(whole[Side.GENERATOR]), torch.ones(3, dtype=torch.bool)]
+    for left in damaged:
+        with pytest.raises(
+            UserError, match=r"sides\.generator\.left does not fit the generator: copy it again"
+        ):
+            search.narrow_as({"sides.generator.left": left})
+    left = torch.ones(whole[Side.GENERATOR], dtype=torch.bool)
+    left[0] = False
+    search.narrow_as({"sides.generator.left": left})
+    assert torch.equal(search.sides["generator"].left, left)
+    assert {s: pruned.groups.total for s, pruned in search.pruned()} == {
+        **whole,
+        Side.GENERATOR: whole[Side.GENERATOR] - 1,
+    }
+    assert len(search.policy.scores(search, Side.GENERATOR)) == whole[Side.GENERATOR] - 1
