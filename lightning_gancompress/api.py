@@ -22,6 +22,7 @@ from lightning_gancompress.cli.explain import explain
 from lightning_gancompress.cli.quieten import quieten
 from lightning_gancompress.data import DatasetDataModule, FolderDataModule
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.lightning_internals import Precision
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.modules.teacher_loader import Missing
 from lightning_gancompress.networks import blank_image
@@ -57,7 +58,7 @@ def compress(
     resume: bool = False,
     accelerator: str = "auto",
     devices: int | list[int] | str = 1,
-    precision: str | int = "32-true",
+    precision: Precision = "32-true",
     callbacks: Sequence[Callback] = (),
     logger: Logger | bool = True,
 ) -> nn.Module:
@@ -98,7 +99,8 @@ def compress(
         resume: Whether to resume from the run's last checkpoint, if there is one.
         accelerator: As of Lightning's trainer.
         devices: As of Lightning's trainer.
-        precision: As of Lightning's trainer.
+        precision: As of Lightning's trainer, or `auto`: bf16-mixed where the device computes in bfloat16
+            natively, else 32-true.
         callbacks: Further callbacks.
         logger: True for CSV files in the run's folder, False for none, or a logger.
 

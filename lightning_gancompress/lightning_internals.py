@@ -1,4 +1,4 @@
-"""Uses of private names of Lightning and jsonargparse.
+"""Uses of private names of Lightning, jsonargparse and torch.distributed.
 
 Checked for Lightning 2.6 and jsonargparse 4.53; new releases may break them. No other file uses private names
 of these libraries, which `tests/test_lightning_internals.py` checks.
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from subprocess import Popen
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -20,6 +21,8 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
+from torch import distributed
+from torch.distributed import distributed_c10d
 
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.files import user_path
@@ -183,6 +186,11 @@ def lacks_end_of_epoch(checkpoint: Mapping[str, Any]) -> bool:
         return False
 
 
+# -- precision -------------------------------------------------------------------------------------------
+
+Precision = Literal["auto"] | _PRECISION_INPUT  # what `trainer.precision` takes
+
+
 # -- strategies ------------------------------------------------------------------------------------------
 
 
@@ -212,6 +220,18 @@ def wrap_again(trainer: lightning.pytorch.Trainer, module: LightningModule) -> N
 def child_processes(trainer: lightning.pytorch.Trainer) -> list[Popen[bytes]]:
     """Processes of other ranks that this process has started."""
     return list(getattr(trainer.strategy.launcher, "procs", []))
+
+
+def store_of_ranks() -> distributed_c10d.Store | None:
+    """The table of keys and values that all processes of a run share; None where they are not connected."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return distributed_c10d._get_default_store()
+
+
+def close_connections() -> None:
+    """End the exchange with other processes at once, so that those that wait for it get an error."""
+    distributed_c10d._abort_process_group()
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.plugins import MixedPrecision, TorchCheckpointIO
+from lightning.pytorch.plugins import Precision as Single
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_gancompress.callbacks import (
@@ -33,9 +34,11 @@ from lightning_gancompress.callbacks.earlier_run import EarlierRun
 from lightning_gancompress.callbacks.monitors import of_search
 from lightning_gancompress.callbacks.refused import refuse
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
+from lightning_gancompress.devices import computes_bfloat16
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import require_writable, user_path
 from lightning_gancompress.lightning_internals import (
+    Precision,
     ResumableTrainer,
     look_for_unused_parameters,
     print_figures_once,
@@ -78,6 +81,10 @@ class Trainer(ResumableTrainer):
             eight hours; a run that is resumed without it counts anew.
         fast_dev_run: True or a number of batches: try all phases with so few, and keep nothing.
         reload_dataloaders_every_n_epochs: 1, since search and fine-tuning have different batches.
+        precision: As Lightning's, or `auto`: bf16-mixed where the device computes in bfloat16 natively, else
+            32-true.
+        channels_last: Whether images and filters lie in memory with the channels last; `auto`: in 16 bits,
+            where the device computes in these natively.
         barebones: Lightning's switch for measuring its overhead; adds no callbacks.
     """
 
@@ -95,12 +102,15 @@ class Trainer(ResumableTrainer):
         max_time: str | timedelta | dict[str, int] | None = None,
         fast_dev_run: int | bool = False,
         reload_dataloaders_every_n_epochs: int = 1,
+        precision: Precision | None = None,
+        channels_last: bool | Literal["auto"] = "auto",
         barebones: bool = False,
         **kwargs: Any,
     ) -> None:
         require_available(kwargs.get("accelerator", "auto"))
         require_whole_networks(kwargs.get("strategy", "auto"))
-        require_known_precision(kwargs.get("precision"))
+        require_known_precision(precision)
+        self.channels_last = channels_last
         root = user_path(default_root_dir or ".")
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:
@@ -128,9 +138,12 @@ class Trainer(ResumableTrainer):
             max_time=max_time,
             fast_dev_run=fast_dev_run,
             reload_dataloaders_every_n_epochs=reload_dataloaders_every_n_epochs,
+            precision=None if precision == "auto" else precision,
             barebones=barebones,
             **kwargs,
         )
+        if precision == "auto":
+            self._choose_precision()
         require_address(self)
         look_for_unused_parameters(self)
         print_figures_once(self)
@@ -154,6 +167,16 @@ class Trainer(ResumableTrainer):
             super().fit(*args, **kwargs)
         if self.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
+
+    def _choose_precision(self) -> None:
+        """Compute in bfloat16 where the device does so natively, and say what it is."""
+        strategy, device = self.strategy, self.strategy.root_device
+        # what asks a GPU initialises CUDA, after which no process could be forked
+        forks = strategy.launcher is not None and strategy.launcher.is_interactive_compatible
+        asked = type(strategy.precision_plugin) is Single and not (forks and device.type == "cuda")
+        if asked and computes_bfloat16(device):
+            strategy.precision_plugin = MixedPrecision("bf16-mixed", device.type)
+        rank_zero_info(f"trainer.precision: auto is {self.precision} on this {device.type}.")
 
     @property
     def checkpoint_callback(self) -> Checkpoint | None:

@@ -100,6 +100,7 @@ NUMBERS = [case for case in CASES if numeric(case.values[2])]
 # where 0 means none; of all other numbers there must be some
 MAY_BE_ZERO = {
     *(
+        "cache_gb",
         "epochs",
         "decay_epochs",
         "n_blocks",

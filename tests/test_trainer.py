@@ -4,10 +4,12 @@ from pathlib import Path
 
 import lightning.pytorch
 import pytest
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
+from lightning_gancompress import trainer as trainer_file
 from lightning_gancompress.callbacks import (
     Evaluation,
     ImageGrid,
@@ -17,6 +19,8 @@ from lightning_gancompress.callbacks import (
 )
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.modules.supported import memory_format
+from lightning_gancompress.networks import PatchDiscriminator, ResnetGenerator, UnetGenerator
 from lightning_gancompress.trainer import Trainer
 
 
@@ -118,3 +122,38 @@ def test_the_trainer_can_be_sent_to_spawned_processes(tmp_path):
     trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False)
     for loop in (trainer.validate_loop, trainer.test_loop):
         pickle.loads(pickle.dumps(loop._print_results))
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_the_precision_is_what_the_device_computes_in(native, precision, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(trainer_file, "computes_bfloat16", lambda device: native)
+    with caplog.at_level("INFO"):
+        trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", precision="auto")
+    assert trainer.precision == precision
+    assert f"trainer.precision: auto is {precision} on this cpu." in caplog.text
+    assert Trainer(default_root_dir=tmp_path, accelerator="cpu").precision == "32-true"
+    assert (
+        Trainer(default_root_dir=tmp_path, accelerator="cpu", precision="bf16-true").precision == "bf16-true"
+    )
+
+
+UNETS = [UnetGenerator(ngf=1, n_downs=5), PatchDiscriminator(ndf=1)]
+
+
+@pytest.mark.parametrize(
+    ("networks", "option", "precision", "native", "last"),
+    [
+        (UNETS, "auto", "bf16-mixed", True, True),
+        (UNETS, "auto", "bf16-mixed", False, False),  # what is emulated gains nothing
+        (UNETS, "auto", "32-true", True, False),
+        (UNETS, True, "32-true", False, True),
+        (UNETS, False, "bf16-mixed", True, False),
+        ([ResnetGenerator(ngf=1), PatchDiscriminator(ndf=1)], "auto", "bf16-mixed", True, False),
+    ],
+)
+def test_channels_are_last_where_that_is_fast(networks, option, precision, native, last, monkeypatch):
+    monkeypatch.setattr("lightning_gancompress.modules.supported.computes_bfloat16", lambda device: native)
+    trainer = Trainer(accelerator="cpu", precision=precision, channels_last=option, logger=False)
+    found = memory_format(trainer, torch.nn.ModuleList(networks))
+    assert found == (torch.channels_last if last else torch.contiguous_format)
+    assert memory_format(None, torch.nn.ModuleList(networks)) == torch.contiguous_format

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import multiprocessing
 import os
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -141,14 +143,14 @@ def fail_code(capsys: Any, args: list[str]) -> tuple[int, str]:
 
 
 class Fork:
-    """A run in a process of its own."""
+    """A run in a process of its own, with further variables in its environment."""
 
-    def __init__(self, args: list[str], log: Path) -> None:
+    def __init__(self, args: list[str], log: Path, env: dict[str, str] | None = None) -> None:
         self.log = log
-        self.process = FORKS.Process(target=_run, args=(args, str(log)))
+        self.process = FORKS.Process(target=_run, args=(args, str(log), env or {}))
         self.process.start()
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """The exit code; negative for a signal."""
         self.process.join(seconds)
         if self.process.exitcode is None:
@@ -157,7 +159,8 @@ class Fork:
         return self.process.exitcode
 
 
-def _run(args: list[str], log: str) -> None:
+def _run(args: list[str], log: str, env: dict[str, str]) -> None:
+    os.environ.update(env)
     torch.set_num_threads(1)
     known_groups.install()
     with open(log, "w") as file:  # noqa: PTH123
@@ -172,10 +175,47 @@ def _run(args: list[str], log: str) -> None:
         sys.exit(1)
 
 
-def digests(module: nn.Module) -> dict[str, str]:
-    """Hashes of all parameters and buffers, also those that no checkpoint keeps."""
-    tensors: list[tuple[str, Tensor]] = [*module.named_parameters(), *module.named_buffers()]
-    arrays = {name: tensor.detach().cpu().double().numpy() for name, tensor in tensors}
+def ranks(launcher: str, count: int, args: list[str], folder: Path) -> list[Fork]:
+    """Processes of one run that `torchrun` has started, one on each of `count` machines, or SLURM on one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    alone = launcher == "torchrun"
+    args = [
+        *args,
+        f"--trainer.devices={1 if alone else count}",
+        f"--trainer.num_nodes={count if alone else 1}",
+    ]
+    forks = []
+    for rank in range(count):
+        if alone:
+            env = {
+                "RANK": rank,
+                "GROUP_RANK": rank,
+                "LOCAL_RANK": 0,
+                "WORLD_SIZE": count,
+                "LOCAL_WORLD_SIZE": 1,
+            }
+            env |= {"TORCHELASTIC_RUN_ID": 7}
+        else:
+            env = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": 0, "SLURM_NTASKS": count}
+            env |= {"SLURM_NTASKS_PER_NODE": count, "SLURM_JOB_ID": 7, "SLURM_JOB_NAME": "train"}
+        env = address | {name: str(value) for name, value in env.items()}
+        forks.append(Fork(args, folder / f"log.{rank}", env))
+    return forks
+
+
+def digests(module: Any) -> dict[str, str]:
+    """Hashes of all that a rank holds: parameters, buffers, also those that no checkpoint keeps, gradients,
+    states of optimizers, moving averages."""
+    tensors: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    tensors |= {f"gradient of {n}": p.grad for n, p in module.named_parameters() if p.grad is not None}
+    for number, optimizer in enumerate(module.trainer.optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer {number}, {index}, {k}": torch.as_tensor(v) for k, v in state.items()}
+    if module.averages is not None:
+        tensors |= {f"average of {name}": tensor for name, tensor in module.averages.tensors.items()}
+    arrays = {name: tensor.detach().cpu().double().numpy() for name, tensor in tensors.items()}
     return {name: hashlib.sha256(array.tobytes()).hexdigest()[:8] for name, array in arrays.items()}
 
 
@@ -286,13 +326,25 @@ class Tables(Callback):
 
 
 class Stumble(Callback):
-    """Raise a UserError on the last rank only."""
+    """Fail on one rank only: by an error of the user, a bug, a full disk or a signal."""
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def __init__(self, rank: int = -1, how: str = "user", hook: str = "on_train_batch_start") -> None:
+        self.rank, self.how = rank, how
+        setattr(self, hook, self.stumble)
+
+    def stumble(self, trainer: Any, *_: Any) -> None:
         from lightning_gancompress.errors import UserError
 
-        if trainer.global_rank == trainer.world_size - 1 and batch_idx == 1:
-            raise UserError("This rank can't go on: mend it.")
+        if trainer.global_rank != self.rank % trainer.world_size:
+            return
+        if self.how == "kill":
+            os.kill(os.getpid(), 9)
+        errors: dict[str, Exception] = {
+            "user": UserError("This rank can't go on: mend it."),
+            "bug": KeyError("a bug"),
+            "disk": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.ckpt"),
+        }
+        raise errors[self.how]
 
 
 class BrokenFacades(SyntheticFacades):

@@ -90,6 +90,7 @@ class Header:
         seed: Seed of the run; None for files of releases that did not record it.
         images: Digest of the training images; empty if it is not known.
         epoch: Of an epoch in progress, options by which its batches are counted.
+        precision: The trainer's precision; empty for files of releases that did not record it.
     """
 
     kind: str
@@ -106,6 +107,7 @@ class Header:
     seed: int | None = None
     images: str = ""
     epoch: dict[str, Any] = field(default_factory=dict)
+    precision: str = ""
 
     def require_compressed(self, compressed: Sequence[Role], path: Path, exactly: bool) -> None:
         """Check that the checkpoint is of a compression of these generators.
@@ -169,6 +171,7 @@ class Header:
             "versions": self.versions,
         }
         known = {"seed": self.seed, "images": self.images, "epoch": self.epoch, "began": self.began}
+        known["precision"] = self.precision
         entry |= {name: value for name, value in known.items() if value not in (None, "", {})}
         if self.kind == "compression":
             entry |= {
@@ -232,6 +235,7 @@ class Header:
             _number(written.get("seed"), "seed"),
             typed(written.get("images", ""), str, "images"),
             dict(items(written.get("epoch", {}), "epoch")),
+            typed(written.get("precision", ""), str, "precision"),
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +20,8 @@ from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
-from lightning_gancompress.cli.explain import condense, explain
+from lightning_gancompress.cli.explain import condense
+from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
 from lightning_gancompress.cli.trusted_settings import TRUST, Trust
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
@@ -209,15 +209,17 @@ class GanCompressCLI(OpenCLI):
             raise
 
     def _end_other_ranks(self, error: Exception) -> None:
-        """End the processes of other ranks, which may wait for this one in a collective."""
+        """End the processes of other ranks, which may wait for this one in a collective.
+
+        Raises:
+            UserError: One of them was killed, so that it could not say so itself.
+        """
         children = child_processes(self.trainer)
-        if children and explain(error) is None:
-            # another rank may have raised a UserError, and this one only lost its connection
-            time.sleep(1)
-            if any(child.poll() == 2 for child in children):
-                raise SystemExit(2) from None
+        killed = killed_rank(children) if children and lost_connection(error) else None
         for child in children:
             child.kill()
+        if killed is not None:
+            raise UserError(killed) from None
 
 
 class Rehearsal(GanCompressCLI):

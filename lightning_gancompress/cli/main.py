@@ -12,8 +12,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_gancompress.cli.command_line import GanCompressCLI
 from lightning_gancompress.cli.explain import explain
+from lightning_gancompress.cli.other_ranks import failure_of_another_rank, tell_other_ranks
 from lightning_gancompress.cli.quieten import quieten
 from lightning_gancompress.cli.trusted_settings import named_by
+from lightning_gancompress.errors import first_line
 from lightning_gancompress.trust import trusting
 
 
@@ -43,9 +45,11 @@ def main(args: ArgsType = None) -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        message = explain(error)
+        message = failure_of_another_rank(error) or explain(error)
         if message is None or os.environ.get("GANCOMPRESS_TRACEBACK") == "1":
+            tell_other_ranks(f"{type(error).__name__}: {first_line(error)}; its output has the traceback.")
             raise
         rank = f"[rank {rank_zero_only.rank}] " if rank_zero_only.rank else ""  # type: ignore[attr-defined]
-        print(f"{rank}error: {message}", file=sys.stderr)
+        print(f"{rank}error: {message}", file=sys.stderr, flush=True)
+        tell_other_ranks(message)
         raise SystemExit(2) from None

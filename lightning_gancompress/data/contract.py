@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from itertools import chain
 from typing import Any, Literal, TypedDict
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
@@ -174,11 +172,13 @@ class GANDataModule(LightningDataModule, ABC):
         return {key: images[0] for key, images in _images(self.first_batch()).items()}
 
     def plain_train_loader(self) -> Iterator[dict[str, Any]]:
-        """Batches of all training images in order, without augmentation, on every rank, role by role."""
-        datasets = self.datasets("train").values()
-        return chain.from_iterable(
-            self._loader(dataset, None, self._eval_batch(dataset)) for dataset in datasets
-        )
+        """This rank's share of all training images, in order, without augmentation, role by role.
+
+        The shares are whole batches of those that one process would read.
+        """
+        for dataset in self.datasets("train").values():
+            batch_size = self._eval_batch(dataset)
+            yield from self._loader(dataset, ShardSampler(dataset, self.trainer, batch_size), batch_size)
 
     def search_by(self, neighbourhoods: Mapping[Role, Tensor], members: int) -> None:
         """Sample training batches by neighbourhoods from the next epoch on.
@@ -242,6 +242,7 @@ class GANDataModule(LightningDataModule, ABC):
         for one in datasets.values():
             if (error := one.different()) is not None and batch_size > 1:
                 raise error
+        self._remember("train", datasets)
         longest = max(map(len, datasets.values()))
         samplers = [
             EpochSampler(
@@ -256,6 +257,9 @@ class GANDataModule(LightningDataModule, ABC):
         """One seed per role, so that the domains are shuffled and augmented independently."""
         return [self.seed, int(np.random.SeedSequence(self.seed).generate_state(1)[0])]
 
+    def _remember(self, split: Split, datasets: Mapping[Role, SampleDataset]) -> None:
+        """Do nothing; a data module may cache what is read in every epoch."""
+
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """This rank's share of the validation images, in order; a loader per role, if there are several."""
         return self._eval_loader("val")
@@ -269,7 +273,10 @@ class GANDataModule(LightningDataModule, ABC):
         return self._share_loader(self.predict_dataset())
 
     def _eval_loader(self, split: Split) -> DataLoader[Any] | list[DataLoader[Any]]:
-        loaders = [self._share_loader(dataset) for dataset in self.datasets(split).values()]
+        datasets = self.datasets(split)
+        if split == "val":  # a test reads its images once
+            self._remember(split, datasets)
+        loaders = [self._share_loader(dataset) for dataset in datasets.values()]
         return loaders if len(loaders) > 1 else loaders[0]
 
     def _share_loader(self, dataset: SampleDataset) -> DataLoader[Any]:
@@ -293,7 +300,7 @@ class GANDataModule(LightningDataModule, ABC):
             drop_last=train,
             num_workers=self.num_workers,
             persistent_workers=train and self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             collate_fn=collate,
         )
 

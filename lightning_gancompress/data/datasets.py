@@ -12,10 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_gancompress.data.cache import Loaded, SampleCache
 from lightning_gancompress.data.reading import ImageError, read_header, read_image
 from lightning_gancompress.data.transforms import (
+    Array,
     ImageReader,
     PictureReader,
     Preprocessing,
@@ -44,6 +47,16 @@ def upright_size(path: Path) -> tuple[int, int]:
 @cache
 def _read_size(path: Path, changed: tuple[int, int] | None) -> tuple[int, int]:
     return read_header(path).size
+
+
+def size_of(files: tuple[Path, ...]) -> tuple[int, int]:
+    """Width and height of the images of a sample, of which two may be side by side in one file.
+
+    Raises:
+        ImageError: The file is no image.
+    """
+    width, height = upright_size(files[0])
+    return (width // 2, height) if len(files) == 2 and files[0] == files[1] else (width, height)
 
 
 class SampleDataset(Dataset[dict[str, Any]], ABC):
@@ -77,6 +90,26 @@ class FileDataset(SampleDataset):
         self, files: Files, preprocessing: Preprocessing, sides: Mapping[str, ImageReader], seed: int | None
     ) -> None:
         self.files, self.preprocessing, self.sides, self.seed = files, preprocessing, sides, seed
+        self.cache: SampleCache | None = None
+
+    def remember(self, room: int) -> SampleCache:
+        """Keep samples from now on as they are before augmentation, in `room` bytes at most.
+
+        Raises:
+            OSError: There is not so much memory.
+        """
+        planes = {key: side.planes for key, side in self.sides.items()}
+        self.cache = SampleCache(self._loaded_sizes(), planes, len(set(self.files[0])), room)
+        return self.cache
+
+    def _loaded_sizes(self) -> Array:
+        """Width and height of all images before the crop, (N, 2)."""
+        options = self.preprocessing
+        side = options.crop_size if self.seed is None else options.load_size
+        if options.preprocess == "resize_and_crop":
+            return np.full((len(self), 2), side)
+        with ThreadPoolExecutor(16) as pool:
+            return np.array([options.loaded_size(size, side) for size in pool.map(size_of, self.files)])
 
     def __len__(self) -> int:
         return len(self.files)
@@ -111,10 +144,29 @@ class FileDataset(SampleDataset):
         Raises:
             ImageError: The image can't be used.
         """
-        width, height = upright_size(files[0])
-        # A | B side by side
-        size = (width // 2, height) if len(files) == 2 and files[0] == files[1] else (width, height)
-        return self.preprocessing.final_size(size, files[0])
+        return self.preprocessing.final_size(size_of(files), files[0])
+
+    def tensors(self, index: int, random: np.random.Generator | None) -> dict[str, Tensor]:
+        """The images of a sample by key, augmented with `random`, from the cache or from their files."""
+        if self.cache is None:
+            loaded = self.load(index)
+        else:
+            loaded = self.cache.of(index, dict.fromkeys(self.files[index]), self.load)
+        transform = self.preprocessing.transform(loaded.size, self.path(index), random)
+        return {key: self.sides[key].encode(transform.cut(pixels)) for key, pixels in loaded.pixels.items()}
+
+    def load(self, index: int) -> Loaded:
+        """Decode and resize a sample, without augmentation."""
+        images = self.images(index)
+        size = next(iter(images.values()))[0].size
+        result = self.preprocessing.resized(size, self.path(index), augment=self.seed is not None)
+        return Loaded(
+            size, {key: self.sides[key].pixels(image, result, path) for key, (image, path) in images.items()}
+        )
+
+    def path(self, index: int) -> Path:
+        """The file that a sample is named by."""
+        return self.files[index][0]
 
     @abstractmethod
     def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
@@ -159,13 +211,11 @@ class PairDataset(FileDataset):
 
     def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
         """Read a pair."""
-        images = self.images(index)
-        source, path = images["source"]
-        transform = self.preprocessing.transform(source.size, path, random)
-        tensors = {
-            key: self.sides[key].tensor(image, transform, file) for key, (image, file) in images.items()
-        }
-        return {**tensors, "index": index, "path": str(path)}
+        return {**self.tensors(index, random), "index": index, "path": str(self.path(index))}
+
+    def path(self, index: int) -> Path:
+        """The file of the source."""
+        return self.files[index][0 if self.direction == "AtoB" else 1]
 
 
 def read_pair(
@@ -227,11 +277,8 @@ class ImageDataset(FileDataset):
 
     def sample(self, index: int, random: np.random.Generator | None) -> dict[str, Any]:
         """Read an image."""
-        ((key, (image, path)),) = self.images(index).items()
-        transform = self.preprocessing.transform(image.size, path, random)
-        return dict(
-            zip(self.keys, (self.sides[key].tensor(image, transform, path), index, str(path)), strict=True)
-        )
+        (image,) = self.tensors(index, random).values()
+        return dict(zip(self.keys, (image, index, str(self.path(index))), strict=True))
 
 
 def _reader(side: ImageReader | int) -> ImageReader:

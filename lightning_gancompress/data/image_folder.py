@@ -3,14 +3,16 @@
 import hashlib
 import json
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
+from lightning_gancompress.data.cache import CacheRoom, shared_with_workers
 from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
-from lightning_gancompress.data.datasets import Files, SampleDataset, SourceDataset
+from lightning_gancompress.data.datasets import FileDataset, Files, SampleDataset, SourceDataset
 from lightning_gancompress.data.labels import Labels, inspect, reader_of, record_of
 from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import FileChannels
@@ -19,7 +21,7 @@ from lightning_gancompress.data.survey import describe_images, doubts
 from lightning_gancompress.data.transforms import ImageReader, Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
-from lightning_gancompress.options import Count, Pixels, Workers
+from lightning_gancompress.options import Amount, Count, Pixels, Workers
 from lightning_gancompress.tasks.role import Role
 
 # no `from __future__ import annotations`: the command line reads the types of inherited options
@@ -45,6 +47,9 @@ class ImageDataModule(GANDataModule):
         test_split: Folder name of the test split; `val_split` where it is missing.
         max_train: Number of training images to use, the first of each domain; None uses all.
         predict_folder: Source images for prediction: a folder, or one file.
+        cache_gb: Memory per process, in GB (1e9 bytes), for decoded images of training and validation, which
+            workers share; images beyond it are decoded in every epoch. 0 caches nothing, null takes up to a
+            quarter of the memory that is free.
     """
 
     root: str
@@ -60,6 +65,7 @@ class ImageDataModule(GANDataModule):
     test_split: str = "test"
     max_train: Count | None = None
     predict_folder: str | None = None
+    cache_gb: Amount | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,6 +78,7 @@ class ImageDataModule(GANDataModule):
         self._files: dict[Split, dict[Role, Files]] = {}
         self._names: dict[Split, str] = {}  # of the folders in which the files were found
         self._warned = False
+        self._room = CacheRoom(None if self.cache_gb is None else int(self.cache_gb * 1e9))
 
     # -- implemented by derived classes ----------------------------------------------------------------
 
@@ -191,6 +198,12 @@ class ImageDataModule(GANDataModule):
         files = self.files(split)
         seeds = self._seeds() if augment else [None, None]
         return {role: self.dataset(role, files[role], seed) for role, seed in zip(files, seeds, strict=False)}
+
+    def _remember(self, split: Split, datasets: Mapping[Role, SampleDataset]) -> None:
+        """Cache the decoded images."""
+        if shared_with_workers(self.num_workers):
+            images = [dataset for dataset in datasets.values() if isinstance(dataset, FileDataset)]
+            self._room.serve(split, images, 1 if self.trainer is None else self.trainer.num_devices)
 
     def predict_dataset(self) -> SourceDataset:
         """Images of `predict_folder`, in order, under the keys `source`, `index` and `path`."""

@@ -18,18 +18,18 @@ from lightning_gancompress.data.listing import evenly
 from lightning_gancompress.data.options import IMAGE_MODES
 from lightning_gancompress.data.reading import ImageError, decode, read_image
 from lightning_gancompress.data.transforms import (
+    Array,
     ImageReader,
     PictureReader,
     Preprocessing,
     Read,
-    Transform,
     normalised,
+    resized,
 )
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
 from lightning_gancompress.options import Range, check_fields
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Encoding = Literal["palette", "one_hot", "colors"]
 
 Classes = Annotated[int, Range(2, 2**10)]  # a picture of 256 pixels has 268 MB in that many channels
@@ -91,7 +91,7 @@ class Labels:
             channels = np.eye(count, count + 1, dtype=np.float32)
             return torch.from_numpy(channels[:, known])
         table = np.array([*self.colours, (0, 0, 0)], np.uint8)
-        return normalised(table[known])
+        return normalised(table[known].transpose(2, 0, 1))
 
     def picture(self, images: Tensor) -> Tensor:
         """Label maps as networks read them, (B, C, H, W), as pictures (B, 3, H, W) in [-1, 1]."""
@@ -134,8 +134,15 @@ class LabelReader(ImageReader):
         """Numbers of classes are decoded as they are."""
         return read_indices if self.labels.indexed else read_image
 
-    def tensor(self, image: Image.Image, transform: Transform, path: Path | str) -> Tensor:
-        """Check, resize, crop, flip and encode a label map.
+    @property
+    def planes(self) -> tuple[int, type[np.generic]]:
+        """One plane of numbers of classes, or colours of 8 bits."""
+        if not self.labels.indexed:
+            return self.channels, np.uint8
+        return 1, np.uint8 if max(self.labels.classes or 0, (self.labels.void or 0) + 1) <= 256 else np.int32
+
+    def pixels(self, image: Image.Image, size: tuple[int, int], path: Path | str) -> Array:
+        """Check and resize a label map.
 
         Raises:
             ImageError: A pixel has a value that is no class.
@@ -143,8 +150,11 @@ class LabelReader(ImageReader):
         self.check(image, path)
         if not self.labels.indexed:
             image = image.convert(IMAGE_MODES[self.channels])
-        placed = np.array(transform.place(image, Image.Resampling.NEAREST))
-        return self.labels.encode(placed) if self.labels.indexed else normalised(placed)
+        return resized(image, size, Image.Resampling.NEAREST)
+
+    def encode(self, pixels: Array) -> Tensor:
+        """Map numbers of classes to what networks read, and colours to [-1, 1]."""
+        return self.labels.encode(pixels[0]) if self.labels.indexed else normalised(pixels)
 
     def check(self, image: Image.Image, path: Path | str) -> None:
         """Raise an ImageError if a pixel has a value that is no class."""

@@ -108,12 +108,20 @@ class ZipSampler(DistributedSampler[Any], SequentialSampler):
 
 
 class ShardSampler(DistributedSampler[Any]):
-    """Every ``world``-th image in order, for evaluation; without padding, so no image is duplicated."""
+    """Every ``world``-th image in order, for evaluation; without padding, so no image is duplicated.
 
-    def __init__(self, dataset: Sized, trainer: Trainer | None = None) -> None:
+    Args:
+        dataset: Data set of length N.
+        trainer: Provides rank and world size. None is one process.
+        block: Images in a row that stay together, at most: with that of a batch, each rank has every
+            ``world``-th batch of those that one process would have, with the same rounding of its results.
+    """
+
+    def __init__(self, dataset: Sized, trainer: Trainer | None = None, block: int = 1) -> None:
         rank, world = rank_and_world(trainer)
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=False)  # type: ignore[arg-type]
-        self.indices = range(rank, len(dataset), world)
+        block = max(1, min(block, len(dataset) // world))  # no rank is left without
+        self.indices = [index for index in range(len(dataset)) if index // block % world == rank]
         if len(dataset) < world:
             # a rank without a batch would not join the collectives of the others, which then hang
             raise UserError(

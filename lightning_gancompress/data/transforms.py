@@ -22,6 +22,7 @@ from lightning_gancompress.options import Pixels, check_fields
 # of one image after resizing; Pillow refuses files of more
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
 
+Array = np.ndarray[Any, np.dtype[Any]]
 Read = Callable[[Path], Image.Image]
 Preprocess = Literal["resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none"]
 
@@ -34,24 +35,25 @@ class Transform:
     box: tuple[int, int, int, int] | None = None
     flip: bool = False
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Map an image to a float tensor ``(C, H, W)`` in [-1, 1]."""
-        return normalised(np.array(self.place(image, Image.Resampling.BICUBIC)))
-
-    def place(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
-        """Resize, crop and flip an image."""
-        if image.size != self.size:
-            image = image.resize(self.size, resample)
+    def cut(self, pixels: Array) -> Array:
+        """Crop and flip pixels (C, H, W) that have been resized."""
         if self.box is not None:
-            image = image.crop(self.box)
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
+            left, top, right, bottom = self.box
+            pixels = pixels[:, top:bottom, left:right]
+        return pixels[:, :, ::-1] if self.flip else pixels
 
 
-def normalised(pixels: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
-    """Map pixels (H, W) or (H, W, C) of 0..255 to a float tensor (C, H, W) in [-1, 1]."""
-    tensor = torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
+def resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Array:
+    """Pixels (C, H, W) of an image, resized to width and height."""
+    pixels = np.array(image if image.size == size else image.resize(size, resample))
+    return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+
+
+def normalised(pixels: Array) -> Tensor:
+    """Map pixels (C, H, W) of 0..255 to a float tensor (C, H, W) in [-1, 1]."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels))
     # the operations of ToTensor and Normalize in the same order, for bitwise equal results
-    return tensor.contiguous().float().div_(255).sub_(0.5).div_(0.5)
+    return tensor.float().div_(255).sub_(0.5).div_(0.5)
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,7 @@ class Preprocessing:
         Raises:
             ImageError: The image of ``path`` is smaller than the crop, or would become huge.
         """
-        width, height = loaded = self.loaded_size(size, self.crop_size if random is None else self.load_size)
-        if width * height > MOST_PIXELS:
-            raise ImageError(
-                f"Image {path} is {size[0]}x{size[1]}, and data.preprocess {self.preprocess} would make it "
-                f"{width}x{height}: remove it, or set data.preprocess to resize_and_crop."
-            )
+        width, height = loaded = self.resized(size, path, augment=random is not None)
         box = None
         if "crop" in self.preprocess:
             room = width - self.crop_size, height - self.crop_size
@@ -105,6 +102,20 @@ class Preprocessing:
             x, y = (int(r // 2 if random is None else random.integers(r + 1)) for r in room)
             box = (x, y, x + self.crop_size, y + self.crop_size)
         return Transform(loaded, box, self.flip and random is not None and bool(random.random() < 0.5))
+
+    def resized(self, size: tuple[int, int], path: Path | str, augment: bool) -> tuple[int, int]:
+        """Width and height before the crop, of an image of a size (width, height).
+
+        Raises:
+            ImageError: The image of ``path`` would become huge.
+        """
+        width, height = self.loaded_size(size, self.load_size if augment else self.crop_size)
+        if width * height > MOST_PIXELS:
+            raise ImageError(
+                f"Image {path} is {size[0]}x{size[1]}, and data.preprocess {self.preprocess} would make it "
+                f"{width}x{height}: remove it, or set data.preprocess to resize_and_crop."
+            )
+        return width, height
 
     def final_size(self, size: tuple[int, int], path: Path | str = "") -> tuple[int, int]:
         """Width and height of the result in evaluation, for an image of a size (width, height)."""
@@ -150,9 +161,22 @@ class ImageReader(ABC):
     def read(self) -> Read:
         """The function that decodes a file; two sides in one file are decoded once if it is the same."""
 
+    @property
     @abstractmethod
+    def planes(self) -> tuple[int, type[np.generic]]:
+        """Number C and type of the planes of `pixels`."""
+
+    @abstractmethod
+    def pixels(self, image: Image.Image, size: tuple[int, int], path: Path | str) -> Array:
+        """Check an image of `read`, or a part of it, and resize it to width and height: (C, H, W)."""
+
+    @abstractmethod
+    def encode(self, pixels: Array) -> Tensor:
+        """Map pixels to a tensor (C, H, W) float32 in [-1, 1]."""
+
     def tensor(self, image: Image.Image, transform: Transform, path: Path | str) -> Tensor:
         """Transform an image of `read`, or a part of it, to a tensor (C, H, W) float32 in [-1, 1]."""
+        return self.encode(transform.cut(self.pixels(image, transform.size, path)))
 
 
 @dataclass(frozen=True)
@@ -172,9 +196,18 @@ class PictureReader(ImageReader):
         """Pictures have 8 bits a channel."""
         return read_image
 
-    def tensor(self, image: Image.Image, transform: Transform, path: Path | str) -> Tensor:
-        """Transform an image."""
-        return transform(image.convert(IMAGE_MODES[self.channels]))
+    @property
+    def planes(self) -> tuple[int, type[np.generic]]:
+        """Channels of 8 bits."""
+        return self.channels, np.uint8
+
+    def pixels(self, image: Image.Image, size: tuple[int, int], path: Path | str) -> Array:
+        """Resize an image."""
+        return resized(image.convert(IMAGE_MODES[self.channels]), size, Image.Resampling.BICUBIC)
+
+    def encode(self, pixels: Array) -> Tensor:
+        """Map 0..255 to [-1, 1]."""
+        return normalised(pixels)
 
 
 def different_sizes(sizes: Mapping[str, tuple[int, int]], remedy: str) -> ImageError:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from lightning_gancompress.density.neighbourhoods import nearest_neighbours, require_neighbours
+from lightning_gancompress.density.neighbourhoods import nearest_neighbours, require_neighbours, rows_within
 from lightning_gancompress.density.objectives import kernel_density
 from lightning_gancompress.options import Count, checked
+
+AT_ONCE = 2**24  # distances: 64 MiB, and twice as much again to sort them
 
 
 @checked
@@ -42,9 +46,13 @@ def density_coverage(reference: Tensor, samples: Tensor, k: Count = 5) -> tuple[
         distributions, may be above. Coverage: share of reference balls that contain a sample, in [0, 1].
     """
     require_neighbours(len(reference), k)
-    radii = _distances(reference, reference).kthvalue(k + 1, dim=1).values
-    inside = _distances(reference, samples) < radii.unsqueeze(1)
-    return float(inside.sum(0).float().mean() / k), float(inside.any(1).float().mean())
+    radii = _radii(reference, k)
+    balls, covered = torch.zeros(len(samples), dtype=torch.int64, device=samples.device), []
+    for rows, distances in _distances(reference, samples):
+        inside = distances < radii[rows].unsqueeze(1)
+        balls += inside.sum(0)
+        covered.append(inside.any(1))
+    return float(balls.float().mean() / k), float(torch.cat(covered).float().mean())
 
 
 @checked
@@ -62,15 +70,23 @@ def precision_recall(reference: Tensor, samples: Tensor, k: Count = 5) -> tuple[
     """
     require_neighbours(len(reference), k)
     require_neighbours(len(samples), k)
-    between = _distances(reference, samples)
-    reference_radii, sample_radii = (
-        _distances(points, points).kthvalue(k + 1, dim=1).values for points in (reference, samples)
-    )
-    precision = (between <= reference_radii.unsqueeze(1)).any(0).float().mean()
-    recall = (between <= sample_radii.unsqueeze(0)).any(1).float().mean()
-    return float(precision), float(recall)
+    reference_radii, sample_radii = _radii(reference, k), _radii(samples, k)
+    precise, recalled = torch.zeros(len(samples), dtype=torch.bool, device=samples.device), []
+    for rows, distances in _distances(reference, samples):
+        precise |= (distances <= reference_radii[rows].unsqueeze(1)).any(0)
+        recalled.append((distances <= sample_radii.unsqueeze(0)).any(1))
+    return float(precise.float().mean()), float(torch.cat(recalled).float().mean())
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    # not by matrix products, whose rounding errors exceed the distances of close points
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+def _radii(points: Tensor, k: int) -> Tensor:
+    """Distance of each point to its `k`-th neighbour, `(N,)`."""
+    return torch.cat([distances.kthvalue(k + 1, dim=1).values for _, distances in _distances(points, points)])
+
+
+def _distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Distances of all pairs: rows of `a`, and theirs to all of `b`, a part after the other."""
+    count = rows_within(AT_ONCE, len(b))
+    for start in range(0, len(a), count):
+        rows = slice(start, start + count)
+        # not by matrix products, whose rounding errors exceed the distances of close points
+        yield rows, torch.cdist(a[rows], b, compute_mode="donot_use_mm_for_euclid_dist")

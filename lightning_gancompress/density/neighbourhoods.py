@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import replacing, user_path
 from lightning_gancompress.options import Count, checked
 
+AT_ONCE = 2**26  # similarities: 256 MiB
+
 
 @checked
 def nearest_neighbours(features: Tensor, k: Count, chunk: Count = 1024) -> Tensor:
@@ -23,7 +25,7 @@ def nearest_neighbours(features: Tensor, k: Count, chunk: Count = 1024) -> Tenso
     Args:
         features: `(N, F)`, L2-normalised.
         k: Neighbours per sample, below `N`.
-        chunk: Rows compared at once; bounds the memory at `chunk x N`.
+        chunk: Rows compared at once, at most; of large sets fewer, as many as fit into 256 MiB.
 
     Returns:
         `(N, k + 1)` int64; column 0 is the sample itself, the others follow by distance.
@@ -33,6 +35,7 @@ def nearest_neighbours(features: Tensor, k: Count, chunk: Count = 1024) -> Tenso
     """
     count = len(features)
     require_neighbours(count, k)
+    chunk = rows_within(AT_ONCE, count, chunk)
     rows = []
     for start in range(0, count, chunk):
         similarity = features[start : start + chunk] @ features.T
@@ -40,6 +43,11 @@ def nearest_neighbours(features: Tensor, k: Count, chunk: Count = 1024) -> Tenso
         similarity[torch.arange(len(own), device=features.device), own] = -torch.inf
         rows.append(torch.cat([own.unsqueeze(1), similarity.topk(k, dim=1).indices], dim=1))
     return torch.cat(rows).cpu()
+
+
+def rows_within(numbers: int, columns: int, most: int = 2**30) -> int:
+    """How many rows of so many columns to compute at once, so that they have at most so many numbers."""
+    return max(1, min(most, numbers // columns))
 
 
 def require_neighbours(count: int, k: int) -> None:
@@ -100,10 +108,3 @@ def save_table(folder: Path, key: str, table: Tensor) -> None:
     """Write the table atomically, since another process may read it."""
     with replacing(folder / f"{key}.pt") as draft:
         torch.save(table, draft)
-
-
-def gather_features(batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Concatenate `(index, features)` batches to one `(N, F)` tensor, ordered by index."""
-    indices, features = zip(*batches, strict=True)
-    order = torch.cat(indices).argsort()
-    return torch.cat(features)[order.to(features[0].device)]

@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_gancompress.data.ledger import Ledger
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.evaluation.ledger import Ledger
 from lightning_gancompress.evaluation.measure import Findings, Measure, Seen, Translated
 from lightning_gancompress.evaluation.translator import translator
 from lightning_gancompress.tasks.role import Role

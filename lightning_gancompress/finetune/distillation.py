@@ -161,7 +161,9 @@ class Distillation(nn.Module):
 
         return keep
 
-    def forward(self, task: Task, teacher: nn.ModuleDict, batch: Mapping[str, Any], images: Images) -> Losses:
+    def forward(
+        self, task: Task, teacher: nn.ModuleDict, batch: Mapping[str, Any], images: Images, references: Images
+    ) -> Losses:
         """Weighted sum of the losses, and the unweighted values `distill_<name>` to log.
 
         Args:
@@ -169,11 +171,10 @@ class Distillation(nn.Module):
             teacher: The teacher's networks by role.
             batch: The batch that was translated.
             images: The student's images (B, C, H, W) by generator.
+            references: The teacher's images of the compressed generators, without gradients.
         """
         if not any(self.weights.values()):
             return next(iter(images.values())).new_zeros(()), {}
-        with torch.no_grad():
-            references = task.generate(teacher, batch, task.compressed)
         pairs = [(images[role], references[role]) for role in references]
 
         terms = {

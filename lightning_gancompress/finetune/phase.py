@@ -74,14 +74,16 @@ class FinetunePhase(Phase):
     def step(self, batch: dict[str, Any], at: Position, optimizers: Optimizers) -> Logs:
         """One GAN update with the distillation losses."""
         networks, distillation = self.networks, self.distillation
-        batch = networks.with_targets(batch)
         student, task = networks.student, networks.task
         if distillation is None:
-            return gan_update(task, student, batch, self.pools, optimizers)
-
-        def extra(images: Images) -> Losses:
-            losses: Losses = distillation(task, networks.teacher, batch, images)
-            return losses
+            return gan_update(task, student, networks.with_targets(batch), self.pools, optimizers)
 
         with distillation.watching(networks.teacher, student):
+            references = networks.references(batch)
+            batch = networks.with_targets(batch, references)
+
+            def extra(images: Images) -> Losses:
+                losses: Losses = distillation(task, networks.teacher, batch, images, references)
+                return losses
+
             return gan_update(task, student, batch, self.pools, optimizers, extra, distillation.task)

@@ -28,8 +28,15 @@ from lightning_gancompress.lightning_internals import (
     trainer_of,
 )
 from lightning_gancompress.modules.gradients import Window
+from lightning_gancompress.modules.optimizers import fit_states, fused
 from lightning_gancompress.modules.saved_arguments import require_known_arguments
-from lightning_gancompress.modules.supported import computed_dtype, loss_scale, require_supported
+from lightning_gancompress.modules.supported import (
+    computed_dtype,
+    loss_scale,
+    memory_format,
+    require_supported,
+    scales_losses,
+)
 from lightning_gancompress.modules.translating import TranslatingModule
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
@@ -90,6 +97,7 @@ class GANModule(TranslatingModule):
         self._window, self._at = Window(accumulate_grad_batches), cast(Position | None, None)
         self._clip = gradient_clip_val, gradient_clip_algorithm
         self.seed, self.images = 0, ""
+        self._format = torch.contiguous_format
         self.averages: Averages | None = None
         self.trained_epochs: int | None = None
 
@@ -138,8 +146,9 @@ class GANModule(TranslatingModule):
         phase.set_modes()
 
     def place(self) -> None:
-        """Move and cast what is new within a run."""
+        """Move, cast and lay out what is new within a run."""
         self.to(self.device, cast(torch.dtype, self.dtype))
+        self._lay_out()
 
     @property
     def fitting(self) -> bool:
@@ -161,7 +170,9 @@ class GANModule(TranslatingModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Run one step of the phase and log its scalars."""
         self._at = self.position(batch_idx)
-        logs = self.phase.step(batch, self._at, self)
+        images = {name: x for name, x in batch.items() if isinstance(x, Tensor) and x.ndim == 4}
+        laid_out = {name: x.contiguous(memory_format=self._format) for name, x in images.items()}
+        logs = self.phase.step(batch | laid_out, self._at, self)
         self.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=False)
         if self.trainer.world_size > 1:
             # within the step, since a checkpoint may be written before the module's next hook
@@ -173,6 +184,8 @@ class GANModule(TranslatingModule):
         """One optimizer per entry of the phase's `trained`, in its order."""
         self._optimizer_names = list(self.phase.trained())
         optimizers = [self.phase.optimizer(name) for name in self._optimizer_names]
+        if not scales_losses(self.trainer):  # a fused one would unscale gradients after they are clipped
+            optimizers = [fused(optimizer) for optimizer in optimizers]
         # read before a checkpoint is loaded: the user's learning rates override those in it
         self._options = [
             [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
@@ -240,6 +253,7 @@ class GANModule(TranslatingModule):
         """
         self._finite, self._at = None, None
         self.to(computed_dtype(self.trainer))  # an earlier trainer may have had another precision
+        self._lay_out()
         if stage != "fit":
             return
         trainer: Any = self.trainer
@@ -249,6 +263,13 @@ class GANModule(TranslatingModule):
         set_max_epochs(trainer, self._last_epoch(trainer))
         # search and fine-tuning have different batches
         trainer.reload_dataloaders_every_n_epochs = 1
+
+    def _lay_out(self) -> None:
+        """Lay the filters of convolutions out in memory as the trainer has it."""
+        self._format = memory_format(trainer_of(self), self)
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=self._format)
 
     def _last_epoch(self, trainer: Any) -> int:
         """Epoch at whose start a fit ends: the trainer's `max_epochs`, at most the end of the schedule."""
@@ -300,6 +321,8 @@ class GANModule(TranslatingModule):
             for group, own in zip(optimizer.param_groups, options, strict=True):
                 group.update(own)
         require_fitting(self.trainer.optimizers)
+        for optimizer in self.trainer.optimizers:
+            fit_states(optimizer)
         self._set_learning_rates()
         self._window.restore(self._optimizers_by_name())
 

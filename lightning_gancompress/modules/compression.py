@@ -21,6 +21,7 @@ from lightning_gancompress.lightning_internals import (
 )
 from lightning_gancompress.modules.base import ClipAlgorithm, GANModule
 from lightning_gancompress.modules.compression_phases import CompressionPhases
+from lightning_gancompress.modules.optimizers import fit_states
 from lightning_gancompress.modules.same_run import (
     facts,
     require_same_run,
@@ -223,6 +224,7 @@ class CompressionModule(GANModule):
             wrap_again(self.trainer, self)
             for old, new in zip(optimizers, self.trainer.optimizers, strict=True):
                 carry_over(old, new, left)
+                fit_states(new)
 
     def _asks(self, at: Position) -> bool:
         """Whether the policy is asked before a step, where no gradients of a window are kept."""

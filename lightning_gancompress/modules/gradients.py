@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lightning_gancompress.checkpoints.resumable import require_fitting_gradients
+from lightning_gancompress.modules.optimizers import laid_out_as, parameters
 from lightning_gancompress.training.phase import Position
 
 Gradients = list[Tensor | None]  # of the parameters of an optimizer, in its order
@@ -75,10 +75,5 @@ class Window:
         require_fitting_gradients(self._restored, optimizers)
         for name, gradients in self._restored.items():
             for parameter, gradient in zip(parameters(optimizers[name]), gradients, strict=True):
-                parameter.grad = None if gradient is None else gradient.to(parameter)
+                parameter.grad = None if gradient is None else laid_out_as(parameter, gradient.to(parameter))
         self._restored = {}
-
-
-def parameters(optimizer: Optimizer) -> list[Parameter]:
-    """All parameters of an optimizer, group by group."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -31,6 +31,7 @@ def facts(module: GANModule) -> dict[str, Any]:
         "seed": module.seed,
         "images": module.images,
         "epoch": counting(module) if in_progress else {},
+        "precision": module.trainer.precision,
     }
 
 
@@ -68,6 +69,11 @@ def require_same_run(module: GANModule, header: Header, checkpoint: dict[str, An
             module.seed = header.seed
         changes.append(("seed_everything", header.seed, module.seed))
     refuse_late(changes, path)
+    if header.precision and header.precision != module.trainer.precision:
+        rank_zero_warn(
+            f"trainer.precision was {header.precision} in {path} and is now {module.trainer.precision}: the "
+            "run goes on, with other rounding."
+        )
     if header.images and module.images and header.images != module.images:
         if header.phase == "search":
             raise UserError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from lightning_gancompress.data.contract import GANDataModule, PlainData, as_loops_give, data_of
+from lightning_gancompress.data.ledger import Ledger
 from lightning_gancompress.density import (
     Comparison,
     CriticEncoder,
@@ -21,7 +22,6 @@ from lightning_gancompress.density import (
     adversarial_density,
     cache_folder,
     cache_key,
-    gather_features,
     is_neighbourhoods,
     kernel_density,
     load_table,
@@ -226,15 +226,16 @@ class CollaborativePruning(SearchPolicy):
         for role, dataset in data.datasets("train").items():
             if role in keys:
                 fits = partial(is_neighbourhoods, count=len(dataset), k=self.neighbours)
-                tables[role] = load_table(folder, keys[role], fits)
+                # that of rank 0: on another machine there may be none
+                tables[role] = trainer.strategy.broadcast(load_table(folder, keys[role], fits))
         missing = [role for role, table in tables.items() if table is None]
         if missing:
             rank_zero_info("Finding the neighbourhoods of the teacher's samples ...")
             for role, features in self._features(trainer, networks, data, missing).items():
                 tables[role] = table = nearest_neighbours(features, self.neighbours)
-                save_table(folder, keys[role], table)
-        # every rank computes its table in the same time as one would; on several machines one may instead
-        # have loaded a file, so all take that of rank 0
+                if trainer.is_global_zero:
+                    save_table(folder, keys[role], table)
+        # all ranks compute the same in the same time; where their devices round otherwise, all take rank 0's
         return {
             role: trainer.strategy.broadcast(table) for role, table in tables.items() if table is not None
         }
@@ -243,17 +244,21 @@ class CollaborativePruning(SearchPolicy):
     def _features(
         self, trainer: Trainer, networks: TeacherStudent, data: GANDataModule, roles: list[Role]
     ) -> dict[Role, Tensor]:
-        """Features `(N, F)` of the teacher's images of the training split, in its order, by generator."""
-        batches: dict[Role, list[tuple[Tensor, Tensor]]] = {role: [] for role in roles}
+        """Features `(N, F)` of the teacher's images of the training split, in its order, by generator.
+
+        Each rank computes them for its share of the images.
+        """
+        device = trainer.strategy.root_device
+        ledger = Ledger[str](device, trainer.global_rank, trainer.world_size)
         for cpu_batch in data.plain_train_loader():
             batch = as_loops_give(trainer, cpu_batch)
             with trainer.precision_plugin.forward_context():  # as in the steps, which reuse these images
                 images = self._images.of(networks, batch)
             for role, view in networks.task.views(batch).items():
-                if role in batches:
+                if role in roles:
                     features = self._encoders[role](view["source"], images[role])
-                    batches[role].append((view["index"].cpu(), features))
-        return {role: gather_features(pairs) for role, pairs in batches.items()}
+                    ledger.add(role, view["index"], len(features), {"features": features})
+        return {role: ledger.gather(role)[1]["features"].to(device) for role in roles}
 
     # -- a step ----------------------------------------------------------------------------------------
 
@@ -272,9 +277,9 @@ class CollaborativePruning(SearchPolicy):
         """Yield the discriminator's loss, then the generator's, each with the penalty of its budget."""
         networks = search.networks
         progress = self._progress(at)
-        if self.task_weight:
-            batch = networks.with_targets(batch)
         teacher_images = self._images.of(networks, batch)
+        if self.task_weight:
+            batch = networks.with_targets(batch, teacher_images)
         student_images = networks.task.generate(networks.student, batch, networks.task.compressed)
         if DISCRIMINATOR in search.sides:
             detached = {role: image.detach() for role, image in student_images.items()}

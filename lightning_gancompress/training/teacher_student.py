@@ -78,8 +78,18 @@ class TeacherStudent:
         return {role: self.inputs.source(role, self.teacher[role]) for role in self.task.compressed}
 
     @torch.no_grad()
-    def with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Add the teacher's images as `target` to a batch that has a `source` only."""
+    def references(self, batch: dict[str, Any]) -> Images:
+        """The teacher's images `(B, C, H, W)` by compressed generator."""
+        return self.task.generate(self.teacher, batch, self.task.compressed)
+
+    def with_targets(self, batch: dict[str, Any], references: Images | None = None) -> dict[str, Any]:
+        """Add the teacher's images as `target` to a batch that has a `source` only.
+
+        Args:
+            batch: A batch of the data module.
+            references: The teacher's images, where they are there already.
+        """
         if "source" not in batch or "target" in batch:
             return batch
-        return {**batch, "target": self.teacher[self.task.compressed[0]](batch["source"])}
+        references = self.references(batch) if references is None else references
+        return {**batch, "target": references[self.task.compressed[0]]}

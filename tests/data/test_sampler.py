@@ -1,7 +1,9 @@
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import BatchSampler
 
 from lightning_gancompress.data import EpochSampler, ShardSampler, ZipSampler
 from lightning_gancompress.errors import UserError
@@ -121,3 +123,21 @@ def test_evaluation_shards_count_every_image_once():
     assert shards == [[0, 2, 4], [1, 3]]
     with pytest.raises(UserError, match="at most 5 devices"):
         ShardSampler(range(5), rank_of(0, 8))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize(("images", "batch"), [(32, 8), (29, 4), (7, 2)])
+def test_shares_of_whole_batches_are_the_batches_of_one_process(images, batch, world):
+    def batches(rank, world):
+        return list(
+            map(tuple, BatchSampler(ShardSampler(range(images), rank_of(rank, world), batch), batch, False))
+        )
+
+    shares = [batches(rank, world) for rank in range(world)]
+    assert sorted(chain(*shares)) == batches(0, 1)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_no_rank_is_left_without_images_where_batches_are_few():
+    shares = [list(ShardSampler(range(7), rank_of(rank, 3), 8)) for rank in range(3)]
+    assert shares == [[0, 1, 6], [2, 3], [4, 5]]

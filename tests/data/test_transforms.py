@@ -6,7 +6,10 @@ from PIL import Image
 
 from lightning_gancompress.data import ImageError, Preprocessing
 from lightning_gancompress.data.reading import read_image
+from lightning_gancompress.data.transforms import PictureReader
 from lightning_gancompress.errors import UserError
+
+RGB, GREY = PictureReader(3, "labels"), PictureReader(1, "labels")
 
 
 def random(seed=0):
@@ -15,7 +18,8 @@ def random(seed=0):
 
 def test_evaluation_resizes_to_the_crop_size_and_normalises():
     image = noise(20, 10, 0)
-    tensor = Preprocessing(load_size=12, crop_size=8).transform(image.size, "x")(image)
+    view = Preprocessing(load_size=12, crop_size=8).transform(image.size, "x")
+    tensor = RGB.tensor(image, view, "x")
     pixels = np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC), np.float32) / 255
     torch.testing.assert_close(tensor, torch.from_numpy((pixels - 0.5) / 0.5).permute(2, 0, 1))
 
@@ -29,7 +33,9 @@ def test_training_crops_the_resized_image():
         view = preprocessing.transform(image.size, "x", random(seed))
         x, y, right, bottom = view.box
         expected = whole[y:bottom, x:right][:, :: -1 if view.flip else 1]
-        assert np.array_equal(((view(image) + 1) * 127.5).round().permute(1, 2, 0).numpy(), expected)
+        assert np.array_equal(
+            ((RGB.tensor(image, view, "x") + 1) * 127.5).round().permute(1, 2, 0).numpy(), expected
+        )
         boxes.add(view.box)
         flips.add(view.flip)
     assert len(boxes) > 10
@@ -51,7 +57,7 @@ def test_sizes_of_each_preprocess(preprocess, size, train, evaluation):
     preprocessing = Preprocessing(preprocess, load_size=12, crop_size=8)
     image = noise(*size, seed=0)
     for expected, source in ((train, random()), (evaluation, None)):
-        tensor = preprocessing.transform(size, "x", source)(image)
+        tensor = RGB.tensor(image, preprocessing.transform(size, "x", source), "x")
         assert (tensor.shape[2], tensor.shape[1]) == expected
 
 
@@ -62,7 +68,8 @@ def test_scale_width_and_crop_keeps_the_aspect():
 
 def test_greyscale_gives_one_channel():
     image = noise(8, 8, 0).convert("L")
-    assert Preprocessing(crop_size=8).transform(image.size, "x")(image).shape == (1, 8, 8)
+    view = Preprocessing(crop_size=8).transform(image.size, "x")
+    assert GREY.tensor(image, view, "x").shape == (1, 8, 8)
 
 
 def test_crop_must_fit():

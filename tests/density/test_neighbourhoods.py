@@ -4,18 +4,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gancompress import UserError
 from lightning_gancompress.density import (
     are_features,
     cache_key,
-    gather_features,
+    density_coverage,
     is_neighbourhoods,
     load_table,
+    metrics,
     nearest_neighbours,
+    neighbourhoods,
+    precision_recall,
     save_table,
 )
-from lightning_gancompress.density.neighbourhoods import require_neighbours
+from lightning_gancompress.density.neighbourhoods import require_neighbours, rows_within
 
 
 def points(count: int, seed: int = 0) -> Tensor:
@@ -51,10 +55,35 @@ def test_the_largest_k_is_all_others():
     require_neighbours(2, 1)
 
 
-def test_features_are_gathered_in_the_order_of_their_index():
-    features = points(6)
-    batches = [(torch.tensor(i), features[i]) for i in ([4, 0], [5, 2], [1, 3])]
-    assert torch.equal(gather_features(batches), features)
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest result of an operation has."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            self.numbers = max(self.numbers, tensor.numel() if isinstance(tensor, Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("figures", [nearest_neighbours, density_coverage, precision_recall])
+def test_memory_grows_no_faster_than_the_features(figures, monkeypatch):
+    """No operation makes more numbers than the limit, or than there are features."""
+    arguments = [points(300)] if figures is nearest_neighbours else [points(300), points(290, seed=1)]
+    whole = figures(*arguments, 5)
+    for module in (neighbourhoods, metrics):
+        monkeypatch.setattr(module, "AT_ONCE", 2000)
+    with Largest() as largest:
+        parts = figures(*arguments, 5)
+    assert largest.numbers <= 300 * 7
+    assert torch.equal(torch.as_tensor(parts), torch.as_tensor(whole))
+
+
+def test_large_sets_are_compared_in_parts_that_fit():
+    assert rows_within(neighbourhoods.AT_ONCE, 50_000, 1024) == 1024
+    assert rows_within(neighbourhoods.AT_ONCE, 1_000_000, 1024) == 67
+    assert rows_within(1000, 10**9, 1024) == 1
 
 
 # -- the cache -----------------------------------------------------------------------------------------

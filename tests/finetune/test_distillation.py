@@ -49,8 +49,9 @@ def terms(networks: dict[str, Networks], distillation: Distillation, seed: int =
     distillation.prepare(task, networks["teacher"], networks["student"], {"generator": source[:1]})
     with distillation.watching(networks["teacher"], networks["student"]):
         images = task.generate(networks["student"], {"source": source})
-        loss, logs = distillation(task, networks["teacher"], {"source": source}, images)
-    teacher = networks["teacher"]["generator"](source)
+        references = task.generate(networks["teacher"], {"source": source})
+        loss, logs = distillation(task, networks["teacher"], {"source": source}, images, references)
+    teacher = references["generator"]
     return {"loss": loss, "source": source, "teacher": teacher, "student": images["generator"], **logs}
 
 

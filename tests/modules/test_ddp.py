@@ -1,4 +1,4 @@
-"""Two processes: equal parameters, buffers, masks and neighbourhoods, through the border and on resume."""
+"""Two and three processes hold the same after every step, through the border and on resume."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ FINETUNE = ["finetune epoch", "finetune step", "finetune step"]
 
 
 def assert_ranks_agree(folder: Path, expected: list[str]) -> None:
-    """Both ranks held the same after every step, and something else than the step before."""
+    """All ranks held the same after every step, and something else than the step before."""
     found = json.loads((folder / "hashes.json").read_text())
     assert [when for when, _ in found] == expected
-    for when, (one, other) in found:
-        assert [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)] == [], when
+    for when, (one, *others) in found:
+        for other in others:
+            assert [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)] == [], (
+                when
+            )
         assert ("table" in one) == when.startswith("search") or when == "end"
-    steps = [str(one) for when, (one, _) in found if when.endswith("step")]
+    steps = [str(one) for when, (one, *_) in found if when.endswith("step")]
     assert len(set(steps)) == len(steps)
 
 
@@ -124,7 +127,9 @@ def test_resume(
 
 
 def cyclegan_arguments(folder: Path, teacher: Path, domains: list[str]) -> list[str]:
-    return [*tiny.compression(folder, teacher), *tiny.cyclegan(), *domains, *FORKED]
+    """With averages, and windows of an epoch's two batches, within which a run is killed."""
+    more = ["--model.accumulate_grad_batches=3", "--trainer.callbacks+=GeneratorEMA"]
+    return [*tiny.compression(folder, teacher), *tiny.cyclegan(), *domains, *FORKED, *more]
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +138,22 @@ def both(tmp_path_factory: pytest.TempPathFactory, domains: list[str], cyclegan:
     folder = tmp_path_factory.mktemp("ddp") / "both"
     assert fork(cyclegan_arguments(folder, cyclegan, domains), folder.parent / "log") == 0
     return folder
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_all_launchers_do_the_same(
+    launcher: str, tmp_path: Path, unet: Path, facades: list[str], whole: Path
+) -> None:
+    args = [*tiny.compression(tmp_path / "run", unet), *facades, FORKED[2]]
+    assert [fork.wait() for fork in tiny.ranks(launcher, 2, args, tmp_path)] == [0, 0]
+    tiny.assert_same_end(tmp_path / "run", whole)
+
+
+def test_three_ranks(tmp_path: Path, cyclegan: Path, domains: list[str]) -> None:
+    args = [*cyclegan_arguments(tmp_path / "run", cyclegan, domains), "--data.batch_size=4"]
+    args = [arg for arg in args if arg not in FORKED[:2]] + ["--data.search_batch_size=4"]
+    assert [fork.wait() for fork in tiny.ranks("torchrun", 3, args, tmp_path)] == [0, 0, 0]
+    assert_ranks_agree(tmp_path / "run", [*SEARCH, *SEARCH, *FINETUNE, *FINETUNE, "end"])
 
 
 def test_both_directions(both: Path, cyclegan: Path) -> None:
@@ -211,6 +232,7 @@ def test_an_error_on_one_rank_ends_all(tmp_path: Path, unet: Path, facades: list
     result = command(args)
     assert result.returncode != 0
     assert "[rank 1] error: This rank can't go on: mend it." in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_notebook_gets_the_small_network_of_its_processes(tmp_path: Path) -> None:

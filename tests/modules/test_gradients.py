@@ -120,11 +120,13 @@ def test_a_run_goes_on_within_a_window(plugins: list[Any], tmp_path: Path) -> No
             if trainer.current_epoch == 1 and args[2] == 5:  # the second batch of the second window
                 trainer.save_checkpoint(tmp_path / "within.ckpt")
 
-    fit(tmp_path / "whole", whole, plugins=[plugin() for plugin in plugins])
+    uninterrupted, resumed = ([plugin() for plugin in plugins] for _ in range(2))
+    fit(tmp_path / "whole", whole, plugins=uninterrupted)
     fit(tmp_path / "first", first, Stop(), plugins=[plugin() for plugin in plugins])
-    options = {"plugins": [plugin() for plugin in plugins], "ckpt_path": tmp_path / "within.ckpt"}
-    fit(tmp_path / "second", second, **options)
+    fit(tmp_path / "second", second, plugins=resumed, ckpt_path=tmp_path / "within.ckpt")
     assert torch.equal(flat(whole), flat(second))
+    # powers of two change no weight: the scale itself must go on
+    assert [p.state_dict() for p in resumed] == [p.state_dict() for p in uninterrupted]
 
 
 @pytest.mark.parametrize("plugins", [[], [Scaled]])
@@ -149,6 +151,55 @@ def test_a_search_clips_and_accumulates(tmp_path: Path, unet: Path, facades: lis
         )
     )
     tiny.assert_same_end(tmp_path / "a", tmp_path / "b")
+
+
+def test_scaled_losses_change_nothing(tmp_path: Path, unet: Path, facades: list[str]) -> None:
+    """In search and fine-tuning: powers of two are exact, so one gradient with another's scale would show."""
+    options = ["--model.gradient_clip_val=1.0", "--model.accumulate_grad_batches=3", *facades]
+    for name, plugin in (("plain", []), ("scaled", [f"--trainer.plugins={__name__}.Scaled"])):
+        main(tiny.compression(tmp_path / name, unet, CollaborativePruning.__name__, *options, *plugin))
+    tiny.assert_same_end(tmp_path / "plain", tmp_path / "scaled")
+    assert tiny.read(tiny.last(tmp_path / "scaled"))["Scaled"]["scale"] > 2.0
+
+
+class Steady(Scaled):
+    """Scaling by a factor that only an overflow changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scaler = torch.amp.GradScaler("cpu", 2.0**10, growth_interval=1000)
+
+
+class Overflow(Callback):
+    """Has the generator's gradients overflow in one batch: the scaler leaves the step out, as `drop` does."""
+
+    def __init__(self, drop: bool) -> None:
+        self.drop, self.now, self.left_out = drop, False, 0
+
+    def on_fit_start(self, trainer: Trainer, net: Any) -> None:
+        for parameter in net.networks["generator"].parameters():
+            parameter.register_hook(lambda g: g * torch.inf if self.now and not self.drop else g)
+
+    def on_train_batch_start(self, trainer: Trainer, net: Any, batch: Any, index: int) -> None:
+        self.now = (trainer.current_epoch, index) == (0, 2)
+
+    def on_before_optimizer_step(self, trainer: Trainer, net: Any, optimizer: Any) -> None:
+        first_since = (trainer.current_epoch, trainer.fit_loop.batch_idx) >= (0, 2) and not self.left_out
+        if self.drop and first_since and optimizer is trainer.optimizers[0]:
+            self.left_out += 1
+            optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_an_overflow_of_one_network_leaves_out_its_step_alone(batches: int, tmp_path: Path) -> None:
+    scaled, plain = (module(accumulate_grad_batches=batches) for _ in range(2))
+    plugin, dropped = Steady(), Overflow(drop=True)
+    fit(tmp_path / "scaled", scaled, Overflow(drop=False), plugins=[plugin])
+    fit(tmp_path / "plain", plain, dropped)
+    assert dropped.left_out == 1
+    assert torch.equal(flat(scaled), flat(plain))
+    assert plugin.scaler is not None
+    assert plugin.scaler.get_scale() == 2.0**9
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,10 @@ def test_other_images_come_too_late_in_the_search(
                 main([*args, "--data.max_train=24", "--trainer.max_epochs=3"])
             shutil.rmtree(tmp_path / phase)
             shutil.copytree(begun[phase], tmp_path / phase)
-        with pytest.warns(UserWarning, match=rf"data.{size} was 8 when this epoch began and is now 4"):
-            main([*args, f"--data.{size}=4", "--trainer.max_epochs=3"])
+        counted = rf"data.{size} was 8 when this epoch began and is now 4"
+        rounded = r"trainer.precision was 32-true in .*last.ckpt and is now bf16-mixed: the run goes on"
+        with pytest.warns(UserWarning, match=counted), pytest.warns(UserWarning, match=rounded):
+            main([*args, f"--data.{size}=4", "--trainer.max_epochs=3", "--trainer.precision=bf16-mixed"])
 
 
 def test_missing_networks_are_made_at_the_border(

@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_gancompress.data.contract import PlainData, Split, data_of
+from lightning_gancompress.data.ledger import Ledger
 from lightning_gancompress.density import are_features, cache_folder, cache_key, load_table, save_table
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.evaluation.ledger import Ledger
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
 from lightning_gancompress.evaluation.measures.density import NEIGHBOURS, beside_teacher, manifold
 from lightning_gancompress.evaluation.metrics import FID
@@ -142,9 +142,10 @@ class SetDistances(Measure):
         return features
 
     def _training(self, trainer: Trainer, pl_module: LightningModule) -> dict[Role, Tensor]:
-        """Features of the training split's real images by role, computed once, on every rank for all."""
+        """Features of the training split's real images by role, computed once, by each rank for its share."""
         if self._trained is None:
-            task, ledger = translator(pl_module).task, Ledger[str](trainer.strategy.root_device)
+            task = translator(pl_module).task
+            ledger = Ledger[str](trainer.strategy.root_device, trainer.global_rank, trainer.world_size)
             for batch in training_batches(trainer):
                 index = task.target_index(batch)
                 for role, images in task.targets(batch).items():

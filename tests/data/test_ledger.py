@@ -1,6 +1,6 @@
 import torch
 
-from lightning_gancompress.evaluation.ledger import Ledger, first_of_each
+from lightning_gancompress.data.ledger import Ledger, first_of_each
 
 CPU = torch.device("cpu")
 

@@ -56,16 +56,26 @@ class Ledger(Generic[K]):
 
         Must be called on all ranks. Removes the group.
         """
-        order = first_of_each(self._gathered(self._positions.pop(group)))
+        order = first_of_each(torch.cat(self._pieces(self._positions.pop(group))))
         rows = self._rows.pop(group, {})
-        return len(order), {key: self._gathered(batches)[order] for key, batches in rows.items()}
+        return len(order), {key: self._ordered(rows.pop(key), order) for key in list(rows)}
 
-    def _gathered(self, batches: list[Tensor]) -> Tensor:
-        """The rows of all ranks, concatenated on the CPU; ranks may have different numbers of rows."""
-        rows = torch.cat(batches)
+    def _ordered(self, batches: list[Tensor], order: Tensor) -> Tensor:
+        """The rows of all ranks at positions `order`; written piece by piece, as features may be large."""
+        pieces = self._pieces(batches)
+        places = torch.full((sum(map(len, pieces)),), -1)
+        places[order] = torch.arange(len(order))
+        rows = torch.empty(len(order), *pieces[0].shape[1:], dtype=pieces[0].dtype)
+        for piece, place in zip(pieces, torch.split(places, [len(piece) for piece in pieces]), strict=True):
+            rows[place[place >= 0]] = piece.cpu()[place >= 0]
+        return rows
+
+    def _pieces(self, batches: list[Tensor]) -> list[Tensor]:
+        """The batches of all ranks one after the other; ranks may have different numbers of rows."""
         if self.world_size == 1:
-            return rows
-        return torch.cat([gathered.cpu() for gathered in gather_all_tensors(rows.to(self.device))])
+            return batches
+        pieces: list[Tensor] = gather_all_tensors(torch.cat(batches).to(self.device))
+        return pieces
 
 
 def first_of_each(index: Tensor) -> Tensor:
