@@ -44,7 +44,7 @@ def test_a_stopped_run_ends_like_a_whole_one(
     args = arguments(kind, tmp_path / "run")
     main([*args, f"--trainer.max_steps={steps}"])
     stopped = tiny.last(tmp_path / "run")
-    assert max(left(stopped)) < 1
+    assert min(left(stopped)) < 1
     main([*args, f"--ckpt_path={stopped}"])
     tiny.assert_same_end(tmp_path / "run", whole(kind))
 
@@ -54,7 +54,7 @@ def test_a_checkpoint_of_a_narrowed_search_is_read(
 ) -> None:
     main([*arguments("unet", tmp_path / "run"), "--trainer.max_steps=6"])
     stopped = tiny.last(tmp_path / "run")
-    assert max(left(stopped)) < 1
+    assert min(left(stopped)) < 1
     small, whole = (load_generator(path, network="generator") for path in (stopped, unet))
     macs = count_macs(small, [tiny.sample(whole)]) / count_macs(whole, [tiny.sample(whole)])
     assert 0.3 < macs < 1
