@@ -1,17 +1,17 @@
 """Compress image-to-image GANs to a compute budget by preserving their local density structure.
 
-``import lightning_gancompress`` stays light: it loads no Lightning, so that a deployment can call
-`load_generator` with torch alone.
+``import lightning_gancompress`` loads nothing: the command line handles signals before it loads torch, and a
+deployment can call `load_generator` with torch alone.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_gancompress.checkpoints import load_generator
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.version import __version__
 
 if TYPE_CHECKING:
     from lightning_gancompress.api import compress
+    from lightning_gancompress.checkpoints import load_generator
 
 __all__ = ["UserError", "__version__", "compress", "load_generator"]
 
@@ -21,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from lightning_gancompress.api import compress
 
         return compress
+    if name == "load_generator":
+        from lightning_gancompress.checkpoints import load_generator
+
+        return load_generator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,12 +6,14 @@ of these libraries, which `tests/test_lightning_internals.py` checks.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from subprocess import Popen
 from typing import Any, Literal
 
 import lightning.pytorch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -46,8 +48,21 @@ def trainer_of(module: LightningModule) -> lightning.pytorch.Trainer | None:
 # -- loops -----------------------------------------------------------------------------------------------
 
 
+class BeforeValidation(ABC):
+    """A callback with a hook between a batch and the validation after it.
+
+    A checkpoint that is saved there goes on with the validation.
+    """
+
+    @abstractmethod
+    def before_validation(self, trainer: lightning.pytorch.Trainer, pl_module: LightningModule) -> None:
+        """Called within a run before each validation, while the module is as the batch has left it."""
+
+
 class _EpochLoop(_TrainingEpochLoop):
     """Lightning's loop over batches, which a stop leaves as it is, so that a resumed run can go on there."""
+
+    _validation_due = False  # whether the last batch is done, and the validation after it isn't
 
     @property
     def global_step(self) -> int:
@@ -66,9 +81,27 @@ class _EpochLoop(_TrainingEpochLoop):
         return stops and not self._num_ready_batches_reached()
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
+        if self._validation_due:  # a restored run that was saved before a validation: it follows
+            return
         super().advance(data_fetcher)
         if self._skip_next_val:  # a restored run that was saved after a validation: nothing was trained
             self._batches_that_stepped -= 1
+
+    def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
+        if not self._validation_due and not self._skip_next_val and self._should_check_val_fx(data_fetcher):
+            self._validation_due = True
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, BeforeValidation):
+                    callback.before_validation(self.trainer, self.trainer.lightning_module)
+        self._validation_due = False
+        super().on_advance_end(data_fetcher)
+
+    def on_save_checkpoint(self) -> dict[str, Any]:
+        return {**super().on_save_checkpoint(), "validation_due": self._validation_due}
+
+    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        super().on_load_checkpoint(state_dict)
+        self._validation_due = state_dict.get("validation_due", False)
 
     def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
         # Lightning validates whenever it stops; an uninterrupted run has no such validation
@@ -180,6 +213,8 @@ def lacks_end_of_epoch(checkpoint: Mapping[str, Any]) -> bool:
     """
     try:
         loop = checkpoint["loops"]["fit_loop"]
+        if loop["epoch_loop.state_dict"].get("validation_due"):
+            return False
         epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
         return bool(epochs["processed"] < epochs["started"] and batches["is_last_batch"])
     except (KeyError, TypeError):
@@ -217,6 +252,14 @@ def wrap_again(trainer: lightning.pytorch.Trainer, module: LightningModule) -> N
     trainer.strategy.setup_optimizers(trainer)
 
 
+def requeue_signal(trainer: lightning.pytorch.Trainer) -> int | None:
+    """The signal after which a job of Slurm is to be started again; None if it isn't to be."""
+    environment = trainer._accelerator_connector.cluster_environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
+        return None
+    return environment.requeue_signal
+
+
 def child_processes(trainer: lightning.pytorch.Trainer) -> list[Popen[bytes]]:
     """Processes of other ranks that this process has started."""
     return list(getattr(trainer.strategy.launcher, "procs", []))
@@ -247,12 +290,17 @@ class ResumableTrainer(lightning.pytorch.Trainer):
     def _run(self, model: LightningModule, ckpt_path: Any = None, *args: Any, **kwargs: Any) -> Any:
         if ckpt_path is not None:
             ckpt_path = str(user_path(ckpt_path)) if "://" not in str(ckpt_path) else ckpt_path
+        ckpt_path = self.going_on_from(ckpt_path)
         # not by the setter of `ckpt_path`, after which every later call would resume as well
         connector = self._checkpoint_connector
         connector._ckpt_path = ckpt_path
         for name in ("restore_callbacks", "restore_training_state"):
             setattr(connector, name, _restoring(getattr(type(connector), name), connector, ckpt_path))
         return super()._run(model, ckpt_path, *args, **kwargs)
+
+    def going_on_from(self, ckpt_path: str | None) -> str | None:
+        """The checkpoint of a run that was asked to go on from `ckpt_path`."""
+        return ckpt_path
 
 
 def _restoring(restore: Callable[[Any], None], connector: Any, path: Any) -> Callable[[], None]:

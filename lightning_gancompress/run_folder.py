@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from lightning_gancompress import slurm
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import alive, place_of_process
 
@@ -117,10 +118,8 @@ class Owner:
     @classmethod
     def of_this_process(cls) -> Owner:
         """This process."""
-        job = os.environ.get("SLURM_JOB_ID")
-        number = (job, os.environ.get("SLURM_RESTART_COUNT", "0")) if job else None
         now = time.strftime("%Y-%m-%d %H:%M")
-        return cls(os.getpid(), socket.gethostname(), place_of_process(), number, now)
+        return cls(os.getpid(), socket.gethostname(), place_of_process(), slurm.job(), now)
 
     @classmethod
     def of(cls, text: str) -> Owner | None:

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins import MixedPrecision, TorchCheckpointIO
 from lightning.pytorch.plugins import Precision as Single
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_gancompress.callbacks import (
@@ -50,6 +51,7 @@ from lightning_gancompress.modules.supported import (
     require_whole_networks,
 )
 from lightning_gancompress.run_folder import CHECKPOINTS, training_in
+from lightning_gancompress.stop_signals import handlers_restored
 
 
 class Trainer(ResumableTrainer):
@@ -164,9 +166,18 @@ class Trainer(ResumableTrainer):
                 require_writable(folder, "trainer.default_root_dir")
                 if not self.fast_dev_run:  # type: ignore[attr-defined]
                     self._take(folder, stack)
+            stack.enter_context(handlers_restored())
             super().fit(*args, **kwargs)
         if self.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
+
+    def going_on_from(self, ckpt_path: str | None) -> str | None:
+        """The checkpoint that an earlier start of this job of Slurm has saved, if any: it comes first."""
+        if self.state.fn == TrainerFn.FITTING and not self.fast_dev_run:  # type: ignore[attr-defined]
+            for callback in self.checkpoint_callbacks:
+                if isinstance(callback, LastCheckpoint) and callback.of_earlier_start():
+                    return str(callback.path)
+        return ckpt_path
 
     def _choose_precision(self) -> None:
         """Compute in bfloat16 where the device does so natively, and say what it is."""

@@ -74,3 +74,9 @@ def whole(
         return folder / kind
 
     return run
+
+
+@pytest.fixture
+def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Adam compute as it does under an fp16 scaler and in a loop of one's own, to the last bit."""
+    monkeypatch.setattr("lightning_gancompress.modules.base.fused", lambda optimizer: optimizer)

@@ -91,7 +91,11 @@ SETTINGS: dict[str, tuple[str, Any, str]] = {
     "a network in a text of YAML": ("model.init_args.generator", "{class_path: canary.Net}", "canary.Net"),
     "a function": ("model.init_args.generator.class_path", "canary.run", "canary.run"),
     "a process": ("model.class_path", "subprocess.Popen", "subprocess.Popen"),
-    "what a module of ours imports": ("model.class_path", "lightning_gancompress.cli.main.Path", "main.Path"),
+    "what a module of ours imports": (
+        "model.class_path",
+        "lightning_gancompress.cli.entry.Path",
+        "entry.Path",
+    ),
     "a data set": ("data", data_set(loader="canary.run", extensions=["ckpt"]), "DatasetFolder"),
     "a callback": ("trainer.callbacks", [{"class_path": "canary.Net"}], "canary.Net"),
     "a callback by a plain path": ("trainer.callbacks", ["canary.Net"], "canary.Net"),

@@ -25,7 +25,7 @@ from lightning_gancompress.networks import blank_image
 
 # processes to kill or to interrupt: forked from one that has imported everything and trained nothing
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["lightning_gancompress.cli"])
+FORKS.set_forkserver_preload(["lightning_gancompress.cli.entry"])
 
 SIZES = [
     "n_train=32",

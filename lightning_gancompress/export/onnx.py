@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.export.faster_layers import use_faster_layers
 from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks.layers import Network
@@ -32,6 +33,7 @@ def export_onnx(
     *,
     tolerance: Amount = 1e-4,
     dynamic_size: bool = False,
+    optimize: bool = True,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `network` as one self-contained ONNX file: input `image`, output `output`, free batch size.
@@ -47,6 +49,8 @@ def export_onnx(
         tolerance: Largest accepted absolute difference of ONNX Runtime's output from torch's.
         dynamic_size: Whether to accept other heights and widths too, those that the network itself accepts; a
             fixed size can be optimised better.
+        optimize: Whether to write layers in the form that ONNX Runtime computes fastest on CPUs, see
+            `use_faster_layers`; False keeps the network's own layers, for other runtimes and devices.
         preprocessing: How images become its input, in plain types; written as JSON into the file's metadata,
             under the key `preprocessing`.
 
@@ -61,7 +65,7 @@ def export_onnx(
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
-    content = _convert(program, dynamic_size, multiple, preprocessing or {})
+    content = _convert(program, dynamic_size, multiple, optimize, preprocessing or {})
     difference = max_difference(reference, load_onnx(content), sample, dynamic_size)
     check(difference, tolerance, path)
     write_files({path: content})
@@ -69,7 +73,11 @@ def export_onnx(
 
 
 def _convert(
-    program: ExportedProgram, dynamic_size: bool, multiple: int, preprocessing: Mapping[str, Any]
+    program: ExportedProgram,
+    dynamic_size: bool,
+    multiple: int,
+    optimize: bool,
+    preprocessing: Mapping[str, Any],
 ) -> bytes:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
     try:
@@ -93,6 +101,8 @@ def _convert(
         ) from error
     assert exported is not None  # only the TorchScript exporter returns nothing
     model = exported.model_proto
+    if optimize:
+        use_faster_layers(model)
     if multiple > 1:
         _refuse_other_sizes(model, multiple)
     if preprocessing:

@@ -4,7 +4,9 @@ import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
+import kills
 import pytest
 import tiny
 import torch
@@ -17,6 +19,8 @@ from lightning_gancompress.cli import main
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import draft_of
 from lightning_gancompress.trainer import Trainer
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Send(Callback):
@@ -52,12 +56,13 @@ def whole(tmp_path_factory, facades):
     [
         ({"signum": signal.SIGINT, "epoch": 0, "batch": 1}, 130),
         ({"signum": signal.SIGTERM, "epoch": 1, "batch": 2}, 143),
-        ({"signum": signal.SIGINT, "epoch": 0, "batch": 3}, 130),  # the last batch: after the epoch's end
-        ({"signum": signal.SIGINT, "epoch": 0}, 130),  # in validation: likewise
+        ({"signum": signal.SIGHUP, "epoch": 1, "batch": 0}, 129),
+        ({"signum": signal.SIGUSR1, "epoch": 0, "batch": 3}, 138),  # the last batch: before the validation
+        ({"signum": signal.SIGINT, "epoch": 0}, 130),  # in validation, which the resumed run repeats
     ],
 )
 def test_a_stopped_run_goes_on_exactly(options, code, whole, tmp_path, facades):
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(SystemExit) as stop:
         main([*tiny.teacher(tmp_path), *facades, *send(**options)])
     assert stop.value.code == code
@@ -65,15 +70,14 @@ def test_a_stopped_run_goes_on_exactly(options, code, whole, tmp_path, facades):
         "processed"
     ]
     assert batches == 4 * options["epoch"] + options.get("batch", 3) + 1
-    for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
-        signal.signal(number, handler)  # Lightning puts back those of the training
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
     main([*tiny.teacher(tmp_path), *facades, "--ckpt_path", "last"])
     tiny.assert_same_end(whole, tmp_path)
 
 
 def run(folder, model, **options):
     fixed = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "limit_val_batches": 0}
-    trainer = Trainer(default_root_dir=folder, limit_train_batches=4, **fixed, **{"max_epochs": 2, **options})
+    trainer = Trainer(default_root_dir=folder, limit_train_batches=4, **{**fixed, "max_epochs": 2, **options})
     trainer.fit(model)
     return trainer
 
@@ -98,6 +102,64 @@ def test_time_counts_from_the_last_save(tmp_path, monkeypatch):
     callback = Watched(minutes=1)
     run(tmp_path, BoringModel(), callbacks=callback, max_epochs=1)
     assert callback.saved == [3, 4]  # 75 seconds after the start, and the end
+
+
+class Epochs(LastCheckpoint):
+    """Goes through epochs of four batches and a validation by a clock of its own, and writes nothing."""
+
+    def __init__(self, step: float, validation: float) -> None:
+        super().__init__()
+        self.times, self.now, self.last = {"step": step, "validation": validation}, 0.0, 0.0
+        self.saved: list[int] = []
+        self.lost, self.batches = 0.0, 0
+
+    def _pass(self, what: str) -> None:
+        self.now += self.times[what]
+        self.lost = max(self.lost, self.now - self.last)
+
+    def _save(self, trainer, pl_module):
+        self.saved.append(self.batches)
+        self._saved_at = self.last = self.now
+
+    def _stop_if_asked(self, trainer):
+        pass
+
+    def run(self, epochs: int, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(time, "monotonic", lambda: self.now)
+        decide = SimpleNamespace(reduce_boolean_decision=lambda due, all: due)
+        trainer = SimpleNamespace(callbacks=[self], strategy=decide, world_size=1, is_last_batch=False)
+        self.on_train_start(trainer, None)
+        for _ in range(epochs):
+            for batch in range(4):
+                trainer.is_last_batch = batch == 3
+                self._pass("step")
+                self.batches += 1
+                self.on_train_batch_end(trainer, None, None, None, batch)
+            self.before_validation(trainer, None)
+            self._pass("validation")
+            self.on_validation_end(trainer, None)
+            self.on_train_epoch_end(trainer, None)
+        self.teardown(trainer, None, "fit")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batches"),
+    [(29, [4, 4, 8, 12]), (31, [4, 4, 8, 8, 12, 12])],  # how long the first one takes isn't known
+)
+def test_a_long_validation_is_preceded_by_a_save(seconds, batches, monkeypatch):
+    callback = Epochs(step=1, validation=seconds)
+    callback.run(3, monkeypatch)
+    assert callback.saved == batches
+
+
+@pytest.mark.parametrize(
+    ("step", "validation", "lost"),
+    [(60, 20, 260), (140, 29, 589), (149, 29, 596), (400, 20, 800), (60, 3000, 3000)],
+)
+def test_no_more_is_lost_than_ten_minutes_and_a_batch_or_a_validation(step, validation, lost, monkeypatch):
+    callback = Epochs(step, validation)
+    callback.run(8, monkeypatch)
+    assert callback.lost == lost
 
 
 class Explodes(BoringModel):
@@ -141,3 +203,73 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path, monkeypatch):
     (draft.parent / draft.name.replace(f"-{os.getpid()}-", f"-{process.pid}-")).touch()
     run(tmp_path, BoringModel(), max_epochs=1)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+# -- jobs of Slurm -------------------------------------------------------------------------------------------
+
+
+def start(monkeypatch, job: str, restarts: int) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+
+
+@pytest.mark.parametrize(("job", "restarts", "goes_on"), [("7", 1, True), ("7", 0, False), ("8", 1, False)])
+def test_a_job_that_was_started_again_goes_on_by_itself(job, restarts, goes_on, tmp_path, monkeypatch):
+    start(monkeypatch, "7", 0)
+    run(tmp_path, BoringModel(), max_epochs=1)
+    start(monkeypatch, job, restarts)
+    trainer = run(tmp_path, BoringModel())
+    assert trainer.ckpt_path == (str(tiny.last(tmp_path)) if goes_on else None)
+    assert (tmp_path / "previous-1").exists() != goes_on
+
+
+def test_what_it_has_saved_comes_before_what_the_command_names(tmp_path, monkeypatch):
+    run(tmp_path / "other", BoringModel(), max_epochs=1)
+    quick = {"logger": False, "limit_train_batches": 2, "limit_val_batches": 0, "accelerator": "cpu"}
+    start(monkeypatch, "7", 0)
+    trainer = Trainer(default_root_dir=tmp_path / "run", max_epochs=2, **quick)
+    trainer.fit(BoringModel(), ckpt_path=tiny.last(tmp_path / "other"))
+    assert trainer.ckpt_path == str(tiny.last(tmp_path / "other"))
+    start(monkeypatch, "7", 1)
+    trainer = Trainer(default_root_dir=tmp_path / "run", max_epochs=3, **quick)
+    trainer.fit(BoringModel(), ckpt_path=tiny.last(tmp_path / "other"))
+    assert trainer.ckpt_path == str(tiny.last(tmp_path / "run"))
+
+
+class Signalled(Callback):
+    """Send this task the signal: the first rank in one batch, the second in the next, or before training."""
+
+    def __init__(self, batch: int | None = None) -> None:
+        self.batch = batch
+
+    def setup(self, trainer, pl_module, stage):
+        if self.batch is None and trainer.is_global_zero:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        first = trainer.current_epoch == 0 and trainer.ckpt_path is None
+        if self.batch is not None and first and batch_idx == self.batch + trainer.global_rank:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def job(folder, args, tasks, restarts=0):
+    """Exit codes of the tasks of a job."""
+    forks = []
+    for number, env in enumerate(kills.slurm_tasks(tasks, folder, restarts)):
+        forks.append(tiny.Fork(args, folder / f"log{number}", env))
+    return [fork.wait() for fork in forks]
+
+
+@pytest.mark.parametrize(("tasks", "batch"), [(1, 1), (2, 0), (1, None)])
+def test_a_signal_of_slurm_requeues_the_job_which_ends_like_a_whole_one(tasks, batch, tmp_path, facades):
+    args = [*facades, f"--trainer.devices={tasks}"]
+    assert job(tmp_path, [*tiny.teacher(tmp_path / "whole"), *args], tasks) == [0] * tasks
+    args = [*tiny.teacher(tmp_path / "run"), *args, f"--trainer.callbacks+={__name__}.Signalled"]
+    asked = [*args, *([] if batch is None else [f"--trainer.callbacks.batch={batch}"])]
+    assert job(tmp_path, asked, tasks) == [128 + signal.SIGUSR1] * tasks
+    assert kills.requeues(tmp_path) == 1
+    assert tiny.last(tmp_path / "run").exists() == (batch is not None)
+    again = [*args, f"--trainer.callbacks.batch={9 if batch is None else batch}"]
+    assert job(tmp_path, again, tasks, restarts=1) == [0] * tasks
+    tiny.assert_same_end(tmp_path / "whole", tmp_path / "run")
+    assert kills.requeues(tmp_path) == 1

@@ -58,6 +58,12 @@ def test_comparison_is_free_of_drift(clock):
     assert a.median_ms / b.median_ms < 2
 
 
+def test_comparison_by_another_clock():
+    moments = iter([0.0, 3.0, 3.0, 4.0, 4.0, 5.0, 5.0, 8.0])  # pairs a b, b a
+    result = compare_latency(lambda: 0, lambda: 0, warmup=0, repetitions=2, clock=lambda: next(moments))
+    assert (result.a.median_ms, result.b.median_ms, result.ratio) == pytest.approx((3000, 1000, 3))
+
+
 def test_networks_are_timed_in_eval_mode_and_left_alone(tmp_path):
     network = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Dropout())
     sample = torch.rand(1, 3, 16, 16)

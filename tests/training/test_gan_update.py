@@ -75,6 +75,7 @@ def cross_entropy(logits: Tensor, real: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
+@pytest.mark.usefixtures("unfused")
 @pytest.mark.parametrize("pool_size", [50, 0])  # three batches never fill the larger pool
 def test_cyclegan_trains_as_upstreams(pool_size, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -103,6 +104,7 @@ def test_cyclegan_trains_as_upstreams(pool_size, tmp_path, monkeypatch):
     assert_equal(after, before)
 
 
+@pytest.mark.usefixtures("unfused")
 def test_pix2pix_trains_as_upstreams(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = Numbered("source", "target")

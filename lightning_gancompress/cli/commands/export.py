@@ -24,6 +24,7 @@ def export(
     output: str | None = None,
     size: Pixels | tuple[Pixels, Pixels] | None = None,
     dynamic_size: bool = False,
+    optimize: bool = True,
     batch_norm: BatchNorm | None = None,
     network: str = "generator",
 ) -> None:
@@ -38,6 +39,8 @@ def export(
         output: File to write; None writes beside `ckpt_path`. An exported file that is there is replaced.
         size: Image size in pixels, or `[height, width]`; None is that of the training.
         dynamic_size: Let the ONNX file accept other sizes too.
+        optimize: Write layers of the ONNX file in the form that is fastest on CPUs; false keeps those of the
+            network, for other devices.
         batch_norm: `image` for the statistics of each image, as upstream's test; None is as recorded.
         network: Network of a training checkpoint; `teacher.generator` for the uncompressed one,
             `generator_AtoB` or `generator_BtoA` for CycleGAN.
@@ -58,7 +61,9 @@ def export(
     require_writable(path.parent, "output")
     image = blank_image(model, size or pixels(preprocessing), image_channels(preprocessing))
     if format == "onnx":
-        facts = export_onnx(model, path, image, dynamic_size=dynamic_size, preprocessing=preprocessing)
+        facts = export_onnx(
+            model, path, image, dynamic_size=dynamic_size, optimize=optimize, preprocessing=preprocessing
+        )
     else:
         facts = export_torch(model, path, image, preprocessing=preprocessing)
     shape = "x".join(str(n) for n in facts["input_shape"])

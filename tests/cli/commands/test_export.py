@@ -57,6 +57,16 @@ def test_export_says_that_a_network_is_masked(unet, facades, tmp_path, capsys):
         assert ("isn't over: this is the student cut by its masks" in capsys.readouterr().out) == said
 
 
+def test_export_of_the_networks_own_layers(unet, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "own.onnx"
+    main(["export", f"--ckpt_path={unet}", f"--output={path}", "--optimize=false"])
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    ups = [m for m in load_generator(unet).modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert any(up.in_channels % 4 == 0 for up in ups)  # those that would be written in another form
+    assert kinds.count("ConvTranspose") == len(ups)
+
+
 def test_export_of_a_size(unet, tmp_path):
     path = tmp_path / "wide.pt2"
     main(["export", "--ckpt_path", str(unet), "--format=torch", "--output", str(path), "--size=[32, 64]"])

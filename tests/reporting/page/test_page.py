@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lightning_gancompress import load_generator
 from lightning_gancompress.callbacks.image_grid import draw_grid
 from lightning_gancompress.cli import main
-from lightning_gancompress.cli.main import GanCompressCLI
+from lightning_gancompress.cli.entry import GanCompressCLI
 from lightning_gancompress.evaluation.evaluation import Evaluation
 from lightning_gancompress.evaluation.measures.set_distances import SetDistances
 from lightning_gancompress.evaluation.metrics import metric

@@ -1,4 +1,4 @@
-"""The entry point of `gancompress` and `python -m lightning_gancompress`."""
+"""What `gancompress` and `python -m lightning_gancompress` run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 from lightning.pytorch.cli import ArgsType
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_gancompress.cli.command_line import GanCompressCLI
 from lightning_gancompress.cli.explain import explain
@@ -19,17 +18,8 @@ from lightning_gancompress.errors import first_line
 from lightning_gancompress.trust import trusting
 
 
-def main(args: ArgsType = None) -> None:
-    """Run the command line.
-
-    Args:
-        args: Arguments; None takes those of the process.
-
-    Raises:
-        SystemExit: With code 2 and one sentence on standard error for errors that the user can fix, 130
-            after Ctrl-C, 143 after SIGTERM. With GANCOMPRESS_TRACEBACK=1 in the environment errors are raised
-            unchanged.
-    """
+def run(args: ArgsType = None) -> None:
+    """Run the command line: see `lightning_gancompress.cli.main`."""
     quieten()
     if (cwd := str(Path.cwd())) not in sys.path:
         sys.path.append(cwd)  # for the user's own classes; last, so that no file there hides a package
@@ -37,8 +27,6 @@ def main(args: ArgsType = None) -> None:
         given = sys.argv[1:] if args is None else args
         with trusting(named_by(given if isinstance(given, list) else [])):
             GanCompressCLI(args)
-    except SIGTERMException:
-        raise SystemExit(143) from None
     except SystemExit as stop:
         # Lightning turns Ctrl-C into code 1
         raise SystemExit(130) if isinstance(stop.__context__, KeyboardInterrupt) else stop from None
