@@ -45,7 +45,7 @@ class PredictionWriter(Callback):
         """Begin to count; say if the images are of a search that isn't over."""
         self._written, self._replaced, self._left_out = 0, 0, []
         if isinstance(pl_module, Phased) and pl_module.phase.name == "search":
-            rank_zero_info("The search isn't over: the images are of the whole network under its masks.")
+            rank_zero_info("The search isn't over: the images are of the network under its masks.")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check before a prediction that its images can be written."""

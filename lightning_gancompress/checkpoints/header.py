@@ -2,7 +2,8 @@
 
 A training checkpoint is an ordinary Lightning checkpoint with one more entry, `gancompress`, of plain types.
 The tensors of a network are in its "state_dict" under a prefix such as "student.generator" and a dot. In the
-search the student has all channels, and "sides.generator.masks.mask" holds the mask of all generators.
+search "sides.generator.left" says which channels of the teacher's generators the student's have, and
+"sides.generator.masks.mask" holds the mask of these. Files without the former have all channels.
 """
 
 from __future__ import annotations

@@ -89,10 +89,13 @@ def network_from_checkpoint(
     from lightning_gancompress.pruning import NetworkGroup, slim_by_mask
 
     group = NetworkGroup({role: build(f"student.{role}")[0] for role in roles})
+    left = state.get(f"sides.{role.side}.left")
+    whole = left if left is None else NetworkGroup({role: build(f"teacher.{role}")[0] for role in roles})
     size, channels = pixels(header.preprocessing), image_channels(header.preprocessing)
     samples = [blank_image(net, size, channels) for net in group.values()]
     ignored_layers = group.qualified(header.ignored_layers.get(role.side, ()))
-    network = slim_by_mask(group, mask, samples, ignored_layers).get_submodule(role).eval()
+    small = slim_by_mask(group, mask, samples, ignored_layers, whole, left)
+    network = small.get_submodule(role).eval()
     return network, replace(spec, widths=channel_widths(network))
 
 

@@ -126,7 +126,7 @@ class TestResults:
     """The results of a test for the generators of one direction.
 
     Attributes:
-        phase: Phase of the module: `teacher`, `search` (the student is a masked whole network), `finetune`.
+        phase: Phase of the module: `teacher`, `search` (the student is a masked network), `finetune`.
         images: Number of translated images, each counted once.
         size: Height and width of an image, in pixels.
         networks: Figures by generator; the trained one comes last.

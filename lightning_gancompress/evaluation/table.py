@@ -51,7 +51,7 @@ def notes(results: TestResults) -> list[str]:
     if str(results.checkpoint):
         lines.append(f"Weights: {results.checkpoint}.")
     if results.phase == "search":
-        lines.append("The search isn't over: the student is the whole network under masks.")
+        lines.append("The search isn't over: the student is under masks, with all channels in reach.")
     return lines + protocol(results) + comparison(results)
 
 

@@ -141,10 +141,14 @@ class GANModule(TranslatingModule):
         for name, module in modules.items():
             setattr(self, name, module)
         self._phase_modules = list(modules)
-        self.to(self.device, cast(torch.dtype, self.dtype))  # what is new within a run
-        self._lay_out()
+        self.place()
         self.phase = phase
         phase.set_modes()
+
+    def place(self) -> None:
+        """Move, cast and lay out what is new within a run."""
+        self.to(self.device, cast(torch.dtype, self.dtype))
+        self._lay_out()
 
     @property
     def fitting(self) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.header import Header, Search, refuse_late
 from lightning_gancompress.data.contract import data_of
@@ -21,6 +21,7 @@ from lightning_gancompress.lightning_internals import (
 )
 from lightning_gancompress.modules.base import ClipAlgorithm, GANModule
 from lightning_gancompress.modules.compression_phases import CompressionPhases
+from lightning_gancompress.modules.optimizers import fit_states
 from lightning_gancompress.modules.same_run import (
     facts,
     require_same_run,
@@ -34,8 +35,11 @@ from lightning_gancompress.pruning import Budget, Convention
 from lightning_gancompress.search.phase import Pruning, SearchPhase, ignored_layers
 from lightning_gancompress.search.policy import PruningPolicy
 from lightning_gancompress.tasks import Role, Side, Task
-from lightning_gancompress.training.phase import Schedule
+from lightning_gancompress.training.narrowing import carry_over
+from lightning_gancompress.training.phase import Position, Schedule
 from lightning_gancompress.training.teacher_student import Partner, TeacherStudent
+
+POINTS = 50  # of a search, evenly spaced, at which its policy is asked which channels are in reach
 
 
 class CompressionModule(GANModule):
@@ -190,10 +194,15 @@ class CompressionModule(GANModule):
         if self.phase.name == "finetune" and self.trainer.current_epoch < self.border:
             self._border = self.phase.began = 0  # of a new trainer
 
-    def _begin_search(self) -> None:
-        """Enter the search phase; a policy without a search crosses the border at once."""
+    def _begin_search(self, state: dict[str, Tensor] | None = None) -> None:
+        """Enter the search phase, a resumed one with the channels of its state dict.
+
+        A policy without a search crosses the border at once.
+        """
         assert self.policy is not None
         search = self.phases.search(self.policy, self.trainer)
+        if state is not None:
+            search.narrow_as(state)
         self.enter(search)
         if self.policy.search_epochs == 0:
             self._cross_border(search)
@@ -204,6 +213,27 @@ class CompressionModule(GANModule):
         if isinstance(self.phase, SearchPhase) and self.current_epoch + 1 >= self.border:
             self._cross_border(self.phase)
             wrap_again(self.trainer, self)
+
+    def narrow(self, at: Position) -> None:
+        """Cut the channels that the policy has no more in reach, at one of the points where it is asked."""
+        search = self.phase
+        if not isinstance(search, SearchPhase) or self.policy is None or not self._asks(at):
+            return
+        broadcast = self.trainer.strategy.broadcast
+        reach = {side: broadcast(mask) for side, mask in self.policy.in_reach(search, at).items()}
+        if keep := search.worth_cutting(reach):
+            optimizers, left = self.trainer.optimizers, search.narrow(keep)
+            self.place()
+            wrap_again(self.trainer, self)
+            for old, new in zip(optimizers, self.trainer.optimizers, strict=True):
+                carry_over(old, new, left)
+                fit_states(new)
+
+    def _asks(self, at: Position) -> bool:
+        """Whether the policy is asked before a step, where no gradients of a window are kept."""
+        step = self._window.batches / at.batches
+        done, before = (int(POINTS * epochs / self.border) for epochs in (at.epochs, at.epochs - step))
+        return self._window.begins(at) and (done > before or at.epochs == 0)
 
     def _cross_border(self, search: SearchPhase) -> None:
         assert self.policy is not None
@@ -288,9 +318,11 @@ class CompressionModule(GANModule):
                     f"ckpt_path: {path} was saved between the last batch of the search and its end, which a "
                     "resumed run would leave out: resume from last.ckpt, or from an earlier checkpoint."
                 )
-            self._begin_search()
+            self._begin_search(state)
         else:
-            self.enter(self.phases.masked([s for s in Side if f"sides.{s}.masks.mask" in state]))
+            search = self.phases.masked([s for s in Side if f"sides.{s}.masks.mask" in state])
+            search.narrow_as(state)
+            self.enter(search)
         if fitting:
             warn_of_counting(self, header)
         else:  # evaluation uses neither agents nor the distillation's convolutions

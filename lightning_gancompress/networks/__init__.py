@@ -5,7 +5,11 @@ from lightning_gancompress.networks.images import blank_image, image_channels, p
 from lightning_gancompress.networks.init import Init, init_weights, renew
 from lightning_gancompress.networks.layers import Norm
 from lightning_gancompress.networks.mobile_resnet import MobileResnetGenerator
-from lightning_gancompress.networks.parametrizations import bake_parametrizations, copy_network
+from lightning_gancompress.networks.parametrizations import (
+    bake_parametrizations,
+    copy_network,
+    has_parametrizations,
+)
 from lightning_gancompress.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from lightning_gancompress.networks.resnet import ResnetGenerator
 from lightning_gancompress.networks.spec import (
@@ -33,6 +37,7 @@ __all__ = [
     "channel_widths",
     "copy_network",
     "dry_run",
+    "has_parametrizations",
     "image_channels",
     "init_weights",
     "load_tensors",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +113,37 @@ class ChannelGroups:
     def kept(self, mask: Tensor) -> dict[str, int]:
         """Number of kept positions per group under a `(total,)` mask, by name."""
         return {n: int((m > 0.5).sum()) for n, m in zip(self.names, self.split(mask), strict=True)}
+
+    def narrowed(self, keep: Tensor) -> ChannelGroups:
+        """The groups of the network that `slim` makes with the mask `keep`, `(total,)`."""
+        stays = with_always_kept(keep)
+        numbers = stays.cumsum(0) - 1
+
+        def left(positions: Tensor) -> Tensor:
+            return numbers[positions[stays[positions]]]
+
+        def left_of(product: Product) -> Product:
+            inputs, outputs = left(product.inputs), left(product.outputs)
+            before = len(product.inputs) * len(product.outputs)
+            exact, literature = (macs * len(inputs) * len(outputs) // before for macs in product.macs)
+            return replace(product, inputs=inputs, outputs=outputs, macs=(exact, literature))
+
+        return ChannelGroups(
+            names=self.names,
+            sizes=[int(own.sum()) for own in self.split(stays[:-1])],
+            layers={n: LayerChannels(left(c.inputs), left(c.outputs)) for n, c in self.layers.items()},
+            tensors={n: {a: left(p) for a, p in axes.items()} for n, axes in self.tensors.items()},
+            filters={
+                n: replace(f, inputs=left(f.inputs), outputs=left(f.outputs)) for n, f in self.filters.items()
+            },
+            products=[left_of(product) for product in self.products],
+            whole=self.whole,
+        )
+
+
+def with_always_kept(mask: Tensor) -> Tensor:
+    """Which of `(total + 1,)` positions a `(total,)` mask keeps, on the CPU: the last one always."""
+    return torch.cat([mask.detach().cpu().float(), torch.ones(1)]) > 0.5
 
 
 def weights_of(network: nn.Module, groups: ChannelGroups) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Product
+from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Product, with_always_kept
 from lightning_gancompress.pruning.graph import flatten
 
 Convention = Literal["exact", "literature"]
@@ -161,6 +162,14 @@ class MaskedCost:
         inputs, outputs, scale = self._tensors[mask.device]
         whole = torch.cat([mask, mask.new_ones(1)]).to(scale)
         return ((inputs @ whole) * (outputs @ whole) * scale).sum()
+
+    def narrowed(self, keep: Tensor) -> MaskedCost:
+        """The cost of the network that `slim` makes with the mask `keep`; `full` stays as it is."""
+        stays = with_always_kept(keep)
+        inputs, outputs, scale = self._tensors[torch.device("cpu")]
+        narrow = copy.copy(self)
+        narrow._tensors = {torch.device("cpu"): (inputs[:, stays], outputs[:, stays], scale)}
+        return narrow
 
 
 def _rows(

@@ -74,20 +74,29 @@ def read_groups(
 
 
 def slim_by_mask(
-    network: nn.Module, mask: Tensor, inputs: Sequence[Tensor], ignored_layers: Sequence[str] = ()
+    network: nn.Module,
+    mask: Tensor,
+    inputs: Sequence[Tensor],
+    ignored_layers: Sequence[str] = (),
+    whole: nn.Module | None = None,
+    left: Tensor | None = None,
 ) -> nn.Module:
     """Slim a network without known groups, such as one from a checkpoint of the search.
 
     Args:
-        network: The whole network.
+        network: The network.
         mask: `(total,)`; values above 0.5 keep a channel.
         inputs: Example inputs, `(1, C, H, W)` each.
         ignored_layers: The ignored layers of the search.
+        whole: The network before channels were cut from it within the search; None if none were.
+        left: Which channels of `whole` the network has, `(total,)` of `whole`.
 
     Raises:
         UserError: The mask is of other groups.
     """
-    groups = find_groups(network, inputs, ignored_layers)
+    groups = find_groups(network if whole is None else whole, inputs, ignored_layers)
+    if left is not None and len(left) == groups.total:
+        groups = groups.narrowed(left)
     if len(mask) != groups.total:
         raise UserError(
             f"The mask of {len(mask)} channels does not fit {type(network).__name__}, which has "

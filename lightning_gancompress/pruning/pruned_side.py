@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.networks import has_parametrizations
 from lightning_gancompress.pruning.budget import budget_penalty, fit_budget, parse_budget, smallest_mask
 from lightning_gancompress.pruning.cost import Convention, MaskedCost
 from lightning_gancompress.pruning.groups import find_groups
@@ -37,6 +39,9 @@ class NetworkGroup(nn.ModuleDict):
 class PrunedSide(nn.Module):
     """Masks, cost and budget of the networks of one side.
 
+    The networks may be narrowed on the way: groups, masks and cost are then those of the channels that are
+    left. What is counted relative to the whole stays relative to the networks that it was made with.
+
     Args:
         name: `generator` or `discriminator`; names the budget in errors.
         network: The whole networks; hooks for the masks are registered on them.
@@ -46,7 +51,14 @@ class PrunedSide(nn.Module):
         min_channels: Least number of channels in every group.
         channel_multiple: Widths of the small network are multiples of this.
         ignored_layers: Layers that are not pruned, by name or pattern.
+
+    Attributes:
+        left: Which channels of the whole networks are left, `(total,)` of those; checkpoints hold it.
+        narrowable: Whether the networks can be narrowed: no weights are parametrized or tied, which a small
+            network has as plain ones.
     """
+
+    left: Tensor
 
     def __init__(
         self,
@@ -72,6 +84,8 @@ class PrunedSide(nn.Module):
         self.min_channels, self.channel_multiple = min_channels, channel_multiple
         # raises now if the budget can't be reached, not after the search
         self.fit(torch.zeros(self.groups.total))
+        self.register_buffer("left", torch.ones(self.groups.total, dtype=torch.bool))
+        self.narrowable = not has_parametrizations(network) and not _is_tied(network)
         self.masks = ChannelMasks(self.groups)
         self.masks.attach(network)
 
@@ -86,6 +100,8 @@ class PrunedSide(nn.Module):
             f"{self.name}: {self.groups.total} channels in {groups} can be dropped, down to {least:.4g} of "
             f"{most:.4g} GMACs; the budget is {self.budget / 1e9:.4g}. "
             f"What stays whole: {stays}{'; ...' * (len(whole) > 3)}."
+            + " Parametrized or tied weights are cut at the end of the search alone."
+            * (not self.narrowable)
         )
 
     def fit(self, scores: Tensor) -> Tensor:
@@ -111,8 +127,37 @@ class PrunedSide(nn.Module):
             mask: `(total,)`; gradients flow into it.
             progress: Position in the fall: at 0 the target is the whole network, from 1 on the budget.
         """
-        target = self.cost.full * (self.budget / self.cost.full) ** min(progress, 1.0)
-        return budget_penalty(self.cost(mask), target)
+        return budget_penalty(self.cost(mask), self._target(progress))
+
+    def _target(self, progress: float) -> float:
+        whole = float(self.cost.full)
+        return whole * math.pow(self.budget / whole, min(progress, 1.0))
+
+    def in_reach(self, scores: Tensor, mask: Tensor, progress: float, slack: float) -> Tensor:
+        """The channels that later masks may still keep, `(total,)` of zeros and ones.
+
+        Args:
+            scores: `(total,)`; the highest are in reach.
+            mask: `(total,)`; what would be kept now. With `progress` it says how far the fall has come.
+            progress: Position in the fall of the target, see `penalty`.
+            slack: From 0 to 1: in reach are as many MACs as the fall has come to, as a fraction of the whole,
+                to the power of 1 - slack.
+        """
+        fallen = max(self._target(progress), float(self.cost(mask))) / self.cost.full
+        macs = math.ceil(self.cost.full * fallen ** (1 - slack))
+        multiple = self.channel_multiple
+        return fit_budget(scores, self.groups, self.cost, macs, self.min_channels, multiple, self.name)
+
+    def narrow(self, keep: Tensor, network: NetworkGroup) -> None:
+        """Go on with networks without the channels that a `(total,)` mask drops, as `slim` makes them."""
+        rest = self.left.clone()
+        rest[self.left] = keep.to(self.left.device) > 0.5
+        self.left.copy_(rest)
+        self.groups, self.cost = self.groups.narrowed(keep), self.cost.narrowed(keep)
+        mask = self.masks.mask[keep.to(self.masks.mask.device) > 0.5]
+        self.masks = ChannelMasks(self.groups).to(mask.device)
+        self.masks.attach(network)
+        self.masks.set(mask)
 
     def kept_macs(self) -> float:
         """MACs under the current mask as a fraction of those of the whole network."""
@@ -121,6 +166,10 @@ class PrunedSide(nn.Module):
     def slim(self, network: NetworkGroup, mask: Tensor) -> NetworkGroup:
         """The small dense networks with the channels that a mask keeps; removes the hooks of the masks."""
         self.masks.detach()
-        small = slim(network, self.groups, mask)
-        assert isinstance(small, NetworkGroup)
-        return small
+        return slim(network, self.groups, mask)
+
+
+def _is_tied(network: nn.Module) -> bool:
+    """Whether a parameter has several names."""
+    names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
+    return len(names) > len(list(network.parameters()))

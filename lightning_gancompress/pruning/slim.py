@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TypeVar
+
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_gancompress.networks import bake_parametrizations, copy_network
-from lightning_gancompress.pruning.channels import CHANNELWISE, ChannelGroups
+from lightning_gancompress.pruning.channels import CHANNELWISE, ChannelGroups, with_always_kept
+
+NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
 
-def slim(network: nn.Module, groups: ChannelGroups, mask: Tensor) -> nn.Module:
+def slim(network: NetworkType, groups: ChannelGroups, mask: Tensor) -> NetworkType:
     """Copy a network without the channels that the mask drops.
 
     Args:
@@ -22,7 +25,7 @@ def slim(network: nn.Module, groups: ChannelGroups, mask: Tensor) -> nn.Module:
         An ordinary dense network with the weights of the kept channels, all of them trainable. Weight norm
         and spectral norm are removed, see `bake_parametrizations`.
     """
-    keep = torch.cat([mask.detach().cpu().float(), torch.ones(1)]) > 0.5
+    keep = with_always_kept(mask)
     small = bake_parametrizations(copy_network(network))
     for name, channels in groups.layers.items():
         inputs, outputs = (keep[index].nonzero().flatten() for index in (channels.inputs, channels.outputs))

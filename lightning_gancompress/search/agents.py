@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -35,6 +36,16 @@ class PeerEncoder(nn.Module):
         last: Tensor = self.gru(torch.stack(steps).unsqueeze(1))[1]
         return last.flatten()
 
+    def narrow(self, keep: Tensor) -> None:
+        """Drop the inputs of channels, `(total,)` of zeros and ones, that no mask keeps any more."""
+        stays = torch.split(keep > 0.5, self.sizes)
+        self.sizes = [int(columns.sum()) for columns in stays]
+        for embed, columns in zip(self.embed, stays, strict=True):
+            (linear, *_) = embed.children()
+            assert isinstance(linear, nn.Linear)
+            linear.in_features = int(columns.sum())
+            linear.weight.data = linear.weight.data[:, columns.to(linear.weight.device)]
+
 
 class PruningAgent(nn.Module):
     """Computes a logit for every droppable channel of one side, given the mask of the other side.
@@ -65,6 +76,25 @@ class PruningAgent(nn.Module):
             start = self.peer(peer_mask.detach().clone()).expand(2, 1, _HIDDEN).contiguous()
         states = self.norm(self.gru(self.inputs, start)[0]).relu()
         return torch.cat([head(state.flatten()) for head, state in zip(self.heads, states, strict=True)])
+
+    def narrowed(self, keep: Tensor, peer_keep: Tensor | None) -> PruningAgent:
+        """A copy without the channels that are dropped on either side; the logits of the others are the same.
+
+        Args:
+            keep: `(total,)` of zeros and ones, of the own side.
+            peer_keep: `(peer_total,)`, of the other side, whose masks no longer hold the dropped channels;
+                None without one.
+        """
+        agent = copy.deepcopy(self)
+        heads = [head for head in agent.heads if isinstance(head, nn.Linear)]
+        stays = torch.split(keep > 0.5, [head.out_features for head in heads])
+        for head, rows in zip(heads, stays, strict=True):
+            head.out_features = int(rows.sum())
+            for parameter in head.parameters():  # direction and length of each row: see `weight_norm`
+                parameter.data = parameter.data[rows.to(parameter.device)]
+        if agent.peer is not None and peer_keep is not None:
+            agent.peer.narrow(peer_keep)
+        return agent
 
 
 def gumbel(size: int, seed: Sequence[int]) -> Tensor:

@@ -57,6 +57,9 @@ class CollaborativePruning(SearchPolicy):
         budget_weight: Weight of the budget penalty.
         budget_ramp: Fraction of the search over which the budget falls from the whole network to its value;
             0 applies the budget from the first step.
+        slack: How many channels stay in reach as the budget falls; the others are cut for good, which makes
+            the search cheaper. With the present budget as a fraction of the whole network's MACs, in reach
+            are its power of 1 - slack: 0 keeps what the budget has room for, 1 keeps all to the end.
         feedback: Whether each agent gets the other agent's last mask.
         temperature: Temperature of the relaxed masks.
         neighbours: Nearest neighbours per neighbourhood, besides the image itself.
@@ -85,6 +88,7 @@ class CollaborativePruning(SearchPolicy):
         lr: Rate = 1e-3,
         budget_weight: Amount = 20.0,
         budget_ramp: Fraction = 0.6,
+        slack: Fraction = 0.1,
         feedback: bool = True,
         temperature: Positive = 0.4,
         neighbours: Count = 5,
@@ -113,6 +117,7 @@ class CollaborativePruning(SearchPolicy):
         self.search_epochs = search_epochs
         self.lr = lr
         self.budget_weight, self.budget_ramp = budget_weight, budget_ramp
+        self.slack = slack
         self.feedback, self.temperature = feedback, temperature
         self.neighbours, self.members = neighbours, members
         self.adversarial_weight, self.comparison = adversarial_weight, comparison
@@ -271,7 +276,7 @@ class CollaborativePruning(SearchPolicy):
     ) -> Iterator[tuple[Side, Tensor, Logs]]:
         """Yield the discriminator's loss, then the generator's, each with the penalty of its budget."""
         networks = search.networks
-        progress = at.epochs / (self.search_epochs * self.budget_ramp) if self.budget_ramp else 1.0
+        progress = self._progress(at)
         teacher_images = self._images.of(networks, batch)
         if self.task_weight:
             batch = networks.with_targets(batch, teacher_images)
@@ -291,6 +296,10 @@ class CollaborativePruning(SearchPolicy):
                 loss, logs = self._generator_loss(search, batch, teacher_images, student_images, real)
                 penalty = self._penalty(search, GENERATOR, progress)
                 yield GENERATOR, loss + self.budget_weight * penalty, logs | {"generator_budget": penalty}
+
+    def _progress(self, at: Position) -> float:
+        """Position in the fall of the budget: at 0 all is kept, from 1 on the budget."""
+        return at.epochs / (self.search_epochs * self.budget_ramp) if self.budget_ramp else 1.0
 
     @staticmethod
     def _penalty(search: SearchPhase, side: Side, progress: float) -> Tensor:
@@ -341,6 +350,24 @@ class CollaborativePruning(SearchPolicy):
                     teacher = self._encoders[role](view["source"], teacher_images[role])
                 distances.append(kernel_density(teacher, student, self.members))
         return torch.stack(distances).mean()
+
+    # -- fewer channels on the way ---------------------------------------------------------------------
+
+    @torch.no_grad()
+    def in_reach(self, search: SearchPhase, at: Position) -> Mapping[Side, Tensor]:
+        """The channels with the highest logits, more of them than the present budget has room for."""
+        if self.slack == 1:
+            return {}
+        progress, decided = self._progress(at), self.decide(search)
+        return {
+            side: pruned.in_reach(self._logits(search, side), decided[side], progress, self.slack)
+            for side, pruned in search.pruned()
+        }
+
+    def narrowed(self, agent: nn.Module, keep: Mapping[Side, Tensor], side: Side) -> nn.Module:
+        """The agent without the logits, and without the feedback, of channels that are cut."""
+        assert isinstance(agent, PruningAgent)
+        return agent.narrowed(keep[side], keep.get(side.peer))
 
     # -- masks and scores ------------------------------------------------------------------------------
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gancompress.checkpoints.header import Search
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import renew
-from lightning_gancompress.pruning import Convention, NetworkGroup, PrunedSide, count_macs
+from lightning_gancompress.pruning import Convention, NetworkGroup, PrunedSide, count_macs, slim
 from lightning_gancompress.tasks import Role, Side
+from lightning_gancompress.training.narrowing import Elements, elements_left
 from lightning_gancompress.training.phase import Logs, Optimizers, Phase, PhaseName, Position
 from lightning_gancompress.training.teacher_student import TeacherStudent
 
 WHOLE = (1, "1", "1.0")  # budgets that leave a side as it is
+WORTH = 0.85  # share of its MACs below which a side is cut: each cut costs new wrappers and optimizers
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,12 @@ class Policy(Protocol):
         self, search: SearchPhase, batch: dict[str, Any], at: Position
     ) -> Iterator[tuple[Side, Tensor, Logs]]:
         """Side, loss and scalars to log, one side after the other; each is stepped before the next."""
+
+    def in_reach(self, search: SearchPhase, at: Position) -> Mapping[Side, Tensor]:
+        """The channels `(total,)` that later masks may still keep, by side; all of a side left out."""
+
+    def narrowed(self, agent: nn.Module, keep: Mapping[Side, Tensor], side: Side) -> nn.Module:
+        """The agent of a side, for networks with the channels of `keep` alone."""
 
     def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
         """The final mask `(total,)` per side, within the budgets."""
@@ -226,6 +236,66 @@ class SearchPhase(Phase):
             yield
         finally:
             group.requires_grad_(trained)
+
+    # -- fewer channels on the way ---------------------------------------------------------------------
+
+    def worth_cutting(self, reach: Mapping[Side, Tensor]) -> dict[Side, Tensor]:
+        """The channels to go on with, by side: all those in reach, if that makes some side much cheaper."""
+        keep, worth = {}, False
+        for side, pruned in self.pruned():
+            whole = torch.ones(pruned.groups.total)
+            keep[side] = reach.get(side, whole).cpu() if pruned.narrowable else whole
+            worth |= float(pruned.cost(keep[side])) < WORTH * float(pruned.cost(whole))
+        return keep if worth else {}
+
+    def narrow(self, keep: Mapping[Side, Tensor]) -> Elements:
+        """Go on with fewer channels: student, masks and agents.
+
+        Args:
+            keep: `(total,)` of zeros and ones on the CPU, for each side that is pruned.
+
+        Returns:
+            The elements that are left of each parameter before, for the states of optimizers.
+        """
+        left: Elements = {}
+        if all(bool(mask.all()) for mask in keep.values()):
+            return left
+        for side, pruned in self.pruned():
+            if bool(keep[side].all()):
+                continue
+            group = self.networks.group(side)
+            pruned.masks.detach()
+            cut = partial(slim, groups=pruned.groups, mask=keep[side])
+            left |= elements_left(group, cut)
+            small = cut(group)
+            for before, after in zip(group.parameters(), small.parameters(), strict=True):
+                after.requires_grad_(before.requires_grad)
+            for role, network in small.items():
+                self.networks.adopt_small(Role(role), network)
+            pruned.narrow(keep[side], small)
+        for name, agent in self.agents.items():
+            assert self.policy is not None
+            follow = partial(self.policy.narrowed, keep=keep, side=Side(name))
+            left |= elements_left(agent, follow)
+            self.agents[name] = follow(agent)
+        return left
+
+    def narrow_as(self, state: dict[str, Tensor]) -> None:
+        """Go on with the channels that a checkpoint's state dict has; one of an older release has all.
+
+        Raises:
+            UserError: The entry of a side is damaged.
+        """
+        keep = {}
+        for side, pruned in self.pruned():
+            left = state.setdefault(f"sides.{side}.left", pruned.left.clone())
+            keep[side] = left.cpu() > 0.5
+            if left.shape != pruned.left.shape or not all(g.any() for g in pruned.groups.split(keep[side])):
+                raise UserError(
+                    f"ckpt_path: the checkpoint is damaged, sides.{side}.left does not fit the {side}: copy "
+                    "it again, or go back to an earlier checkpoint."
+                )
+        self.narrow(keep)
 
     # -- the border ------------------------------------------------------------------------------------
 

@@ -27,11 +27,14 @@ class Prunable(Protocol):
 
 
 @runtime_checkable
-class Positioned(Protocol):
-    """A LightningModule that knows its position in the run."""
+class Searching(Protocol):
+    """A LightningModule that searches."""
 
     def position(self, batch_idx: int) -> Position:
         """Position of a batch in the run."""
+
+    def narrow(self, at: Position) -> None:
+        """Cut for good, now and then, what the policy has no more in reach; before the masks of a step."""
 
 
 class PruningPolicy(Callback, ABC):
@@ -76,6 +79,21 @@ class PruningPolicy(Callback, ABC):
     def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
         """The final mask `(total,)` of zeros and ones per side, within the budgets."""
         return {side: pruned.fit(self.scores(search, side)) for side, pruned in search.pruned()}
+
+    def in_reach(self, search: SearchPhase, at: Position) -> Mapping[Side, Tensor]:
+        """The channels `(total,)` of zeros and ones that later masks may still keep, by side.
+
+        The others are cut for good, which makes the rest of a search cheaper. By default none are; a policy
+        that overrides this overrides `narrowed` as well.
+        """
+        return {}
+
+    def narrowed(self, agent: nn.Module, keep: Mapping[Side, Tensor], side: Side) -> nn.Module:
+        """A copy of the agent of a side for networks with fewer channels, `keep` of `(total,)` by side.
+
+        It has the same parameters in the same order, each with the elements of the channels that are left.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cuts no channels within a search")
 
     def agents(self, search: SearchPhase) -> Mapping[Side, nn.Module]:
         """Modules to train, by side: none, since this policy does not search."""
@@ -135,8 +153,10 @@ class SearchPolicy(PruningPolicy):
         """Draw the masks of this step and apply them."""
         search = self.searching(pl_module)
         if search is not None:
-            assert isinstance(pl_module, Positioned)
-            search.set_masks(self.draw(search, pl_module.position(batch_idx)))
+            assert isinstance(pl_module, Searching)
+            at = pl_module.position(batch_idx)
+            pl_module.narrow(at)
+            search.set_masks(self.draw(search, at))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -25,7 +25,8 @@ class TeacherStudent:
 
     Attributes:
         teacher: Whole networks, frozen and in eval mode.
-        student: Masked copies of them during the search, small dense networks after it.
+        student: Masked copies of them during the search, with ever fewer channels; small dense networks
+            after it.
         specs: How to rebuild each network, by `teacher.<role>` and `student.<role>`.
         inputs: Blank inputs of the networks.
     """

@@ -7,7 +7,7 @@ from small_networks import FITTING, KEPT, random_inputs, randomise, zeros
 from torch import nn
 
 from lightning_gancompress import UserError
-from lightning_gancompress.pruning import NetworkGroup, PrunedSide, count_macs
+from lightning_gancompress.pruning import NetworkGroup, PrunedSide, count_macs, find_groups, fit_budget, slim
 
 
 @pytest.fixture
@@ -118,3 +118,72 @@ def test_the_random_numbers_of_the_run_are_not_touched(network):
     before = torch.get_rng_state()
     PrunedSide("generator", network, inputs(network), 0.5)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def slim_without_hooks(side: PrunedSide, network: NetworkGroup, mask: torch.Tensor) -> NetworkGroup:
+    """The small networks of a mask; the hooks of the masks stay."""
+    small = side.slim(network, mask)
+    side.masks.attach(network)
+    return small
+
+
+@torch.no_grad()
+def test_a_narrowed_side_goes_on_as_before(network):
+    side = PrunedSide("generator", network, inputs(network), 0.3)
+    whole, budget = side.cost.full, side.budget
+    x = random_inputs(network["generator"].inputs, 0)[0]
+    scores = torch.randperm(side.groups.total, generator=torch.Generator().manual_seed(0)).float()
+    small = network
+    for macs in (0.8, 0.5):  # twice, so that what is left of the whole is not what is left of the rest
+        keep = fit_budget(scores, side.groups, side.cost, int(macs * whole))
+        before = side.fit(scores), side.penalty(keep, 0.7)
+        side.masks.set(keep)
+        (image,) = small(x)
+        small = side.slim(small, keep)
+        side.narrow(keep, small)
+        scores = scores[keep > 0]
+        torch.testing.assert_close(small(x)[0], image, atol=1e-5, rtol=1e-5)
+        mask = side.fit(scores)
+        assert torch.equal(mask, before[0][keep > 0])
+        everything = torch.ones(side.groups.total)
+        assert side.cost(everything) == count_macs(small, [x])
+        assert side.penalty(everything, 0.7) == before[1]
+        side.masks.set(mask)
+        assert side.kept_macs() == count_macs(slim_without_hooks(side, small, mask), [x]) / whole
+    assert (side.cost.full, side.budget) == (whole, budget)
+    assert int(side.left.sum()) == side.groups.total == len(side.masks.mask)
+    direct = slim(network, find_groups(network, inputs(network)), side.left)
+    torch.testing.assert_close(direct(x)[0], side.slim(small, everything)(x)[0])
+
+
+def test_what_is_in_reach_has_slack_above_the_fall(network):
+    side = PrunedSide("generator", network, inputs(network), 0.2, channel_multiple=2)
+    scores = torch.arange(side.groups.total, dtype=torch.float32)
+    mask = side.fit(scores)
+
+    def reach(progress: float, slack: float) -> float:
+        kept = side.in_reach(scores, mask, progress, slack)
+        assert kept[mask > 0].all()
+        assert all(int(own.sum()) % 2 == 0 or own.all() for own in side.groups.split(kept))
+        return float(side.cost(kept)) / side.cost.full
+
+    assert reach(0, 0.5) == reach(1, 1) == 1
+    assert 0.7 * 0.2 < reach(1, 0) <= 0.2
+    assert 0.7 * 0.2**0.5 < reach(1, 0.5) <= 0.2**0.5
+    assert reach(1, 0.5) < reach(0.5, 0.5) <= 0.2**0.25
+    # a search that has not followed the fall keeps what it would choose
+    everything = torch.ones(side.groups.total)
+    assert side.in_reach(scores, everything, 1, 0).all()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_that_depend_on_each_other_are_not_narrowed(tied: bool):
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)]
+    if tied:
+        layers[2].weight = layers[1].weight
+    else:
+        layers[1] = nn.utils.parametrizations.spectral_norm(layers[1])
+    network = NetworkGroup({"generator": nn.Sequential(*layers, nn.Conv2d(8, 3, 1))})
+    side = PrunedSide("generator", network, [torch.zeros(1, 3, 16, 16)], 0.5)
+    assert not side.narrowable
+    assert side.summary().endswith("Parametrized or tied weights are cut at the end of the search alone.")

@@ -320,6 +320,30 @@ def test_slim_leaves_the_network_and_keeps_what_it_inherits():
     assert all(p.is_leaf for p in small.parameters())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", FITTING)
+def test_slimming_twice_is_slimming_once(name):
+    network, groups = randomise(FITTING[name][0](), 0).eval(), read(name)
+    first, second = (random_mask(groups, seed) for seed in (1, 2))
+    both = torch.cat(
+        [
+            a * b if (a * b).any() else a
+            for a, b in zip(groups.split(first), groups.split(second), strict=True)
+        ]
+    )
+    keep = torch.maximum(first, both) > 0
+    half, rest = slim(network, groups, keep), groups.narrowed(keep)
+    assert rest.kept(both[keep]) == groups.kept(both)
+    at_once, in_turn = slim(network, groups, both), slim(half, rest, both[keep])
+    assert channel_widths(at_once) == channel_widths(in_turn)
+    state = in_turn.state_dict()
+    assert [k for k, tensor in at_once.state_dict().items() if not torch.equal(tensor, state[k])] == []
+    cost = MaskedCost(network, groups, zeros(network), "exact")
+    assert float(cost.narrowed(keep)(both[keep])) == pytest.approx(float(cost(both)))
+    anew = MaskedCost(half, rest, zeros(network), "exact")
+    assert float(anew(both[keep])) == pytest.approx(float(cost(both)))
+
+
 def test_slim_by_mask_needs_the_ignored_layers_of_the_search():
     make, _ = FITTING["depthwise"]
     network = randomise(make(), 0)

@@ -129,3 +129,16 @@ def test_binarize_leaves_its_argument():
     soft = torch.full((4,), 0.2)
     binarize(soft, [4], 2)
     assert soft.tolist() == pytest.approx([0.2] * 4)
+
+
+def test_a_narrowed_agent_says_the_same_of_what_is_left():
+    whole = agent(peer_sizes=PEER_SIZES)
+    keep, peer_keep = (torch.rand(n, generator=torch.Generator().manual_seed(n)) > 0.3 for n in (28, 8))
+    narrow = whole.narrowed(keep.float(), peer_keep.float())
+    peer = peer_keep * torch.tensor([1.0, 1, 0, 1, 1, 0, 1, 1])
+    torch.testing.assert_close(narrow(peer[peer_keep]), whole(peer)[keep], rtol=0, atol=1e-6)
+    torch.testing.assert_close(narrow(None), whole(None)[keep], rtol=0, atol=1e-6)
+    assert [(n, p.ndim) for n, p in narrow.named_parameters()] == [
+        (n, p.ndim) for n, p in whole.named_parameters()
+    ]
+    assert whole(peer).shape == (28,)

@@ -35,7 +35,7 @@ def write_page(
         folder: The run's `default_root_dir`.
         networks: Networks by names like `teacher.generator`; None reads them, and the following, from
             `checkpoints/last.ckpt`.
-        phase: "search" if the student is a masked whole network, else "finetune".
+        phase: "search" if the student is a masked network, else "finetune".
         preprocessing: Preprocessing of the images, used where no small model records it.
 
     Raises:

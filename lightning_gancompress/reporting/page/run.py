@@ -63,7 +63,7 @@ class Compression:
 
     Attributes:
         folder: Folder of the run.
-        phase: "search" if the student is a masked whole network, else "finetune".
+        phase: "search" if the student is a masked network, else "finetune".
         teachers: The teacher's networks by role.
         students: The student's networks by role.
         generators: The compressed generators.
