@@ -21,10 +21,11 @@ OLD = Path(__file__).parents[1] / "checkpoints" / "old" / "results.json"
 OTHER_MEANING = {
     "checkpoints/resumable.py": {"params"},
     "modules/base.py": {"params"},
-    "modules/gradients.py": {"params"},
+    "modules/optimizers.py": {"params"},
     "finetune/distillation.py": {"ssim"},
     "reporting/page/curve_charts.py": {"l1"},
     "search/collaborative.py": {"params", "teacher_l1"},
+    "training/narrowing.py": {"params"},
 }
 EVERYDAY = {"bytes", "density", "precision"}
 
