@@ -251,6 +251,8 @@ class GANModule(TranslatingModule):
 
         The seed is that with which the user has seeded torch last, also by `seed_everything`.
         """
+        # after a fork torch makes its pool of threads anew: two backward passes that do so at once abort
+        torch.set_num_threads(torch.get_num_threads())
         self._finite, self._at = None, None
         self.to(computed_dtype(self.trainer))  # an earlier trainer may have had another precision
         self._lay_out()
