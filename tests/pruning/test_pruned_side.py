@@ -101,7 +101,7 @@ def test_the_summary_says_what_stays_whole_and_how_small_it_can_get():
     assert side.summary() == (
         f"generator: 6 channels in 1 group can be dropped, down to {least:.4g} of {most:.4g} GMACs; the "
         f"budget is {side.budget / 1e9:.4g}. What stays whole: 1 layer: softmax mixes all channels in "
-        "'generator' (small_networks.py, line 35); 1 layer: makes the output."
+        "'generator' (small_networks.py, line 36); 1 layer: makes the output."
     )
 
 
