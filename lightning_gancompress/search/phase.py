@@ -242,7 +242,7 @@ class SearchPhase(Phase):
     def worth_cutting(self, reach: Mapping[Side, Tensor]) -> dict[Side, Tensor]:
         """The channels to go on with, by side: all those in reach, if that makes some side much cheaper."""
         keep, worth = {}, False
-        for side, pruned in self.pruned():
+        for side, pruned in self.pruned() if reach else ():
             whole = torch.ones(pruned.groups.total)
             keep[side] = reach.get(side, whole).cpu() if pruned.narrowable else whole
             worth |= float(pruned.cost(keep[side])) < WORTH * float(pruned.cost(whole))

@@ -69,7 +69,9 @@ def part(module: CompressionModule, name: str) -> Mapping[str, nn.Module]:
 
 
 def searching(folder: Path, **arguments: Any) -> CollaborativePruning:
+    """A policy whose masks have the same channels to the end."""
     settings: dict[str, Any] = {"search_epochs": 2, "lr": 0.05, "cache_dir": str(folder / "neighbours")}
+    settings["slack"] = 1.0
     return CollaborativePruning(**(settings | arguments))
 
 

@@ -98,7 +98,8 @@ def train(kind: str, folder: Path, **options: Any) -> First:
             distillation=None if searches else Distillation(output=1.0, critic=1.0, features=1.0),
         )
         task_weight = 1.0 if kind == "search by sources" else 0.0
-        search = CollaborativePruning(1, neighbours=3, members=2, task_weight=task_weight)
+        # slack: a search waits at 50 points, where it asks for the channels in reach
+        search = CollaborativePruning(1, neighbours=3, members=2, task_weight=task_weight, slack=1.0)
         policy = [search if searches else UniformWidth()]
     first = First()
     trainer = Trainer(

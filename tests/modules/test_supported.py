@@ -19,7 +19,6 @@ from lightning_gancompress.modules.supported import require_whole_networks, say_
 REFUSED = [
     ("strategy=fsdp", "use ddp."),
     ("strategy=deepspeed_stage_2", "use ddp."),
-    ("strategy=ModelParallelStrategy", "use ddp."),
     ("precision=transformer-engine", "use bf16-mixed."),
     ("precision=16-true", "use 16-mixed, bf16-mixed or bf16-true."),
     ("accelerator=tpu", "there is no tpu here, but cpu: choose that, or auto."),
