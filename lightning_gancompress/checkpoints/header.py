@@ -195,9 +195,9 @@ class Header:
             raise UserError(f"{path} is no training checkpoint of this project: it has no entry {KEY!r}.")
         written = content[KEY]
         version = written.get("version") if isinstance(written, Mapping) else None
-        if version != VERSION:
+        if type(version) is not int or version != VERSION:  # a tensor in its place can't be compared
             raise UserError(
-                f"{path} has format version {version}, and this release reads version {VERSION}: "
+                f"{path} has format version {shown(version)}, and this release reads version {VERSION}: "
                 "install the release that wrote it."
             )
         try:

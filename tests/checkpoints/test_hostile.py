@@ -164,7 +164,7 @@ HEADERS: dict[str, Any] = {
     "ignored_layers": ([], {"generator": "a"}, {"generator": [1]}),
     "search": ([], {}, 1),
     "versions": ([], {"torch": 1}),
-    "version": (None, 2, "1"),
+    "version": (None, 2, "1", torch.zeros(2)),
 }
 
 
@@ -205,6 +205,14 @@ STATES: dict[str, Any] = {
     ),
     "state_dict": ([], {"a": 1}, None),
 }
+
+
+def test_a_file_that_lightning_has_not_written(tmp_path: Path) -> None:
+    content = tiny.read(OLD / "finetune.ckpt")
+    del content["pytorch-lightning_version"]  # which it looks for without a check
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="pytorch-lightning_version is None"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
 
 
 @pytest.mark.parametrize(("entry", "value"), [(entry, v) for entry, all_ in STATES.items() for v in all_])
