@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lightning_gancompress
 from lightning_gancompress import load_generator
-from lightning_gancompress.callbacks import ImageGrid
+from lightning_gancompress.callbacks import ImageGrid, LastCheckpoint
 from lightning_gancompress.checkpoints import load_networks
 from lightning_gancompress.cli import main
 
@@ -308,9 +308,9 @@ def test_no_step_waits_for_the_device(
             assert reads.on or not steps
             reads.on = False
 
-        # from the first step of an epoch to the validation at its end
+        # from the first step of an epoch to the save before the validation at its end
         monkeypatch.setattr(ImageGrid, "on_train_batch_start", start)
-        monkeypatch.setattr(ImageGrid, "on_validation_start", stop)
+        monkeypatch.setattr(LastCheckpoint, "before_validation", stop)
         if kind == "cyclegan":
             main([*tiny.compression(tmp_path, cyclegan), *tiny.cyclegan(), *domains])
         else:

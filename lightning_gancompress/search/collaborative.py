@@ -88,7 +88,7 @@ class CollaborativePruning(SearchPolicy):
         lr: Rate = 1e-3,
         budget_weight: Amount = 20.0,
         budget_ramp: Fraction = 0.6,
-        slack: Fraction = 0.1,
+        slack: Fraction = 1.0,
         feedback: bool = True,
         temperature: Positive = 0.4,
         neighbours: Count = 5,
