@@ -9,6 +9,7 @@ import known_groups
 import pytest
 import tiny
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_gancompress.cli import main
 
@@ -74,6 +75,12 @@ def whole(
         return folder / kind
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def first_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be rank 0 again after a test that has made the trainer of another rank, whose loggers are silent."""
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
 
 
 @pytest.fixture
