@@ -31,7 +31,9 @@ def require_resumable(content: Any, path: Path) -> None:
         entries = dict(items(content, "it"))
         if not is_state_dict(entries.get("state_dict", {})):
             raise ValueError("its state_dict holds more than tensors by name")
-        version = typed(entries.get("pytorch-lightning_version"), str, "pytorch-lightning_version")
+        # Lightning's launchers hand bare state dicts over in files
+        missing = None if "state_dict" in entries else "2.0"
+        version = typed(entries.get("pytorch-lightning_version", missing), str, "pytorch-lightning_version")
         if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,9}){1,3}((\.?(dev|post)|rc|a|b)[0-9]{1,9})*", version):
             raise ValueError(f"pytorch-lightning_version is {shown(version)}")
         for name in ("epoch", "global_step"):
