@@ -86,7 +86,7 @@ class Trainer(ResumableTrainer):
         precision: As Lightning's, or `auto`: bf16-mixed where the device computes in bfloat16 natively, else
             32-true.
         channels_last: Whether images and filters lie in memory with the channels last; `auto`: in 16 bits,
-            where the device computes in these natively.
+            where the device computes in these natively and no network has instance norms.
         barebones: Lightning's switch for measuring its overhead; adds no callbacks.
     """
 

@@ -108,6 +108,7 @@ class GANDataModule(LightningDataModule, ABC):
         self.neighbourhoods: Mapping[Role, Tensor] | None = None
         self._members = 1
         self._train_loader: tuple[Trainer | None, DataLoader[Any]] | None = None
+        self._val_sets: tuple[Trainer | None, Mapping[Role, SampleDataset]] | None = None
 
     # -- implemented by derived classes ----------------------------------------------------------------
 
@@ -261,21 +262,26 @@ class GANDataModule(LightningDataModule, ABC):
         """Do nothing; a data module may cache what is read in every epoch."""
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """This rank's share of the validation images, in order; a loader per role, if there are several."""
-        return self._eval_loader("val")
+        """This rank's share of the validation images, in order; a loader per role, if there are several.
+
+        The data sets are reused in the next epoch, with what they remember.
+        """
+        if self._val_sets is None or self._val_sets[0] is not self.trainer:
+            self._val_sets = self.trainer, self.datasets("val")
+            self._remember("val", self._val_sets[1])
+        return self._share_loaders(self._val_sets[1])
 
     def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """This rank's share of the test images, in order; a loader per role, if there are several."""
-        return self._eval_loader("test")
+        return self._share_loaders(self.datasets("test"))
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """This rank's share of the sources to translate, in order."""
         return self._share_loader(self.predict_dataset())
 
-    def _eval_loader(self, split: Split) -> DataLoader[Any] | list[DataLoader[Any]]:
-        datasets = self.datasets(split)
-        if split == "val":  # a test reads its images once
-            self._remember(split, datasets)
+    def _share_loaders(
+        self, datasets: Mapping[Role, SampleDataset]
+    ) -> DataLoader[Any] | list[DataLoader[Any]]:
         loaders = [self._share_loader(dataset) for dataset in datasets.values()]
         return loaders if len(loaders) > 1 else loaders[0]
 

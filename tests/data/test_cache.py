@@ -4,6 +4,7 @@ import copy
 import os
 import pickle
 import shutil
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -150,6 +151,13 @@ def test_the_limit_is_told_and_kept(root, decoded, caplog):
     assert data.val_dataloader().dataset.cache.count == 0
     data.search_by({Role("generator"): torch.arange(11)[:, None].add(torch.arange(3)) % 11}, 3)
     assert data.train_dataloader().dataset.datasets[0].cache.count == 11  # of 8x8 pixels
+
+
+def test_validations_remember_the_images_of_those_before(root, decoded):
+    data = module(root)
+    for _ in range(3):  # as Lightning, which asks for a loader in every epoch
+        list(data.val_dataloader())
+    assert set(Counter(decoded).values()) == {1}
 
 
 def test_no_cache_where_it_has_no_use(root, monkeypatch):
