@@ -94,10 +94,10 @@ def _pairs(a: Tensor, b: Tensor) -> Iterator[_Pairs]:
 
 
 class _Pairs:
-    """Distances of some rows to all of `b`, in double precision by matrix products, single where that decides.
+    """Distances of some rows to all of `b`: in double precision by matrix products, or in single precision.
 
-    A distance is what `torch.cdist` computes pair by pair, in single precision and twenty times slower. It departs
-    from that of the matrix product by its rounding, so only pairs as close to a limit as that are computed.
+    The figures are of what `torch.cdist` computes pair by pair, in single precision and twenty times slower.
+    Only pairs as close to a limit as its rounding are compared by it.
     """
 
     def __init__(self, rows: slice, a: Tensor, b: Tensor) -> None:
@@ -105,7 +105,9 @@ class _Pairs:
         wide = a.double()
         norms = wide.square().sum(1, keepdim=True)
         columns = []
-        for block in b.split(BLOCK):  # the whole of `b` in double precision would be the largest tensor
+        for block in torch.split(
+            b, BLOCK
+        ):  # the whole of `b` in double precision would be the largest tensor
             other = block.double()
             columns.append(norms + other.square().sum(1) - 2 * wide @ other.T)
         self._squared = torch.cat(columns, 1).clamp_(min=0)
@@ -132,12 +134,8 @@ class _Pairs:
         return distances.kthvalue(k, dim=1).values
 
     def _exact(self, wanted: Tensor) -> Tensor:
-        parts = [
-            torch.cdist(
-                self._a[rows, None], self._b[columns, None], compute_mode="donot_use_mm_for_euclid_dist"
-            )
-            for rows, columns in zip(
-                *(index.split(BLOCK) for index in wanted.nonzero(as_tuple=True)), strict=True
-            )
-        ]
+        parts = []
+        for pairs in torch.split(wanted.nonzero(), BLOCK):
+            a, b = self._a[pairs[:, :1]], self._b[pairs[:, 1:]]
+            parts.append(torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist"))
         return torch.cat(parts).flatten()
