@@ -28,6 +28,7 @@ from lightning_gancompress.callbacks import (
     LastCheckpoint,
     Monitors,
     PredictionWriter,
+    ProgressBars,
     ProgressLines,
     SmallModel,
 )
@@ -58,7 +59,8 @@ class Trainer(ResumableTrainer):
     """Lightning's trainer, with all files of a run in one folder and runs that can be resumed.
 
     Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `BestCheckpoint`, `ImageGrid`,
-    `Evaluation`, `PredictionWriter`, `SmallModel` and `HtmlReport`, and without a terminal `ProgressLines`. A
+    `Evaluation`, `PredictionWriter`, `SmallModel`, `HtmlReport`, and `ProgressBars` in a terminal or
+    `ProgressLines` elsewhere. A
     `ModelCheckpoint` or `EarlyStopping` acts in the phase whose figures it monitors: see `Monitors`.
     Checkpoints are written atomically. One run trains in a folder at a time, and a new one sets the results
     of an earlier one aside, in `previous-1`, `previous-2`, and so on. DDP looks for unused parameters, since
@@ -73,7 +75,7 @@ class Trainer(ResumableTrainer):
     Args:
         default_root_dir: Folder of the run: checkpoints, images, logs, predictions.
         logger: True or None for `CSVLogger` in `logs` of the run's folder, False for none.
-        callbacks: Further callbacks, or others in place of those above.
+        callbacks: Further callbacks, or others in place of the default ones.
         enable_checkpointing: Whether to add `LastCheckpoint` and `BestCheckpoint`.
         enable_progress_bar: Whether to show progress.
         enable_model_summary: Whether to print Lightning's summary; `profile` prints more.
@@ -171,6 +173,18 @@ class Trainer(ResumableTrainer):
         if self.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
 
+    def validate(self, *args: Any, **kwargs: Any) -> Any:
+        """Measure on the validation images."""
+        return super().validate(*args, **kwargs)
+
+    def test(self, *args: Any, **kwargs: Any) -> Any:
+        """Measure teacher and student on the test images: quality, MACs, latency."""
+        return super().test(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Translate pictures with the networks of a checkpoint."""
+        return super().predict(*args, **kwargs)
+
     def going_on_from(self, ckpt_path: str | None) -> str | None:
         """The checkpoint that an earlier start of this job of Slurm has saved, if any: it comes first."""
         if self.state.fn == TrainerFn.FITTING and not self.fast_dev_run:  # type: ignore[attr-defined]
@@ -218,8 +232,8 @@ def missing_callbacks(
             defaults.append(LastCheckpoint(dirpath_of_last(checkpoints)))
         if not any(c.monitor is not None and not of_search(c.monitor) for c in checkpoints):
             defaults.append(BestCheckpoint())
-    if progress_bar is not False and not sys.stdout.isatty():
-        defaults.append(ProgressLines())
+    if progress_bar is not False:
+        defaults.append(ProgressBars() if sys.stdout.isatty() else ProgressLines())
     return [default for default in defaults if not any(isinstance(c, kind(default)) for c in given)]
 
 

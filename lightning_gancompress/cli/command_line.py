@@ -19,13 +19,15 @@ from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.report import report
+from lightning_gancompress.cli.completion import COMPLETION, PrintCompletion
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
 from lightning_gancompress.cli.explain import condense
+from lightning_gancompress.cli.flags import DEBUG, TRUST, Flag
+from lightning_gancompress.cli.help_texts import DESCRIPTION, arrange_options
 from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
-from lightning_gancompress.cli.trusted_settings import TRUST, Trust
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
-from lightning_gancompress.lightning_internals import OpenCLI, child_processes
+from lightning_gancompress.lightning_internals import BriefHelp, OpenCLI, child_processes, describe_commands
 from lightning_gancompress.modules import GANModule, TeacherModule
 from lightning_gancompress.shipped_configs import configs_folder, shipped
 from lightning_gancompress.trainer import Trainer
@@ -44,8 +46,6 @@ class Commands(Trainer):
 # defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
 
-DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving their local density structure."
-
 
 class GanCompressCLI(OpenCLI):
     """LightningCLI for this project's modules, with commands of its own: export, profile, compare, report.
@@ -57,7 +57,8 @@ class GanCompressCLI(OpenCLI):
     def __init__(self, args: ArgsType = None) -> None:
         defaults = [str(path) for path in [configs_folder() / "defaults.yaml"] if path.is_file()]
         words = sys.argv[1:] if args is None else args
-        self._named = {*words[:1]} & {*self.subcommands()} if isinstance(words, list) else set()
+        first = [word for word in words if word != DEBUG][:1] if isinstance(words, list) else []
+        self._named = {*first} & {*self.subcommands()}
         super().__init__(
             GANModule,
             LightningDataModule,
@@ -87,14 +88,21 @@ class GanCompressCLI(OpenCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that finds shipped configurations and raises errors as `UserError`."""
-        parser = Parser(**kwargs, allow_abbrev=True)
+        parser = Parser(**kwargs, allow_abbrev=True, formatter_class=BriefHelp)
         parser.add_argument(
             "-c",
             "--config",
             action=ConfigFile,
             help="YAML file, here or shipped; later ones add to earlier ones.",
         )
+        parser.add_argument(DEBUG, action=Flag, help="Show where an error comes from, with its traceback.")
         return parser
+
+    def setup_parser(self, *args: Any) -> None:
+        """Make the parser, whose help lists the commands first."""
+        super().setup_parser(*args)
+        self.parser.add_argument(COMPLETION, action=PrintCompletion)
+        describe_commands(self.parser)
 
     def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
         """The parser of a command; without options of trainer, model and data where it needs none.
@@ -103,11 +111,14 @@ class GanCompressCLI(OpenCLI):
         """
         if self._named and command not in self._named:
             return self.init_parser(**kwargs)
-        if command in ("export", "compare", "report"):
-            return with_trust(self.short_parser(trainer, command, **kwargs))
-        parser = with_trust(super().command_parser(trainer, command, **kwargs))
+        short = command in ("export", "compare", "report")
+        make = self.short_parser if short else super().command_parser
+        parser = make(trainer, command, **kwargs)
+        text = "Trust the checkpoint: let it name any class, whose code then runs."
+        parser.add_argument(TRUST, action=Flag, help=text)
         if command == "predict":
             parser.set_defaults({"return_predictions": False})  # they are written to files
+        arrange_options(parser, command)
         return parser
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -237,13 +248,6 @@ class Rehearsal(GanCompressCLI):
 
     def run_command(self, command: str) -> None:
         """Do nothing."""
-
-
-def with_trust(parser: LightningArgumentParser) -> LightningArgumentParser:
-    """Add the flag that `named_by` looks for."""
-    text = "Trust the checkpoint: let it name any class, whose code then runs."
-    parser.add_argument(TRUST, action=Trust, help=text)
-    return parser
 
 
 class Parser(LightningArgumentParser):
