@@ -7,6 +7,7 @@ import pytest
 import tiny
 from PIL import Image
 
+from lightning_gancompress import Translator
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import FolderDataModule, Preprocessing
 from lightning_gancompress.errors import UserError
@@ -46,6 +47,9 @@ def test_from_training_to_the_exported_file(pairs, tmp_path):
     assert session.get_inputs()[0].shape[1:] == [3, HEIGHT, WIDTH]
     record = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
     assert (record["crop_size"], record["load_size"]) == ([HEIGHT, WIDTH], [36, 72])
+    for ending in ("pth", "onnx"):
+        picture = Translator(tmp_path / f"run/generator.{ending}").translate(Image.new("RGB", (70, 40)))
+        assert picture.size == (70, 40)
     main(["report", f"--folder={tmp_path / 'run'}"])
     assert (tmp_path / "run/report.html").is_file()
 
