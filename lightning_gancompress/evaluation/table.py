@@ -36,9 +36,7 @@ def write_results_and_table(folder: Path, results: TestResults, suffix: str = ""
 def figures(results: TestResults) -> tuple[list[str], list[list[Any]]]:
     """The figures of all generators as columns and rows: a row each, by name; None where not measured."""
     columns = _columns(results)
-    rows = [
-        [name, *(network.figures.get(c) for c in columns)] for name, network in results.networks.items()
-    ]
+    rows = [[name, *(network.figures.get(c) for c in columns)] for name, network in results.networks.items()]
     return ["network", *columns], rows
 
 
