@@ -22,7 +22,7 @@ Agent = Callable[[dict[str, Any], str, dict[str, Any]], list[str]]
 
 @pytest.fixture
 def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Agent:
-    """W&B's own agent, without its server: the command line that it starts for a run, whose variables are set."""
+    """W&B's own agent, without its server: the command line of a run, whose variables are set."""
     import wandb.wandb_agent
 
     wandb_files.offline(monkeypatch)

@@ -24,6 +24,7 @@ from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expan
 from lightning_gancompress.cli.explain import condense
 from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
 from lightning_gancompress.cli.trusted_settings import TRUST, Trust
+from lightning_gancompress.data import load_all
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
 from lightning_gancompress.lightning_internals import OpenCLI, child_processes
@@ -56,6 +57,7 @@ class GanCompressCLI(OpenCLI):
     """
 
     def __init__(self, args: ArgsType = None) -> None:
+        load_all()
         defaults = [str(path) for path in [configs_folder() / "defaults.yaml"] if path.is_file()]
         words = sys.argv[1:] if args is None else args
         self._named = {*words[:1]} & {*self.subcommands()} if isinstance(words, list) else set()

@@ -13,7 +13,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from lightning_gancompress.data.cache import CacheRoom, shared_with_workers
 from lightning_gancompress.data.contract import GANDataModule, PreprocessingRecord, Split
 from lightning_gancompress.data.datasets import FileDataset, Files, SampleDataset, SourceDataset
-from lightning_gancompress.data.labels import Labels, inspect, reader_of, record_of
+from lightning_gancompress.data.inspection import inspect
+from lightning_gancompress.data.labels import Labels, reader_of, record_of
 from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import FileChannels
 from lightning_gancompress.data.reading import ENDINGS, VERSION

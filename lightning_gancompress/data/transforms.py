@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_gancompress.data.options import IMAGE_MODES
-from lightning_gancompress.data.reading import ImageError, read_image
+from lightning_gancompress.data.reading import ImageError, as_rgb, read_image
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Pixels, check_fields
 
@@ -161,6 +161,10 @@ class ImageReader(ABC):
     def read(self) -> Read:
         """The function that decodes a file; two sides in one file are decoded once if it is the same."""
 
+    @abstractmethod
+    def convert(self, image: Image.Image, name: Path | str) -> Image.Image:
+        """An image that Pillow has opened, as `read` returns those of files; `name` is for messages."""
+
     @property
     @abstractmethod
     def planes(self) -> tuple[int, type[np.generic]]:
@@ -195,6 +199,10 @@ class PictureReader(ImageReader):
     def read(self) -> Read:
         """Pictures have 8 bits a channel."""
         return read_image
+
+    def convert(self, image: Image.Image, name: Path | str) -> Image.Image:
+        """An image that Pillow has opened, as `read` returns those of files."""
+        return as_rgb(image, name)
 
     @property
     def planes(self) -> tuple[int, type[np.generic]]:

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_gancompress.density import Encoder
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.evaluation.evaluable import output_folder, phase_of, tested
 from lightning_gancompress.evaluation.measure import Findings, Measure, Seen
 from lightning_gancompress.evaluation.measures.costs import Costs, Device, Runtime
 from lightning_gancompress.evaluation.measures.density import LocalDensity
@@ -17,7 +18,6 @@ from lightning_gancompress.evaluation.metrics import register
 from lightning_gancompress.evaluation.results import NetworkResults, Tested, TestResults
 from lightning_gancompress.evaluation.session import Session
 from lightning_gancompress.evaluation.table import figures, write_results_and_table
-from lightning_gancompress.evaluation.translator import output_folder, phase_of, tested
 from lightning_gancompress.files import require_writable
 from lightning_gancompress.loggers import log_table
 from lightning_gancompress.metrics import Feature, Resize
