@@ -61,14 +61,9 @@ class Trainer(ResumableTrainer):
     """Lightning's trainer, with all files of a run in one folder and runs that can be resumed.
 
         Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `BestCheckpoint`, `ImageGrid`,
-    <<<<<<< HEAD
-        `Evaluation`, `PredictionWriter`, `SmallModel`, `HtmlReport`, and `ProgressBars` in a terminal or
-        `ProgressLines` elsewhere. A
-    =======
-        `Evaluation`, `PredictionWriter`, `FoundChannels`, `SmallModel` and `HtmlReport`, and without a terminal
+            `Evaluation`, `PredictionWriter`, `FoundChannels`, `SmallModel` and `HtmlReport`, and without a terminal
         `ProgressLines`. A
-    >>>>>>> main
-        `ModelCheckpoint` or `EarlyStopping` acts in the phase whose figures it monitors: see `Monitors`.
+            `ModelCheckpoint` or `EarlyStopping` acts in the phase whose figures it monitors: see `Monitors`.
         Checkpoints are written atomically. One run trains in a folder at a time, and a new one sets the results
         of an earlier one aside, in `previous-1`, `previous-2`, and so on. DDP looks for unused parameters, since
         each backward pass of a GAN reaches one network only.

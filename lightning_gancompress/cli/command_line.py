@@ -26,11 +26,7 @@ from lightning_gancompress.cli.explain import condense
 from lightning_gancompress.cli.flags import DEBUG, TRUST, Flag
 from lightning_gancompress.cli.help_texts import DESCRIPTION, arrange_options
 from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
-<<<<<<< HEAD
-=======
-from lightning_gancompress.cli.trusted_settings import TRUST, Trust
 from lightning_gancompress.data import load_all
->>>>>>> main
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
 from lightning_gancompress.lightning_internals import BriefHelp, OpenCLI, child_processes, describe_commands
