@@ -60,46 +60,40 @@ from lightning_gancompress.stop_signals import handlers_restored
 class Trainer(ResumableTrainer):
     """Lightning's trainer, with all files of a run in one folder and runs that can be resumed.
 
-        Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `BestCheckpoint`, `ImageGrid`,
-            `Evaluation`, `PredictionWriter`, `FoundChannels`, `SmallModel` and `HtmlReport`, and without a terminal
-        `ProgressLines`. A
-            `ModelCheckpoint` or `EarlyStopping` acts in the phase whose figures it monitors: see `Monitors`.
-        Checkpoints are written atomically. One run trains in a folder at a time, and a new one sets the results
-        of an earlier one aside, in `previous-1`, `previous-2`, and so on. DDP looks for unused parameters, since
-        each backward pass of a GAN reaches one network only.
+    Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `BestCheckpoint`, `ImageGrid`,
+    `Evaluation`, `PredictionWriter`, `FoundChannels`, `SmallModel`, `HtmlReport`, and `ProgressBars` in a
+    terminal or `ProgressLines` elsewhere. A
+    `ModelCheckpoint` or `EarlyStopping` acts in the phase whose figures it monitors: see `Monitors`.
+    Checkpoints are written atomically. One run trains in a folder at a time, and a new one sets the results
+    of an earlier one aside, in `previous-1`, `previous-2`, and so on. DDP looks for unused parameters, since
+    each backward pass of a GAN reaches one network only.
 
-        With `fast_dev_run` every phase takes one epoch of a batch or of the given number of batches, and what is
-        written goes to a temporary folder.
+    With `fast_dev_run` every phase takes one epoch of a batch or of the given number of batches, and what is
+    written goes to a temporary folder.
 
-        Steps, as of `max_steps`, `min_steps` and of checkpoints, are batches. A run that is stopped by
-        `max_steps`, `max_time`, `max_epochs` or a callback can be resumed where it was.
+    Steps, as of `max_steps`, `min_steps` and of checkpoints, are batches. A run that is stopped by
+    `max_steps`, `max_time`, `max_epochs` or a callback can be resumed where it was.
 
-        Args:
-    <<<<<<< HEAD
-            default_root_dir: Folder of the run: checkpoints, images, logs, predictions.
-            logger: True or None for `CSVLogger` in `logs` of the run's folder, False for none.
-            callbacks: Further callbacks, or others in place of the default ones.
-    =======
-            default_root_dir: Folder of the run: checkpoints, images, logs, predictions. Of a run that an agent of
-                a W&B sweep starts, the folder that the run's number names within it.
-            logger: Loggers beside `CSVLogger` in `logs` of the run's folder, which the report reads; False for
-                none. `WandbLogger` writes to the run's folder too.
-            callbacks: Further callbacks, or others in place of those above.
-    >>>>>>> main
-            enable_checkpointing: Whether to add `LastCheckpoint` and `BestCheckpoint`.
-            enable_progress_bar: Whether to show progress.
-            enable_model_summary: Whether to print Lightning's summary; `profile` prints more.
-            max_epochs: Epoch at which to stop before the module's own schedule ends; -1 for the whole schedule.
-            max_steps: Batches of the whole run, not of one resume, after which to stop; -1 for no limit.
-            max_time: Time of the whole run, not of one resume, after which to stop, such as `00:08:00:00` for
-                eight hours; a run that is resumed without it counts anew.
-            fast_dev_run: True or a number of batches: try all phases with so few, and keep nothing.
-            reload_dataloaders_every_n_epochs: 1, since search and fine-tuning have different batches.
-            precision: As Lightning's, or `auto`: bf16-mixed where the device computes in bfloat16 natively, else
-                32-true.
-            channels_last: Whether images and filters lie in memory with the channels last; `auto`: in 16 bits,
-                where the device computes in these natively and no network has instance norms.
-            barebones: Lightning's switch for measuring its overhead; adds no callbacks.
+    Args:
+        default_root_dir: Folder of the run: checkpoints, images, logs, predictions. Of a run that an agent of
+            a W&B sweep starts, the folder that the run's number names within it.
+        logger: Loggers beside `CSVLogger` in `logs` of the run's folder, which the report reads; False for
+            none. `WandbLogger` writes to the run's folder too.
+        callbacks: Further callbacks, or others in place of the default ones.
+        enable_checkpointing: Whether to add `LastCheckpoint` and `BestCheckpoint`.
+        enable_progress_bar: Whether to show progress.
+        enable_model_summary: Whether to print Lightning's summary; `profile` prints more.
+        max_epochs: Epoch at which to stop before the module's own schedule ends; -1 for the whole schedule.
+        max_steps: Batches of the whole run, not of one resume, after which to stop; -1 for no limit.
+        max_time: Time of the whole run, not of one resume, after which to stop, such as `00:08:00:00` for
+            eight hours; a run that is resumed without it counts anew.
+        fast_dev_run: True or a number of batches: try all phases with so few, and keep nothing.
+        reload_dataloaders_every_n_epochs: 1, since search and fine-tuning have different batches.
+        precision: As Lightning's, or `auto`: bf16-mixed where the device computes in bfloat16 natively, else
+            32-true.
+        channels_last: Whether images and filters lie in memory with the channels last; `auto`: in 16 bits,
+            where the device computes in these natively and no network has instance norms.
+        barebones: Lightning's switch for measuring its overhead; adds no callbacks.
     """
 
     def __init__(
