@@ -54,6 +54,7 @@ from lightning_gancompress.modules.supported import (
     require_whole_networks,
 )
 from lightning_gancompress.run_folder import CHECKPOINTS, training_in
+from lightning_gancompress.run_index import write_index
 from lightning_gancompress.stop_signals import handlers_restored
 
 
@@ -175,6 +176,7 @@ class Trainer(ResumableTrainer):
                 require_writable(folder, "trainer.default_root_dir")
                 if not self.fast_dev_run:  # type: ignore[attr-defined]
                     self._take(folder, stack)
+                    stack.callback(write_index, folder)
             stack.enter_context(handlers_restored())
             super().fit(*args, **kwargs)
         if self.fast_dev_run:  # type: ignore[attr-defined]
@@ -182,15 +184,25 @@ class Trainer(ResumableTrainer):
 
     def validate(self, *args: Any, **kwargs: Any) -> Any:
         """Measure on the validation images."""
-        return super().validate(*args, **kwargs)
+        found = super().validate(*args, **kwargs)
+        self._write_index()
+        return found
 
     def test(self, *args: Any, **kwargs: Any) -> Any:
         """Measure teacher and student on the test images: quality, MACs, latency."""
-        return super().test(*args, **kwargs)
+        found = super().test(*args, **kwargs)
+        self._write_index()
+        return found
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Translate pictures with the networks of a checkpoint."""
-        return super().predict(*args, **kwargs)
+        found = super().predict(*args, **kwargs)
+        self._write_index()
+        return found
+
+    def _write_index(self) -> None:
+        if self.is_global_zero and not self.fast_dev_run:  # type: ignore[attr-defined]
+            write_index(Path(self.default_root_dir))
 
     def going_on_from(self, ckpt_path: str | None) -> str | None:
         """The checkpoint that an earlier start of this job of Slurm has saved, if any: it comes first."""
