@@ -438,9 +438,9 @@ def type_of(option: argparse.Action) -> Any:
 
 
 def commands_of(parser: LightningArgumentParser) -> dict[str, LightningArgumentParser]:
-    """The parsers of the commands."""
-    commands: Any = parser._subcommands_action
-    return dict(commands._name_parser_map)
+    """The parsers of the commands of a parser, if it has any."""
+    commands = parser._subcommands_action
+    return dict(commands._name_parser_map) if commands is not None else {}
 
 
 def arrange_help(parser: LightningArgumentParser, sections: Mapping[str, list[argparse.Action]]) -> None:

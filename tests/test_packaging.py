@@ -11,7 +11,6 @@ import pytest
 import tiny
 import yaml
 
-import lightning_gancompress
 from lightning_gancompress import __version__
 from lightning_gancompress.shipped_configs import configs_folder
 
@@ -40,13 +39,6 @@ def installed(built, tmp_path_factory):
     return {**os.environ, "PYTHONPATH": str(target)}
 
 
-def gancompress(*args, cwd, env):
-    command = [sys.executable, "-m", "lightning_gancompress", *args]
-    run = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
 def test_the_wheel_has_package_types_configurations_and_templates(built):
     names = set(zipfile.ZipFile(built[0]).namelist())
     for path in (ROOT / "lightning_gancompress").rglob("*"):
@@ -67,19 +59,24 @@ def test_the_source_has_what_builds_and_tests_it(built):
 
 def test_a_quickstart_runs_from_another_folder(installed, tmp_path):
     """Both phases, from the configurations within the wheel."""
-    where = "import lightning_gancompress; print(lightning_gancompress.__file__)"
-    file = subprocess.check_output([sys.executable, "-c", where], cwd=tmp_path, env=installed, text=True)
-    assert Path(file.strip()).parent != Path(lightning_gancompress.__file__).parent
     few = ["--data.n_train=16", "--data.n_val=4", "--data.n_test=4", "--data.num_workers=0"]
     few += ["--model.epochs=1", "--model.decay_epochs=0", "--trainer.accelerator=cpu"]
-    narrow = ["--model.generator.ngf=4", "--model.discriminator.ndf=4", "--trainer.limit_train_batches=2"]
-    gancompress("fit", "--config=teacher_quickstart.yaml", *few, *narrow, cwd=tmp_path, env=installed)
-    search = ["--trainer.callbacks.search_epochs=1", "--trainer.limit_train_batches=2"]
-    gancompress("fit", "--config=quickstart.yaml", *few, *search, cwd=tmp_path, env=installed)
-    run = tmp_path / "runs/quickstart"
-    assert tiny.read(tiny.last(run))["gancompress"]["phase"] == "finetune"
-    assert (run / "generator.pth").is_file()
-    assert (run / "report.html").is_file()
+    few += ["--trainer.limit_train_batches=2"]
+    narrow = ["--model.generator.ngf=4", "--model.discriminator.ndf=4"]
+    teacher = ["fit", "--config=teacher_quickstart.yaml", *few, *narrow]
+    compression = ["fit", "--config=quickstart.yaml", *few, "--trainer.callbacks.search_epochs=1"]
+    code = (
+        "import lightning_gancompress as p; from lightning_gancompress.cli import main; print(p.__file__); "
+    )
+    code += f"main({teacher}); main({compression})"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert not Path(run.stdout.splitlines()[0]).is_relative_to(ROOT)
+    folder = tmp_path / "runs/quickstart"
+    assert tiny.read(tiny.last(folder))["gancompress"]["phase"] == "finetune"
+    assert (folder / "generator.pth").is_file()
+    assert (folder / "report.html").is_file()
 
 
 def test_the_citation_is_of_this_version():

@@ -136,6 +136,7 @@ class GanCompressCLI(OpenCLI):
         """Add the commands of `data`."""
         if not self._named or "data" in self._named:
             add_commands(self.parser_of("data"), partial(self.init_parser, config=DataSection))
+            describe_commands(self.parser_of("data"))
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add trainer, model and data; the latter two are optional, since a checkpoint may provide them."""

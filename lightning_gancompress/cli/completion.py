@@ -43,9 +43,18 @@ def outline(commands: Mapping[str, Any], file: Any) -> argparse.ArgumentParser:
     """
     program = argparse.ArgumentParser("gancompress")
     program.add_argument(COMPLETION, choices=["bash", "zsh"])
-    subparsers = program.add_subparsers()
+    _add_commands(program, commands, file)
+    return program
+
+
+def _add_commands(program: argparse.ArgumentParser, commands: Mapping[str, Any], file: Any) -> None:
+    """Add commands and those within them."""
+    subparsers = program.add_subparsers() if commands else None
     for name, command in commands.items():
-        parser = subparsers.add_parser(name, add_help=False, help=command.description.partition("\n")[0])
+        assert subparsers is not None
+        summary = str(command.description).partition("\n")[0]
+        parser = subparsers.add_parser(name, add_help=False, help=summary)
+        _add_commands(parser, commands_of(command), file)
         for option in options_of(command):
             if option.help != argparse.SUPPRESS:
                 hint = type_of(option)
@@ -53,7 +62,6 @@ def outline(commands: Mapping[str, Any], file: Any) -> argparse.ArgumentParser:
                 for cls in _classes(hint):
                     for argument, kind in arguments_of(cls).items():
                         _add(parser, [f"{option.option_strings[0]}.{argument}"], kind, None, file)
-    return program
 
 
 def _add(

@@ -114,6 +114,8 @@ def test_debug_is_no_setting(capsys):
     [
         (["exp"], {"export"}),
         (["export", "--form"], {"--format"}),
+        (["data", "ch"], {"check"}),
+        (["data", "check", "--data.crop_s"], {"--data.crop_size"}),
         (["export", "--format", ""], {"onnx", "torch"}),
         (["fit", "--model.discriminator_bud"], {"--model.discriminator_budget"}),
         (["fit", "--model.macs", "l"], {"literature"}),
