@@ -36,7 +36,7 @@ _WRITTEN = (
     *(f"{CHECKPOINTS}/*{ending}" for ending in (".ckpt", ".onnx", ".pt2")),
     "config.yaml",
     "config_*[0-9].yaml",
-    *(f"generator*{ending}" for ending in (".pth", ".json", ".onnx", ".pt2")),
+    *(f"generator*{ending}" for ending in (".pth", ".json", ".safetensors", ".onnx", ".pt2")),
     "images/epoch_*[0-9]*.png",
     "logs/version_*[0-9]/metrics.csv",
     "logs/version_*[0-9]/hparams.yaml",

@@ -18,9 +18,11 @@ from lightning_gancompress.version import __version__
 
 
 class SmallModel(Callback):
-    """Writes `<default_root_dir>/generator.pth` and `generator.json` when a compression ends.
+    """Writes `<default_root_dir>/generator.safetensors` when a compression ends.
 
-    CycleGAN gets a pair of files per compressed direction: `generator_AtoB.pth` and so on.
+    It holds the network's tensors and its description. `generator.pth` and `generator.json` hold the same,
+    for programs that read files of torch. CycleGAN gets files per compressed direction, such as
+    `generator_AtoB.safetensors`.
     `lightning_gancompress.load_generator` reads them back without Lightning.
     """
 
@@ -47,8 +49,9 @@ class SmallModel(Callback):
             network, spec = pl_module.student[role], pl_module.networks.specs[f"student.{role}"]
             preprocessing = pl_module.task.preprocessing(role, pl_module.preprocessing(role))
             provenance = self._provenance(pl_module)
-            save_small(network, spec, path, preprocessing=preprocessing, provenance=provenance)
-            rank_zero_info(f"Small generator: {path} ({count_params(network) / 1e6:.4g} M parameters)")
+            for file in (path, path.with_suffix(".safetensors")):
+                save_small(network, spec, file, preprocessing=preprocessing, provenance=provenance)
+            rank_zero_info(f"Small generator: {file} ({count_params(network) / 1e6:.4g} M parameters)")
 
     @staticmethod
     def _provenance(module: CompressionModule) -> dict[str, Any]:

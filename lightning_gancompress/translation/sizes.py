@@ -10,8 +10,9 @@ from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.data.transforms import MOST_PIXELS, Preprocessing, Transform
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.translation.model import ImageModel
+from lightning_gancompress.translation.tiles import Tiles
 
-Result = Literal["restored", "model", "kept"]
+ResultSize = Literal["restored", "model", "kept"]
 Sides = tuple[int, int]  # width and height in pixels
 
 
@@ -23,14 +24,16 @@ class Plan:
         transform: Resizes it, and may crop it.
         work: Width and height at which the model works: the picture is padded to them at right and bottom.
         result: Width and height of the result; None for those that the model gives.
+        tiles: The tiles that it is cut into; None leaves it whole.
     """
 
     transform: Transform
     work: Sides
     result: Sides | None
+    tiles: Tiles | None = None
 
 
-def plan(model: ImageModel, size: Sides, result: Result, name: str) -> Plan:
+def plan(model: ImageModel, size: Sides, result: ResultSize, name: str, tiles: Tiles | None = None) -> Plan:
     """The plan for a picture.
 
     Args:
@@ -40,6 +43,7 @@ def plan(model: ImageModel, size: Sides, result: Result, name: str) -> Plan:
             `model` gives what the model gives for images that are preprocessed as in its training; `kept`
             works on the picture at its own size.
         name: Name of the picture, for messages.
+        tiles: Tiles for `kept`; smaller pictures stay whole.
 
     Raises:
         UserError: The model can't work at this size.
@@ -52,6 +56,9 @@ def plan(model: ImageModel, size: Sides, result: Result, name: str) -> Plan:
             f"Image {name} is {size[0]}x{size[1]}, which the model would take at {work[0]}x{work[1]}: "
             "shrink it, or set size to model."
         )
+    if tiles is not None and (work[1] > tiles.size[0] or work[0] > tiles.size[1] or model.multiple is None):
+        height, width = tiles.padded(work[::-1])
+        return Plan(Transform(work), (width, height), size, tiles)
     return Plan(Transform(work), _padded(model, work, name), size)
 
 
