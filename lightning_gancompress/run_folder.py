@@ -31,6 +31,8 @@ PATIENCE = (
     120.0  # seconds without one after which a run on another host is gone; network disks cache a minute
 )
 
+_ASIDE = "previous-"  # and a number
+
 # what runs, their tests and exports write
 _WRITTEN = (
     *(f"{CHECKPOINTS}/*{ending}" for ending in (".ckpt", ".onnx", ".pt2")),
@@ -66,7 +68,7 @@ def set_aside(folder: Path, files: Collection[Path]) -> Path:
     Raises:
         UserError: They can't be moved.
     """
-    aside = next(path for n in range(1, 10**6) if not os.path.lexists(path := folder / f"previous-{n}"))
+    aside = next(path for n in range(1, 10**6) if not os.path.lexists(path := folder / f"{_ASIDE}{n}"))
     try:
         for path in files:
             target = aside / path.relative_to(folder)
@@ -81,6 +83,11 @@ def set_aside(folder: Path, files: Collection[Path]) -> Path:
         with suppress(OSError):  # it holds something else
             parent.rmdir()
     return aside
+
+
+def is_aside(path: Path) -> bool:
+    """Whether a relative path leads into results that were set aside."""
+    return any(part.startswith(_ASIDE) and part.removeprefix(_ASIDE).isdigit() for part in path.parts)
 
 
 def _ours(path: Path) -> bool:

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_gancompress.callbacks.run_config import RunConfig
+from lightning_gancompress.callbacks.wandb_run import finished, folder_of_sweep_run
 from lightning_gancompress.cli.appended import append_once
 from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.export import export
@@ -178,6 +179,8 @@ class GanCompressCLI(OpenCLI):
         config = self.config[self.subcommand]
         if "trainer" in config:  # the classes of others don't do it themselves
             config.trainer = expanded(config.trainer)
+            root = Path(config.trainer.default_root_dir or ".")
+            config.trainer.default_root_dir = str(folder_of_sweep_run(root))
         if self.subcommand == "profile":
             config.trainer.callbacks = config.trainer.logger = None
             if config.ckpt_path:
@@ -224,7 +227,8 @@ class GanCompressCLI(OpenCLI):
             getattr(WithoutRun if self._without_run else Commands, command)(**arguments)
             return
         try:
-            super().run_command(command)
+            with finished(self.trainer.loggers):
+                super().run_command(command)
         except Exception as error:
             self._end_other_ranks(error)
             raise
