@@ -20,6 +20,7 @@ from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.predict import by_model_file, predict
 from lightning_gancompress.cli.commands.profile import profile
+from lightning_gancompress.cli.commands.push import push
 from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
 from lightning_gancompress.cli.explain import condense
@@ -48,6 +49,7 @@ class Commands(Trainer):
     profile = staticmethod(profile)
     compare = staticmethod(compare)
     report = staticmethod(report)
+    push = staticmethod(push)
 
 
 # defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
@@ -58,7 +60,7 @@ DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving th
 
 
 class GanCompressCLI(OpenCLI):
-    """LightningCLI for this project's modules, with commands of its own: export, profile, compare, report.
+    """LightningCLI for this project's modules, with commands of its own, such as export.
 
     Settings are taken from the user's arguments, then from the checkpoint in `--ckpt_path`, then from the
     shipped `defaults.yaml`, then from the code.
@@ -96,7 +98,13 @@ class GanCompressCLI(OpenCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """All commands, with the arguments that are not command line options."""
-        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": {"rehearse"}, "report": set()}
+        own = {
+            "export": set(),
+            "profile": {"model", "datamodule"},
+            "compare": {"rehearse"},
+            "report": set(),
+            "push": set(),
+        }
         return {**LightningCLI.subcommands(), **own}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -117,7 +125,7 @@ class GanCompressCLI(OpenCLI):
         """
         if self._named and command not in self._named:
             return self.init_parser(**kwargs)
-        if command in ("export", "compare", "report"):
+        if command in ("export", "compare", "report", "push"):
             return with_trust(self.short_parser(trainer, command, **kwargs))
         if command != "predict":
             return with_trust(super().command_parser(trainer, command, **kwargs))

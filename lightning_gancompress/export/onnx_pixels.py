@@ -67,8 +67,8 @@ def require_pictures(network: nn.Module, sample: Tensor) -> None:
         counts = [sample.shape[1], network(torch.zeros_like(sample)).shape[1]]
     if not {*counts} <= {1, 3}:
         raise UserError(
-            f"uint8 is for pictures of 1 or 3 channels, and {type(network).__name__} maps images of {counts[0]} "
-            f"channels to {counts[1]}: leave uint8 out."
+            f"uint8 is for pictures of 1 or 3 channels, and {type(network).__name__} maps images of "
+            f"{counts[0]} channels to {counts[1]}: leave uint8 out."
         )
 
 

@@ -65,11 +65,12 @@ def plan(model: ImageModel, size: Sides, result: ResultSize, name: str, tiles: T
 
 def options_of(model: ImageModel) -> Preprocessing:
     """The recorded preprocessing, as far as it is of image files."""
-    record, side = model.preprocessing, model.preprocessing.get("crop_size", Preprocessing.crop_size)
-    names = ("preprocess", "load_size")
+    record = model.preprocessing
+    names = ("preprocess", "load_size", "crop_size")
     options = {name: record[name] for name in names if record.get(name) is not None}
-    height, width = (max(length, 286) for length in both(side))  # the default
-    return Preprocessing(**{"load_size": (height, width), **options}, crop_size=side, flip=False)
+    sides = both(options.get("crop_size", Preprocessing.crop_size))
+    larger = [max(side, 286) for side in sides]  # where a record has a crop alone
+    return Preprocessing(**{"load_size": larger, **options}, flip=False)
 
 
 def _as_evaluated(model: ImageModel, size: Sides, name: str) -> Plan:

@@ -42,8 +42,8 @@ def export(
         dynamic_size: Let the ONNX file accept other sizes too.
         optimize: Write layers of the ONNX file in the form that is fastest on CPUs; false keeps those of the
             network, for other devices.
-        uint8: Have the ONNX file read and give pixels of 8 bits, (batch, height, width, channels), so that who
-            runs it need not know how the network reads images; for pictures of 1 or 3 channels.
+        uint8: Have the ONNX file read and give pixels of 8 bits, (batch, height, width, channels), so that
+            who runs it need not know how the network reads images; for pictures of 1 or 3 channels.
         batch_norm: `image` for the statistics of each image, as upstream's test; None is as recorded.
         network: Network of a training checkpoint; `teacher.generator` for the uncompressed one,
             `generator_AtoB` or `generator_BtoA` for CycleGAN.
