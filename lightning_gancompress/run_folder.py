@@ -97,7 +97,8 @@ def _ours(path: Path) -> bool:
     if path.name.startswith("config"):
         with path.open(errors="replace") as file:
             return file.read(len(CONFIG_HEADER)) == CONFIG_HEADER
-    pair = {".pth": ".json", ".json": ".pth"}.get(path.suffix) if path.match("generator*") else None
+    pairs = {".pth": ".json", ".json": ".pth", ".safetensors": ".json"}
+    pair = pairs.get(path.suffix) if path.match("generator*") else None
     return pair is None or path.with_suffix(pair).is_file()
 
 
