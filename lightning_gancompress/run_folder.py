@@ -41,7 +41,7 @@ _WRITTEN = (
     "config.yaml",
     "config_*[0-9].yaml",
     INDEX,
-    *(f"generator*{ending}" for ending in (".pth", ".json", ".onnx", ".pt2")),
+    *(f"generator*{ending}" for ending in (".pth", ".json", ".safetensors", ".onnx", ".pt2")),
     "images/epoch_*[0-9]*.png",
     "logs/version_*[0-9]/metrics.csv",
     "logs/version_*[0-9]/hparams.yaml",
@@ -101,7 +101,8 @@ def _ours(path: Path) -> bool:
         header = INDEX_HEADER if path.name == INDEX else CONFIG_HEADER
         with path.open(errors="replace") as file:
             return file.read(len(header)) == header
-    pair = {".pth": ".json", ".json": ".pth"}.get(path.suffix) if path.match("generator*") else None
+    pairs = {".pth": ".json", ".json": ".pth", ".safetensors": ".json"}
+    pair = pairs.get(path.suffix) if path.match("generator*") else None
     return pair is None or path.with_suffix(pair).is_file()
 
 

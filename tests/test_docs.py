@@ -9,10 +9,10 @@ from pathlib import Path
 
 import documents
 import pytest
+import tiny
+from PIL import Image
 
-from lightning_gancompress.checkpoints.small import save_small
 from lightning_gancompress.cli import main
-from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.shipped_configs import configs_folder
 
 ROOT = documents.DOCS.parent
@@ -70,7 +70,7 @@ def test_a_command_is_accepted(page, words, run_folder, capsys):
         assert words[0] == "--print_completion"
         return
     with pytest.raises(SystemExit) as stop:
-        main([*words, "--print_config"])
+        main([*words, "--print_config"])  # which ends after it
     assert not stop.value.code, capsys.readouterr().err
     assert ":" in capsys.readouterr().out
 
@@ -96,17 +96,18 @@ def test_named_configurations_ship_or_stand_on_a_page(page):
         assert (configs_folder() / name).is_file() or name in {*written, "config.yaml", "defaults.yaml"}
 
 
-def test_the_snippets_run(run_folder, unet):
+def test_the_snippets_run(run_folder, unet, facades):
     """Those of the README and of the page on reports, on a small U-Net and the results of a test."""
     main(["test", "--ckpt_path", str(unet), "--trainer.default_root_dir", "runs/quickstart"])
-    spec = NetworkSpec("lightning_gancompress.networks.UnetGenerator", {"ngf": 8, "n_downs": 5})
-    save_small(spec.build(), spec, "runs/pix2pix_facades/generator.pth", preprocessing={}, provenance={})
+    main([*tiny.compression(run_folder / "runs/pix2pix_facades", unet, "UniformWidth"), *facades])
+    Image.new("RGB", (50, 40)).save("photo.jpg")
     for page in READ:
         for language, block in documents.blocks(page):
             if language == "python":
                 names = {}
                 exec(compile(block, page, "exec"), names)
                 assert names.get("results", True)
+                assert "Translator" not in names or Image.open("translated.png").size == (50, 40)
                 assert tuple(getattr(names.get("photo"), "shape", (1, 3, 256, 256))) == (1, 3, 256, 256)
 
 

@@ -20,7 +20,9 @@ from lightning_gancompress.cli.appended import append_once
 from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.data import data
 from lightning_gancompress.cli.commands.export import export
+from lightning_gancompress.cli.commands.predict import by_model_file, predict
 from lightning_gancompress.cli.commands.profile import profile
+from lightning_gancompress.cli.commands.push import push
 from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.completion import COMPLETION, PrintCompletion
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
@@ -40,6 +42,12 @@ from lightning_gancompress.trainer import Trainer
 from lightning_gancompress.version import __version__
 
 
+class WithoutRun:
+    """The form of a command that needs no run: no trainer, module and data."""
+
+    predict = staticmethod(predict)
+
+
 class Commands(Trainer):
     """The trainer with this project's commands as methods, since LightningCLI looks for all in one class."""
 
@@ -47,11 +55,14 @@ class Commands(Trainer):
     profile = staticmethod(profile)
     compare = staticmethod(compare)
     report = staticmethod(report)
+    push = staticmethod(push)
     data = staticmethod(data)
 
 
 # defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
+
+BY_MODEL_FILE = "Translate pictures by a model file alone; further below with the configuration of a run."
 
 
 class GanCompressCLI(OpenCLI):
@@ -65,8 +76,11 @@ class GanCompressCLI(OpenCLI):
         load_all()
         defaults = [str(path) for path in [configs_folder() / "defaults.yaml"] if path.is_file()]
         words = sys.argv[1:] if args is None else args
-        first = [word for word in words if word != DEBUG][:1] if isinstance(words, list) else []
-        self._named = {*first} & {*self.subcommands()}
+        words = [word for word in words if word != DEBUG] if isinstance(words, list) else []
+        self._named = {*words[:1]} & {*self.subcommands()}
+        # `predict --model FILE --input PICTURES` is a command of its own
+        self._without_run = words[:1] == ["predict"] and by_model_file(words[1:])
+        self._runs = [name for name in RUNS if not (self._without_run and name == "predict")]
         super().__init__(
             GANModule,
             LightningDataModule,
@@ -78,7 +92,7 @@ class GanCompressCLI(OpenCLI):
                 "description": DESCRIPTION,
                 "version": __version__,
                 "compare": {"description": str(compare.__doc__).partition("Args:")[0]},
-                **{name: {"default_config_files": defaults} for name in (*RUNS, "profile")},
+                **{name: {"default_config_files": defaults} for name in (*self._runs, "profile")},
             },
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -91,8 +105,14 @@ class GanCompressCLI(OpenCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """All commands, with the arguments that are not command line options."""
-        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": {"rehearse"}, "report": set()}
-        own["data"] = set()
+        own = {
+            "export": set(),
+            "profile": {"model", "datamodule"},
+            "compare": {"rehearse"},
+            "report": set(),
+            "push": set(),
+            "data": set(),
+        }
         return {**LightningCLI.subcommands(), **own}
 
     def init_parser(self, config: type[ConfigFile] = ConfigFile, **kwargs: Any) -> LightningArgumentParser:
@@ -122,14 +142,17 @@ class GanCompressCLI(OpenCLI):
             return self.init_parser(**kwargs)
         if command == "data":
             return self.init_parser(**kwargs)
-        short = command in ("export", "compare", "report")
-        make = self.short_parser if short else super().command_parser
-        parser = make(trainer, command, **kwargs)
-        text = "Trust the checkpoint: let it name any class, whose code then runs."
-        parser.add_argument(TRUST, action=Flag, help=text)
-        if command == "predict":
-            parser.set_defaults({"return_predictions": False})  # they are written to files
-        arrange_options(parser, command)
+        if command in ("export", "compare", "report", "push"):
+            return with_help(self.short_parser(trainer, command, **kwargs), command)
+        if command != "predict":
+            return with_help(super().command_parser(trainer, command, **kwargs), command)
+        without_run = self.short_parser(WithoutRun, command, skip=set(), description=BY_MODEL_FILE)
+        if self._without_run:
+            return with_help(without_run, command)
+        parser = with_help(super().command_parser(trainer, command, **kwargs), command)
+        parser.set_defaults({"return_predictions": False})  # they are written to files
+        assert isinstance(parser, Parser)
+        parser.other_form = with_help(without_run, command)
         return parser
 
     def add_inner_commands(self) -> None:
@@ -176,7 +199,7 @@ class GanCompressCLI(OpenCLI):
 
     def seed(self) -> None:
         """Seed the commands that train or evaluate; the others use no random numbers."""
-        if self.config.subcommand in RUNS:
+        if self.config.subcommand in self._runs:
             super().seed()
 
     # -- running ---------------------------------------------------------------------------------------
@@ -192,7 +215,7 @@ class GanCompressCLI(OpenCLI):
             config.trainer.callbacks = config.trainer.logger = None
             if config.ckpt_path:
                 config.model = config.data = None
-        if self.subcommand not in RUNS:
+        if self.subcommand not in self._runs:
             return
         missing = [part for part in ("model", "data") if config[part] is None]
         if missing:
@@ -218,7 +241,7 @@ class GanCompressCLI(OpenCLI):
 
     def instantiate_classes(self) -> None:
         """Instantiate model, data and trainer, as far as the command needs them."""
-        if self.subcommand in RUNS:
+        if self.subcommand in self._runs:
             super().instantiate_classes()
         else:
             self.config_init = self.parser.instantiate_classes(self.config)
@@ -228,13 +251,13 @@ class GanCompressCLI(OpenCLI):
         if command == "data":
             run_data(self.config_init[command])
             return
-        if command not in RUNS:
+        if command not in self._runs:
             config, arguments = self.config_init[command], self.arguments_of(command)
             if command == "profile":
                 arguments |= {"model": config.model, "datamodule": config.data}
             elif command == "compare":
                 arguments["rehearse"] = Rehearsal
-            getattr(Commands, command)(**arguments)
+            getattr(WithoutRun if self._without_run else Commands, command)(**arguments)
             return
         try:
             with finished(self.trainer.loggers):
@@ -274,8 +297,30 @@ class Rehearsal(GanCompressCLI):
         """Do nothing."""
 
 
+def with_help(parser: LightningArgumentParser, command: str) -> LightningArgumentParser:
+    """The parser of a command with the flag that `named_by` looks for, and its help in order."""
+    text = "Trust the checkpoint: let it name any class, whose code then runs."
+    parser.add_argument(TRUST, action=Flag, help=text)
+    arrange_options(parser, command)
+    return parser
+
+
 class Parser(LightningArgumentParser):
-    """A parser that raises errors as a `UserError` of one sentence."""
+    """A parser that raises errors as a `UserError` of one sentence.
+
+    Attributes:
+        other_form: Parser of another form of the command, which the help shows first.
+    """
+
+    other_form: LightningArgumentParser | None = None
+
+    def format_help(self, *args: Any) -> str:
+        """The help of all forms."""
+        text: str = super().format_help(*args)
+        if self.other_form is None:
+            return text
+        self.other_form.prog = self.prog.replace(" [options]", "") + " --model FILE --input PICTURES"
+        return f"{self.other_form.format_help(*args)}\nWith a configuration of a run:\n\n{text}"
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Shorten the message of jsonargparse."""

@@ -18,6 +18,7 @@ EXAMPLES = {
     "fit": "--config pix2pix_facades.yaml --model.budget 600M",
     "validate": "--ckpt_path runs/pix2pix_facades/checkpoints/last.ckpt",
     "test": "--ckpt_path runs/pix2pix_facades/checkpoints/best.ckpt",
+    "predict": "--model runs/pix2pix_facades/generator.safetensors --input photo.jpg",
     "export": "--ckpt_path runs/pix2pix_facades/generator.pth",
     "profile": "--ckpt_path runs/pix2pix_facades/checkpoints/last.ckpt",
     "compare": "--config compare_facades_128.yaml --jobs 2",
