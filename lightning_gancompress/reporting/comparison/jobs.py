@@ -18,8 +18,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.files import replacing
 from lightning_gancompress.reporting.comparison.plan import Run
@@ -123,6 +121,8 @@ class Cluster:
         )
         defaults: dict[str, Any] = {"name": "gancompress", "timeout_min": DAY, "slurm_signal_delay_s": SAVING}
         if self.launcher == "local":
+            import torch  # here, since jobs load this file
+
             defaults |= {"timeout_min": 365 * DAY, "gpus_per_node": torch.cuda.device_count()}
         elif jobs is not None:
             defaults["slurm_array_parallelism"] = jobs
