@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning_gancompress.data.options import both
 from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.data.transforms import MOST_PIXELS, Preprocessing, Transform
 from lightning_gancompress.errors import UserError
@@ -60,14 +61,13 @@ def options_of(model: ImageModel) -> Preprocessing:
     record, side = model.preprocessing, model.preprocessing.get("crop_size", Preprocessing.crop_size)
     names = ("preprocess", "load_size")
     options = {name: record[name] for name in names if record.get(name) is not None}
-    side = side if isinstance(side, int) else max(side)
-    options = {"load_size": max(side, Preprocessing.load_size), **options}
-    return Preprocessing(**options, crop_size=side, flip=False)
+    height, width = (max(length, 286) for length in both(side))  # the default
+    return Preprocessing(**{"load_size": (height, width), **options}, crop_size=side, flip=False)
 
 
 def _as_evaluated(model: ImageModel, size: Sides, name: str) -> Plan:
     height, width = model.model_size
-    if "crop_size" not in model.preprocessing or isinstance(model.preprocessing["crop_size"], list):
+    if "crop_size" not in model.preprocessing:
         return Plan(Transform((width, height)), (width, height), None)
     options = options_of(model)
     try:
@@ -89,7 +89,8 @@ def _scale_of_training(model: ImageModel, size: Sides) -> Sides:
     if model.fixed_size is not None or model.multiple is None or options.preprocess == "resize_and_crop":
         return width, height
     if options.preprocess.startswith("scale_width"):
-        return options.crop_size, max(1, round(options.crop_size * size[1] / size[0]))
+        width = both(options.crop_size)[1]
+        return width, max(1, round(width * size[1] / size[0]))
     return size  # as it was trained: crops, or whole pictures
 
 
