@@ -34,19 +34,22 @@ class Study:
         self.values = [objective(Trial(number)) for number in range(n_trials)]
 
 
-def test_optuna(tmp_path: Path, unet: Path, facades: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optuna(
+    tmp_path: Path,
+    unet: Path,
+    facades: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     optuna: Any = ModuleType("optuna")
     optuna.Trial, optuna.create_study = Trial, lambda direction: Study()
     monkeypatch.setitem(sys.modules, "optuna", optuna)
     monkeypatch.chdir(tmp_path)
     args = [*tiny.compression(tmp_path, unet, "UniformWidth"), *facades, "--trainer.limit_train_batches=1"]
     args = [arg for arg in args[1:] if "logger" not in arg and "default_root_dir" not in arg]
-    with pytest.raises(SystemExit), (tmp_path / "mine.yaml").open("w") as file:
-        monkeypatch.setattr(sys, "stdout", file)
+    with pytest.raises(SystemExit):
         main(["fit", *args, "--model.decay_epochs=0", "--print_config"])
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "optuna", optuna)
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
     (code,) = (text for language, text in documents.blocks(PAGE) if language == "python")
     names: dict[str, Any] = {}
     exec(compile(code, PAGE, "exec"), names)
