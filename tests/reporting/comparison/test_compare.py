@@ -164,7 +164,7 @@ def test_interrupted(
     last = tiny.last(tmp_path / "all/long/seed_3")
 
     def interrupt() -> None:
-        for _ in range(300):
+        for _ in range(3000):
             if last.exists():
                 break
             time.sleep(0.1)
