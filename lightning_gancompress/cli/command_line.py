@@ -17,6 +17,7 @@ from lightning_gancompress.callbacks.run_config import RunConfig
 from lightning_gancompress.callbacks.wandb_run import finished, folder_of_sweep_run
 from lightning_gancompress.cli.appended import append_once
 from lightning_gancompress.cli.commands.compare import compare
+from lightning_gancompress.cli.commands.demo import demo
 from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.report import report
@@ -41,16 +42,18 @@ class Commands(Trainer):
     profile = staticmethod(profile)
     compare = staticmethod(compare)
     report = staticmethod(report)
+    demo = staticmethod(demo)
 
 
 # defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
 
+SHORT = ("export", "compare", "report", "demo")  # commands without options of trainer, model and data
 DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving their local density structure."
 
 
 class GanCompressCLI(OpenCLI):
-    """LightningCLI for this project's modules, with commands of its own: export, profile, compare, report.
+    """LightningCLI for this project's modules, with commands of its own.
 
     Settings are taken from the user's arguments, then from the checkpoint in `--ckpt_path`, then from the
     shipped `defaults.yaml`, then from the code.
@@ -85,8 +88,8 @@ class GanCompressCLI(OpenCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """All commands, with the arguments that are not command line options."""
-        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": {"rehearse"}, "report": set()}
-        return {**LightningCLI.subcommands(), **own}
+        own = {"profile": {"model", "datamodule"}, "compare": {"rehearse"}}
+        return {**LightningCLI.subcommands(), **dict.fromkeys(SHORT, set()), **own}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that finds shipped configurations and raises errors as `UserError`."""
@@ -106,7 +109,7 @@ class GanCompressCLI(OpenCLI):
         """
         if self._named and command not in self._named:
             return self.init_parser(**kwargs)
-        if command in ("export", "compare", "report"):
+        if command in SHORT:
             return with_trust(self.short_parser(trainer, command, **kwargs))
         parser = with_trust(super().command_parser(trainer, command, **kwargs))
         if command == "predict":
