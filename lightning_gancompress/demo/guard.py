@@ -11,8 +11,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": _POLICY,
@@ -57,7 +57,9 @@ class Guard:
     def _refusal(self, headers: Headers) -> str:
         host = headers.get("host", "")
         if not self._is_own(host):
-            return "This demo answers under the address that it has printed, and under no other name: open that."
+            return (
+                "This demo answers under the address that it has printed, and under no other name: open that."
+            )
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return "This demo answers its own page alone: open its address."

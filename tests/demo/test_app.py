@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from lightning_gancompress import Translator, UserError
 
 pytest.importorskip("starlette")
-from lightning_gancompress.demo import app, models  # noqa: E402
+from lightning_gancompress.demo import app, models
 
 
 def pixels(image):

@@ -16,7 +16,9 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not (DRIVER and BROWSER), reason="chromium and chromedriver are not installed")
+pytestmark = pytest.mark.skipif(
+    not (DRIVER and BROWSER), reason="chromium and chromedriver are not installed"
+)
 FLAGS = "headless no-sandbox disable-gpu disable-background-networking disable-component-update disable-sync"
 # what a browser does when a file is dropped, which a driver can't drag out of a folder
 DROP = """
@@ -78,7 +80,7 @@ def test_a_dropped_picture_is_compared_by_a_slider(page):
     for role in ("teacher", "student"):
         assert page[f"#{role} figcaption"].text.split()[2] in ("ms", "s")
         assert page[f"#{role} a"].get_attribute("download") == f"house_{role}.png"
-    assert page["#speed"].text.endswith("×")
+    assert float(page["#speed"].text[:-1]) > 0
 
     slider = page["#slider"]
     slider.send_keys(Keys.HOME, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)

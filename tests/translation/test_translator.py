@@ -215,7 +215,9 @@ def test_an_opened_file_that_is_truncated_is_no_picture(unet, tmp_path):
     content = (tmp_path / "a.png").read_bytes()[:300]
     with pytest.raises(UserError, match=r"Image an upload can't be decoded \(image file is truncated"):
         Translator(unet).translate(open_image(io.BytesIO(content), "an upload"))
-    with pytest.raises(UserError, match=r"Image an upload can't be decoded \(it is in no format that is read"):
+    with pytest.raises(
+        UserError, match=r"Image an upload can't be decoded \(it is in no format that is read"
+    ):
         open_image(io.BytesIO(b"GIF, or so"), "an upload")
 
 
