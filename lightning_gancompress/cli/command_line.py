@@ -21,7 +21,9 @@ from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.data import data
 from lightning_gancompress.cli.commands.demo import demo
 from lightning_gancompress.cli.commands.export import export
+from lightning_gancompress.cli.commands.predict import by_model_file, predict
 from lightning_gancompress.cli.commands.profile import profile
+from lightning_gancompress.cli.commands.push import push
 from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
 from lightning_gancompress.cli.data_parser import DataSection, add_commands, with_folder
@@ -39,6 +41,12 @@ from lightning_gancompress.trainer import Trainer
 from lightning_gancompress.version import __version__
 
 
+class WithoutRun:
+    """The form of a command that needs no run: no trainer, module and data."""
+
+    predict = staticmethod(predict)
+
+
 class Commands(Trainer):
     """The trainer with this project's commands as methods, since LightningCLI looks for all in one class."""
 
@@ -47,13 +55,15 @@ class Commands(Trainer):
     compare = staticmethod(compare)
     report = staticmethod(report)
     demo = staticmethod(demo)
+    push = staticmethod(push)
     data = staticmethod(data)
 
 
 # defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
 
-SHORT = ("export", "compare", "report", "demo")  # commands without options of trainer, model and data
+SHORT = ("export", "compare", "report", "push", "demo")  # without options of trainer, model and data
+BY_MODEL_FILE = "Translate pictures by a model file alone; further below with the configuration of a run."
 DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving their local density structure."
 
 
@@ -69,6 +79,9 @@ class GanCompressCLI(OpenCLI):
         defaults = [str(path) for path in [configs_folder() / "defaults.yaml"] if path.is_file()]
         words = sys.argv[1:] if args is None else args
         self._named = {*words[:1]} & {*self.subcommands()} if isinstance(words, list) else set()
+        # `predict --model FILE --input PICTURES` is a command of its own
+        self._without_run = isinstance(words, list) and words[:1] == ["predict"] and by_model_file(words[1:])
+        self._runs = [name for name in RUNS if not (self._without_run and name == "predict")]
         super().__init__(
             GANModule,
             LightningDataModule,
@@ -80,7 +93,7 @@ class GanCompressCLI(OpenCLI):
                 "description": DESCRIPTION,
                 "version": __version__,
                 "compare": {"description": str(compare.__doc__).partition("Args:")[0]},
-                **{name: {"default_config_files": defaults} for name in (*RUNS, "profile")},
+                **{name: {"default_config_files": defaults} for name in (*self._runs, "profile")},
             },
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -119,9 +132,17 @@ class GanCompressCLI(OpenCLI):
             return self.init_parser(**kwargs)
         if command in SHORT:
             return with_trust(self.short_parser(trainer, command, **kwargs))
+        if command != "predict":
+            return with_trust(super().command_parser(trainer, command, **kwargs))
+        without_run = with_trust(
+            self.short_parser(WithoutRun, command, skip=set(), description=BY_MODEL_FILE)
+        )
+        if self._without_run:
+            return without_run
         parser = with_trust(super().command_parser(trainer, command, **kwargs))
-        if command == "predict":
-            parser.set_defaults({"return_predictions": False})  # they are written to files
+        parser.set_defaults({"return_predictions": False})  # they are written to files
+        assert isinstance(parser, Parser)
+        parser.other_form = without_run
         return parser
 
     def add_inner_commands(self) -> None:
@@ -167,7 +188,7 @@ class GanCompressCLI(OpenCLI):
 
     def seed(self) -> None:
         """Seed the commands that train or evaluate; the others use no random numbers."""
-        if self.config.subcommand in RUNS:
+        if self.config.subcommand in self._runs:
             super().seed()
 
     # -- running ---------------------------------------------------------------------------------------
@@ -183,7 +204,7 @@ class GanCompressCLI(OpenCLI):
             config.trainer.callbacks = config.trainer.logger = None
             if config.ckpt_path:
                 config.model = config.data = None
-        if self.subcommand not in RUNS:
+        if self.subcommand not in self._runs:
             return
         missing = [part for part in ("model", "data") if config[part] is None]
         if missing:
@@ -209,7 +230,7 @@ class GanCompressCLI(OpenCLI):
 
     def instantiate_classes(self) -> None:
         """Instantiate model, data and trainer, as far as the command needs them."""
-        if self.subcommand in RUNS:
+        if self.subcommand in self._runs:
             super().instantiate_classes()
         else:
             self.config_init = self.parser.instantiate_classes(self.config)
@@ -219,13 +240,13 @@ class GanCompressCLI(OpenCLI):
         if command == "data":
             run_data(self.config_init[command])
             return
-        if command not in RUNS:
+        if command not in self._runs:
             config, arguments = self.config_init[command], self.arguments_of(command)
             if command == "profile":
                 arguments |= {"model": config.model, "datamodule": config.data}
             elif command == "compare":
                 arguments["rehearse"] = Rehearsal
-            getattr(Commands, command)(**arguments)
+            getattr(WithoutRun if self._without_run else Commands, command)(**arguments)
             return
         try:
             with finished(self.trainer.loggers):
@@ -273,7 +294,21 @@ def with_trust(parser: LightningArgumentParser) -> LightningArgumentParser:
 
 
 class Parser(LightningArgumentParser):
-    """A parser that raises errors as a `UserError` of one sentence."""
+    """A parser that raises errors as a `UserError` of one sentence.
+
+    Attributes:
+        other_form: Parser of another form of the command, which the help shows first.
+    """
+
+    other_form: LightningArgumentParser | None = None
+
+    def format_help(self, *args: Any) -> str:
+        """The help of all forms."""
+        text: str = super().format_help(*args)
+        if self.other_form is None:
+            return text
+        self.other_form.prog = self.prog.replace(" [options]", "") + " --model FILE --input PICTURES"
+        return f"{self.other_form.format_help(*args)}\nWith a configuration of a run:\n\n{text}"
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Shorten the message of jsonargparse."""

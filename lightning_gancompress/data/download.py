@@ -30,6 +30,10 @@ _ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 Say = Callable[..., None]  # a line of text; `fleeting` ones replace each other
 
 
+class NoRoom(UserError):
+    """The disk is too small."""
+
+
 def download_set(name: str, output: Path, url: str | None, sha256: str | None, say: Say) -> None:
     """Fetch and unpack a data set.
 
@@ -164,7 +168,7 @@ def _copy(answer: IO[bytes], file: IO[bytes], start: int, total: int | None, say
 def _require_room(folder: Path, more: int) -> None:
     free = shutil.disk_usage(folder).free
     if more + ROOM > free:
-        raise UserError(
+        raise NoRoom(
             f"{folder} has {free / 1e9:.1f} GB free, but {more / 1e9:.1f} GB more are needed: free some "
             "space, or choose another output."
         )
@@ -221,6 +225,8 @@ def unpack(archive: Path, output: Path, zipped: bool, say: Say) -> int:
         if output.is_dir():
             output.rmdir()  # it is empty
         whole.rename(output)
+    except NoRoom:
+        raise  # the archive stays: the same command unpacks it when there is room
     except UserError:
         archive.unlink(missing_ok=True)
         raise

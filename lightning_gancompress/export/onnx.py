@@ -18,6 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export.faster_layers import use_faster_layers
+from lightning_gancompress.export.onnx_pixels import (
+    CLOSE,
+    levels_of_difference,
+    require_pictures,
+    use_pixels,
+)
 from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks.layers import Network
@@ -36,6 +42,7 @@ def export_onnx(
     dynamic_size: bool = False,
     optimize: bool = True,
     preprocessing: Mapping[str, Any] | None = None,
+    uint8: bool = False,
 ) -> dict[str, Any]:
     """Write `network` as one self-contained ONNX file: input `image`, output `output`, free batch size.
 
@@ -55,6 +62,8 @@ def export_onnx(
         preprocessing: How images become its input, in plain types; written as JSON into the file's metadata,
             under the key `preprocessing`. Under `cost` is what the network multiplies for one image of
             `sample`: `macs_exact`, `height`, `width`.
+        uint8: Read and give pixels of 8 bits, (B, H, W, C), in place of floats (B, C, H, W) in [-1, 1]. Then
+            the difference is one of grey levels, and at most 1 is accepted.
 
     Returns:
         The facts of `describe`, and the `opset`.
@@ -68,9 +77,14 @@ def export_onnx(
     program = trace(reference, sample, dynamic_size)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
     metadata = {"cost": _cost(reference, sample), "preprocessing": preprocessing}
-    content = _convert(program, dynamic_size, multiple, optimize, metadata)
-    difference = max_difference(reference, load_onnx(content), sample, dynamic_size)
-    check(difference, tolerance, path)
+    model = _convert(program, dynamic_size, multiple, optimize, metadata)
+    if uint8:
+        require_pictures(reference, sample)
+        use_pixels(model)
+    content = model.SerializeToString()
+    compare = levels_of_difference if uint8 else max_difference
+    difference = compare(reference, load_onnx(content), sample, dynamic_size)
+    check(difference, CLOSE if uint8 else tolerance, path)
     write_files({path: content})
     return {**describe(path, "onnx", sample, difference, dynamic_size), "opset": OPSET}
 
@@ -81,7 +95,7 @@ def _convert(
     multiple: int,
     optimize: bool,
     metadata: Mapping[str, Any],
-) -> bytes:
+) -> Any:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
     try:
         with quiet(), warnings.catch_warnings():
@@ -111,8 +125,7 @@ def _convert(
     for key, value in metadata.items():
         if value:
             model.metadata_props.add(key=key, value=json.dumps(value))
-    content: bytes = model.SerializeToString()
-    return content
+    return model
 
 
 def _cost(network: nn.Module, sample: Tensor) -> dict[str, int]:

@@ -206,9 +206,18 @@ def test_a_link_in_a_zip(server, tmp_path):
 
 
 def test_a_disk_that_is_too_small(server, tmp_path, monkeypatch):
+    room = download.ROOM
     monkeypatch.setattr(download, "ROOM", 2**60)
     with pytest.raises(UserError, match=r"GB free, but .* more are needed"):
         fetched(server, tmp_path)
+    part = tmp_path / "mine.tar.gz.part"
+    part.write_bytes(GOOD)
+    with pytest.raises(UserError, match=r"GB free, but .* more are needed"):
+        fetched(server, tmp_path)
+    assert part.exists()  # it is not fetched again
+    monkeypatch.setattr(download, "ROOM", room)
+    fetched(server, tmp_path)
+    assert holds(tmp_path) == FILES
 
 
 @pytest.mark.parametrize(

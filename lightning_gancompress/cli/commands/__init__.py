@@ -1,1 +1,1 @@
-"""The commands beside Lightning's, one a file: export, profile, compare, report, data and demo."""
+"""The commands beside Lightning's, one a file: export, profile, compare, report, push, data, predict and demo."""
