@@ -22,7 +22,7 @@ from lightning_gancompress.demo.models import DemoModel, Made
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import fits, words
 from lightning_gancompress.reporting.page.headline import Tile, figure, ratios
-from lightning_gancompress.translation.sizes import Result
+from lightning_gancompress.translation.sizes import ResultSize
 
 MOST_BYTES = 20 * 2**20  # of an upload
 THUMBNAIL = 200  # pixels
@@ -121,11 +121,11 @@ class Demo:
         return list(ratios(self.models["teacher"].figures, self.models["student"].figures))
 
 
-def _size(request: Request) -> Result:
+def _size(request: Request) -> ResultSize:
     size = request.query_params.get("size", "restored")
-    if not fits(size, Result):
-        raise UserError(f"size is {size[:40]!r}: give {words(Result)}.")
-    return cast(Result, size)
+    if not fits(size, ResultSize):
+        raise UserError(f"size is {size[:40]!r}: give {words(ResultSize)}.")
+    return cast(ResultSize, size)
 
 
 async def _upload(request: Request) -> bytes:

@@ -24,7 +24,7 @@ from lightning_gancompress.networks.images import LARGEST_SIDE
 from lightning_gancompress.pruning import count_macs
 from lightning_gancompress.translation import ImageModel, Translator
 from lightning_gancompress.translation.onnx_model import OnnxModel
-from lightning_gancompress.translation.sizes import Result, plan
+from lightning_gancompress.translation.sizes import ResultSize, plan
 from lightning_gancompress.translation.sources import Sources
 from lightning_gancompress.translation.torch_model import TorchModel
 
@@ -104,7 +104,7 @@ class DemoModel:
         shown.thumbnail((side, side))
         return Made(_encoded(shown, "JPEG", quality=92), "image/jpeg")
 
-    def translate(self, upload: bytes, size: Result) -> Made:
+    def translate(self, upload: bytes, size: ResultSize) -> Made:
         """Translate a picture, to a PNG of its size.
 
         Args:

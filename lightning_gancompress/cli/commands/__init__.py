@@ -1,1 +1,1 @@
-"""The commands beside Lightning's, one a file: export, profile, compare, report, push, data, predict and demo."""
+"""The commands beside those that Lightning has, one a file; and `predict` without a run."""
