@@ -19,6 +19,7 @@ from lightning_gancompress.callbacks.wandb_run import finished, folder_of_sweep_
 from lightning_gancompress.cli.appended import append_once
 from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.data import data
+from lightning_gancompress.cli.commands.demo import demo
 from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.predict import by_model_file, predict
 from lightning_gancompress.cli.commands.profile import profile
@@ -55,6 +56,7 @@ class Commands(Trainer):
     profile = staticmethod(profile)
     compare = staticmethod(compare)
     report = staticmethod(report)
+    demo = staticmethod(demo)
     push = staticmethod(push)
     data = staticmethod(data)
 
@@ -62,6 +64,7 @@ class Commands(Trainer):
 # defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
 
+SHORT = ("export", "compare", "report", "push", "demo")  # without options of trainer, model and data
 BY_MODEL_FILE = "Translate pictures by a model file alone; further below with the configuration of a run."
 
 
@@ -105,15 +108,9 @@ class GanCompressCLI(OpenCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """All commands, with the arguments that are not command line options."""
-        own = {
-            "export": set(),
-            "profile": {"model", "datamodule"},
-            "compare": {"rehearse"},
-            "report": set(),
-            "push": set(),
-            "data": set(),
-        }
-        return {**LightningCLI.subcommands(), **own}
+        own = {"profile": {"model", "datamodule"}, "compare": {"rehearse"}}
+        plain: dict[str, set[str]] = {name: set() for name in (*SHORT, "data")}
+        return {**LightningCLI.subcommands(), **plain, **own}
 
     def init_parser(self, config: type[ConfigFile] = ConfigFile, **kwargs: Any) -> LightningArgumentParser:
         """A parser that finds shipped configurations and raises errors as `UserError`."""
@@ -142,7 +139,7 @@ class GanCompressCLI(OpenCLI):
             return self.init_parser(**kwargs)
         if command == "data":
             return self.init_parser(**kwargs)
-        if command in ("export", "compare", "report", "push"):
+        if command in SHORT:
             return with_help(self.short_parser(trainer, command, **kwargs), command)
         if command != "predict":
             return with_help(super().command_parser(trainer, command, **kwargs), command)
