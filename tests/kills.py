@@ -135,6 +135,8 @@ class Run:
             path = log.with_suffix(f".{number}.log")
             if fresh:
                 line = [sys.executable, "-m", "lightning_gancompress", *args]
+                places = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+                env = env | {"PYTHONPATH": os.pathsep.join(places)}  # where `Where` is found
                 with path.open("w") as file:
                     task = subprocess.Popen(line, stdout=file, stderr=file, env=os.environ | env)
             else:  # most of a start is to read the networks
