@@ -247,6 +247,7 @@ class Trials:
                 tiny.assert_equal(tiny.read(one), tiny.read(self.folder / name / one.name))
         except AssertionError as error:
             self.tally.faults.append(f"{name}: {str(error)[:300]}")
+            print(self.tally.faults[-1], flush=True)
         else:
             self.tally.equal += 1
         print(f"{name}: {dict(self.tally.places)}, equal {self.tally.equal} of {self.tally.runs}", flush=True)
