@@ -31,12 +31,14 @@ PATIENCE = (
     120.0  # seconds without one after which a run on another host is gone; network disks cache a minute
 )
 
+_ASIDE = "previous-"  # and a number
+
 # what runs, their tests and exports write
 _WRITTEN = (
     *(f"{CHECKPOINTS}/*{ending}" for ending in (".ckpt", ".onnx", ".pt2")),
     "config.yaml",
     "config_*[0-9].yaml",
-    *(f"generator*{ending}" for ending in (".pth", ".json", ".onnx", ".pt2")),
+    *(f"generator*{ending}" for ending in (".pth", ".json", ".safetensors", ".onnx", ".pt2")),
     "images/epoch_*[0-9]*.png",
     "logs/version_*[0-9]/metrics.csv",
     "logs/version_*[0-9]/hparams.yaml",
@@ -66,7 +68,7 @@ def set_aside(folder: Path, files: Collection[Path]) -> Path:
     Raises:
         UserError: They can't be moved.
     """
-    aside = next(path for n in range(1, 10**6) if not os.path.lexists(path := folder / f"previous-{n}"))
+    aside = next(path for n in range(1, 10**6) if not os.path.lexists(path := folder / f"{_ASIDE}{n}"))
     try:
         for path in files:
             target = aside / path.relative_to(folder)
@@ -83,6 +85,11 @@ def set_aside(folder: Path, files: Collection[Path]) -> Path:
     return aside
 
 
+def is_aside(path: Path) -> bool:
+    """Whether a relative path leads into results that were set aside."""
+    return any(part.startswith(_ASIDE) and part.removeprefix(_ASIDE).isdigit() for part in path.parts)
+
+
 def _ours(path: Path) -> bool:
     """Whether a file whose name is one of a run's was written by one."""
     if not path.is_file():
@@ -90,7 +97,8 @@ def _ours(path: Path) -> bool:
     if path.name.startswith("config"):
         with path.open(errors="replace") as file:
             return file.read(len(CONFIG_HEADER)) == CONFIG_HEADER
-    pair = {".pth": ".json", ".json": ".pth"}.get(path.suffix) if path.match("generator*") else None
+    pairs = {".pth": ".json", ".json": ".pth", ".safetensors": ".json"}
+    pair = pairs.get(path.suffix) if path.match("generator*") else None
     return pair is None or path.with_suffix(pair).is_file()
 
 
@@ -139,22 +147,43 @@ class Owner:
 
 @contextmanager
 def training_in(folder: Path) -> Iterator[None]:
-    """Context in which no other run can train in a folder, told by a file `run.lock` in it.
+    """Context in which no other run can train in a folder.
+
+    Raises:
+        UserError: Another run trains there.
+    """
+    with alone_in(folder, "Another run trains", "trainer.default_root_dir"):
+        yield
+
+
+@contextmanager
+def alone_in(folder: Path, other: str, option: str) -> Iterator[None]:
+    """Context in which no other process can enter such a context for a folder, by a file `run.lock` in it.
 
     The system gives the lock free when the process dies, however it dies. Not every file system shares locks
     between hosts, so the file's time is renewed too: a run on another host that no longer does so is gone,
     and so is the earlier start of the same job of Slurm.
 
+    Args:
+        folder: The folder.
+        other: What another process is that does so, and does: the begin of the message.
+        option: Option that chooses another folder, for the message.
+
     Raises:
-        UserError: Another run trains there.
+        UserError: Another process does.
     """
     if fcntl is None:
         yield
         return
     path = folder.resolve() / LOCK
-    if path in _locks:
-        raise _busy(path, Owner.of_this_process())
-    lock = _acquired(path)
+    try:
+        if path in _locks:
+            raise _Busy(Owner.of_this_process())
+        lock = _acquired(path)
+    except _Busy as busy:
+        raise UserError(
+            f"{other} in {path.parent} ({busy}): wait for it or stop it, or choose another {option}."
+        ) from None
     _locks.add(path)
     ended = threading.Event()
     threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
@@ -184,6 +213,10 @@ def holds(folder: Path) -> bool:
 _locks: set[Path] = set()  # of this process, against which the system doesn't lock
 
 
+class _Busy(Exception):
+    """Another process holds the lock: its owner is the message."""
+
+
 def _acquired(path: Path) -> IO[str]:
     """The locked file, with this process as its owner."""
     lock = path.open("a+")
@@ -192,7 +225,7 @@ def _acquired(path: Path) -> IO[str]:
         lock.seek(0)
         owner = Owner.of(lock.read())
         if locks is False or (owner is not None and not _gone(owner, path, locks is None)):
-            raise _busy(path, owner)
+            raise _Busy(owner or "just started")
         if _same(path, lock):
             lock.truncate(0)
             lock.write(json.dumps(asdict(Owner.of_this_process())) + "\n")
@@ -232,13 +265,6 @@ def _gone(owner: Owner, path: Path, unlockable: bool) -> bool:
             if path.stat().st_mtime_ns != last:
                 return False
     return True
-
-
-def _busy(path: Path, owner: Owner | None) -> UserError:
-    return UserError(
-        f"Another run trains in {path.parent} ({owner or 'just started'}): wait for it or stop it, or choose "
-        "another trainer.default_root_dir."
-    )
 
 
 def _beat(path: Path, ended: threading.Event) -> None:

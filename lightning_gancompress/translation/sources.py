@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from lightning_gancompress.data.labels import Labels, reader_of
@@ -62,20 +62,25 @@ class Sources:
         if isinstance(picture, np.ndarray):
             return Source(self.reader.convert(_from_array(picture), "from an array"), "from an array")
         if isinstance(picture, Image.Image):
-            name = f"from a PIL image of mode {picture.mode}"
+            opened = picture.filename if isinstance(picture, ImageFile.ImageFile) else ""
+            name = str(opened) or f"from a PIL image of mode {picture.mode}"
             return Source(self.reader.convert(picture, name), name)
         raise UserError(
             f"A {type(picture).__name__} can't be translated: give a path, a PIL image, an array of 8 bits "
             "(height, width, channels), or a list of these."
         )
 
-    def tensor(self, source: Source, plan: Plan) -> Tensor:
-        """The input of the model for a picture, (C, H, W)."""
+    def pixels(self, source: Source, plan: Plan) -> Array:
+        """The pixels (C, H, W) that the model reads, which `encode` maps to its input."""
         size = plan.transform.size
         pixels = plan.transform.cut(self.reader.pixels(source.image, size, source.name))
         (_, height, width), (right, bottom) = pixels.shape, plan.work
         if (width, height) != plan.work:
             pixels = np.pad(pixels, ((0, 0), (0, bottom - height), (0, right - width)), "reflect")
+        return pixels
+
+    def encode(self, pixels: Array) -> Tensor:
+        """The input of the model for some pixels, (C', H, W)."""
         return self.reader.encode(pixels)
 
 
