@@ -25,6 +25,7 @@ except ImportError:  # Windows, where runs aren't kept apart
 
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
+BORDER = f"{CHECKPOINTS}/border.ckpt"  # from which a run begins with its fine-tuning
 CONFIG_HEADER = "# lightning_gancompress "
 BEAT = 20.0  # seconds between two signs of life of a run
 PATIENCE = (
@@ -46,7 +47,15 @@ _WRITTEN = (
     *(f"validate{of}/grid*.png" for of in ("", "_*")),
 )
 # a folder without any of these is none of a run, whatever else is called alike
-_SIGNS = (f"{CHECKPOINTS}/last.ckpt", "config.yaml", "generator*.json", "test/results*.json")
+_SIGNS = (f"{CHECKPOINTS}/last.ckpt", BORDER, "config.yaml", "generator*.json", "test/results*.json")
+
+
+# -- folders ---------------------------------------------------------------------------------------------
+
+
+def folder_of_budget(root: Path, budget: float | str) -> Path:
+    """The folder of the run of one of several budgets of a search whose run's folder is `root`."""
+    return root / f"budget_{str(budget).strip()}"
 
 
 # -- results of an earlier run ---------------------------------------------------------------------------
