@@ -45,17 +45,20 @@ def save_border(module: CompressionModule, search: SearchPhase, budget: float | 
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     masks = {side: trainer.strategy.broadcast(m) for side, m in search.choose(search.passes[budget]).items()}
-    drawn = search.masks()
-    search.set_masks(masks)
-    content = content_of_checkpoint(trainer)
-    search.set_masks(drawn)
     folder = folder_of_budget(Path(trainer.default_root_dir), budget)
     path = folder / BORDER
     if trainer.is_global_zero:
         path.parent.mkdir(parents=True, exist_ok=True)
-    trainer.strategy.save_checkpoint(as_new_run(content, module, budget, folder), path)
+    drawn = search.masks()
+    search.set_masks(masks)
+    content = as_new_run(content_of_checkpoint(trainer), module, budget, folder)
+    trainer.strategy.save_checkpoint(content, path)
+    search.set_masks(drawn)  # not before: the content is no copy
     trainer.strategy.barrier("save_border")
-    share = {str(side): float(search.sides[side].cost(m)) / search.sides[side].cost.full for side, m in masks.items()}
+    share = {
+        str(side): float(search.sides[side].cost(m)) / search.sides[side].cost.full
+        for side, m in masks.items()
+    }
     words = " and ".join(f"{100 * value:.3g} % of the {side}'s MACs" for side, value in share.items())
     rank_zero_info(f"Budget {budget}: kept after {module.epochs_done:.3g} epochs with {words}: {path}")
 

@@ -93,7 +93,9 @@ def largest_first(budgets: float | str | Sequence[float | str], name: str) -> li
     if len(budgets) > len(set(numbers.values())):
         raise UserError(f"{name}: {list(budgets)} has a budget twice: leave one out.")
     if len(budgets) > 1 and 1 in numbers.values():
-        raise UserError(f"{name}: 1.0 of {list(budgets)} is the whole network, not a smaller one: leave it out.")
+        raise UserError(
+            f"{name}: 1.0 of {list(budgets)} is the whole network, not a smaller one: leave it out."
+        )
     return sorted(budgets, key=_number, reverse=True)
 
 
