@@ -22,6 +22,7 @@ from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
 from lightning_gancompress.cli.explain import condense
 from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
+from lightning_gancompress.cli.several_budgets import require_own_folders
 from lightning_gancompress.cli.trusted_settings import TRUST, Trust
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
@@ -202,6 +203,8 @@ class GanCompressCLI(OpenCLI):
                 arguments["rehearse"] = Rehearsal
             getattr(Commands, command)(**arguments)
             return
+        if command == "fit":
+            require_own_folders(self.trainer, self.model)
         try:
             super().run_command(command)
         except Exception as error:

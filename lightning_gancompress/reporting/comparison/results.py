@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from lightning_gancompress.checkpoints.small import read_description
 from lightning_gancompress.evaluation.results import TestResults
 from lightning_gancompress.leaves import leaves
 
 
 @dataclass(frozen=True)
 class Place:
-    """Name, budget and seed of a run, which define its folder: `NAME[/budget_B]/seed_S`."""
+    """Name, budget and seed of a run, which define its folder: `NAME[/budget_B]/seed_S`.
+
+    Attributes:
+        name: Name of the experiment.
+        budget: Its budget; empty where an experiment has only one.
+        seed: Its seed.
+        folder: Folder of a run of several budgets from one search, which is another one; else empty.
+    """
 
     name: str
     budget: str
     seed: int
+    folder: str = ""
 
     @property
     def path(self) -> Path:
         """Folder of the run, relative to that of the comparison."""
+        if self.folder:
+            return Path(self.folder)
         return Path(self.name, *([f"budget_{self.budget}"] if self.budget else []), f"seed_{self.seed}")
 
     @classmethod
@@ -66,8 +77,31 @@ class Row:
 def found_runs(output: Path) -> list[Place]:
     """All tested runs below `output`, also those that `compare` has not run."""
     folders = {path.parent.parent.relative_to(output) for path in output.glob("**/test/results*.json")}
-    places = [place for place in map(Place.of, folders) if place]
+    roots = {folder.parent for folder in folders if folder.name.startswith("budget_")}
+    places = [place for folder in folders - roots if (place := Place.of(folder))]
+    for root in roots:
+        places += of_one_search(output, root, folders)
     return sorted(places, key=lambda place: (place.name, size_of(place.budget), place.seed))
+
+
+def of_one_search(output: Path, root: Path, folders: Collection[Path]) -> list[Place]:
+    """The runs of several budgets from the search in a folder `root`, the smallest of which lies there.
+
+    Args:
+        output: The comparison's folder.
+        root: Folder relative to it: itself, or that of a run of an experiment.
+        folders: Folders of all tested runs, likewise.
+    """
+    place = Place.of(root) or (Place(output.resolve().name, "", 0) if root == Path() else None)
+    if place is None:
+        return []
+    inner = {folder: folder.name.removeprefix("budget_") for folder in folders if folder.parent == root}
+    inner = {folder: budget for folder, budget in inner.items() if folder.name != budget}
+    if root in folders:
+        small = next(iter((output / root).glob("generator*.json")), None)
+        own = read_description(small)["provenance"].get("budget") if small else None
+        inner[root] = "" if own is None else str(own)
+    return [Place(place.name, budget, place.seed, str(folder)) for folder, budget in inner.items()]
 
 
 def size_of(budget: str) -> float:
