@@ -1,7 +1,7 @@
 """Compress image-to-image GANs to a compute budget by preserving their local density structure.
 
 ``import lightning_gancompress`` loads nothing: the command line handles signals before it loads torch, and a
-deployment can call `load_generator` with torch alone.
+deployment can call `load_generator` and `Translator` with torch alone.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,9 @@ from lightning_gancompress.version import __version__
 if TYPE_CHECKING:
     from lightning_gancompress.api import compress
     from lightning_gancompress.checkpoints import load_generator
+    from lightning_gancompress.translation import Translator
 
-__all__ = ["UserError", "__version__", "compress", "load_generator"]
+__all__ = ["Translator", "UserError", "__version__", "compress", "load_generator"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from lightning_gancompress.checkpoints import load_generator
 
         return load_generator
+    if name == "Translator":
+        from lightning_gancompress.translation import Translator
+
+        return Translator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,6 +32,8 @@ PATIENCE = (
     120.0  # seconds without one after which a run on another host is gone; network disks cache a minute
 )
 
+_ASIDE = "previous-"  # and a number
+
 # what runs, their tests and exports write
 _WRITTEN = (
     *(f"{CHECKPOINTS}/*{ending}" for ending in (".ckpt", ".onnx", ".pt2")),
@@ -85,7 +87,7 @@ def set_aside(folder: Path, files: Collection[Path]) -> Path:
     Raises:
         UserError: They can't be moved.
     """
-    aside = next(path for n in range(1, 10**6) if not os.path.lexists(path := folder / f"previous-{n}"))
+    aside = next(path for n in range(1, 10**6) if not os.path.lexists(path := folder / f"{_ASIDE}{n}"))
     try:
         for path in files:
             target = aside / path.relative_to(folder)
@@ -107,6 +109,11 @@ def is_comparison(folder: Path) -> bool:
     """Whether the tables and plots in a folder are those of a comparison."""
     table = folder / COMPARISON[0]
     return table.is_file() and table.read_text(errors="replace").startswith(COMPARISON_HEADER)
+
+
+def is_aside(path: Path) -> bool:
+    """Whether a relative path leads into results that were set aside."""
+    return any(part.startswith(_ASIDE) and part.removeprefix(_ASIDE).isdigit() for part in path.parts)
 
 
 def _ours(path: Path) -> bool:

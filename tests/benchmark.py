@@ -39,7 +39,8 @@ from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.trainer import Trainer
 
 PLAIN = ["bf16", "bf16+channels_last", "bf16+fused", "bf16+channels_last+fused"]  # "+compile" takes minutes
-FITS = ("teacher", "search", "finetune", "distilled")  # the last as the shipped configurations have it
+# a search that cuts on its way; fine-tuning as the shipped configurations have it
+FITS = ("teacher", "search", "cut_search", "finetune", "distilled")
 MEMBERS = 4  # images of a neighbourhood
 
 
@@ -184,7 +185,7 @@ class Fit(Callback):
 
     def __init__(self, kind: str, precision: str, options: argparse.Namespace, folder: Path) -> None:
         self.kind, self.clock, self.steps = kind, Clock(options), options.steps
-        self.searches = kind == "search"
+        self.searches = kind.endswith("search")
         self.batch = max(options.batch, MEMBERS) if self.searches else options.batch
         self.images = options.steps * self.batch
         self._mine, self._yours = threading.Semaphore(0), threading.Semaphore(0)
@@ -264,13 +265,14 @@ def made(kind: str, options: argparse.Namespace, folder: Path) -> tuple[Any, lis
         epochs=10**6,
         distillation=Distillation(output=50.0, critic=10.0, features=1.0) if kind == "distilled" else None,
     )
-    if kind != "search":
+    if not kind.endswith("search"):
         return module, [UniformWidth()]
     # a search of 2000 steps in short: the agents learn as much faster, so that they follow the budget
     epochs = -(-(options.search_steps + 2) // 10)
     rate = min(0.1, 1e-3 * 2000 / options.search_steps)
     cache = str(folder / "neighbours")
-    return module, [CollaborativePruning(epochs, lr=rate, members=MEMBERS, cache_dir=cache)]
+    slack = 0.1 if kind == "cut_search" else 1.0
+    return module, [CollaborativePruning(epochs, lr=rate, members=MEMBERS, slack=slack, cache_dir=cache)]
 
 
 # -- measurements --------------------------------------------------------------------------------------
@@ -322,24 +324,40 @@ def loading(options: argparse.Namespace, folder: Path) -> float:
     return rate
 
 
-def peak_memory(kind: str, words: list[str]) -> float:
-    """Peak memory in MB of a process of its own that does three steps of a kind."""
+def peak_memory(kind: str, words: list[str]) -> dict[str, float]:
+    """Peak memory in MB of a process of its own: until the first step, and of the steps after it.
+
+    Of all its steps these are the second half.
+    """
     command = [sys.executable, __file__, *words, "--memory-of", kind]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(done.stdout.splitlines()[-1])
+    start, steps = map(float, done.stdout.splitlines()[-1].split())
+    return {"start": start, "steps": steps}
 
 
 def print_memory(options: argparse.Namespace, folder: Path) -> None:
     fit = Fit(options.memory_of, options.precision[-1], options, folder)
-    for _ in range(3):
+    start = memory(options)
+    turns = options.search_steps if fit.searches else 6
+    for _ in range(turns // 2):
+        fit.turn()
+    if options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is the present from here on
+    for _ in range(turns // 2):
         fit.turn()
     fit.close()
+    print(start, memory(options))
+
+
+def memory(options: argparse.Namespace) -> float:
+    """Peak memory in MB so far."""
     if options.device == "cuda":
-        print(torch.cuda.max_memory_allocated() / 1e6)
-    else:
-        # not ru_maxrss: a child inherits its parent's
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        print(int(status["VmHWM"].split()[0]) / 1e3)
+        return torch.cuda.max_memory_allocated() / 1e6
+    # not ru_maxrss: a child inherits its parent's
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1e3
 
 
 def rows(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -360,7 +378,7 @@ def rows(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[
     }
     for name, make in makers.items():
         other = make()
-        rounds = options.search_steps if name.startswith("search") else options.rounds
+        rounds = options.search_steps if isinstance(other, Fit) and other.searches else options.rounds
         row = measured(other, plain, rounds)
         if name.startswith(("plain", "teacher")):
             half = torch.float32 if name.endswith(("fp32", "32-true")) else torch.bfloat16
@@ -392,10 +410,13 @@ def main(words: list[str] | None = None) -> None:
         print(f"{'loading alone':34s} {figures['loading']['images_per_second']:9.2f} images/s")
         if options.memory:
             given = sys.argv[1:] if words is None else words
-            memory = {kind: peak_memory(kind, given) for kind in options.fits}
-            figures["peak_mb"] = memory
-            for kind, peak in memory.items():
-                print(f"{kind:34s} {peak:9.0f} MB at most, {peak / memory[options.fits[0]]:.2f}")
+            peaks = {kind: peak_memory(kind, given) for kind in options.fits}
+            figures["peak_mb"] = peaks
+            for kind, peak in peaks.items():
+                ratio = peak["steps"] / peaks[options.fits[0]]["steps"]
+                print(
+                    f"{kind:34s} {peak['start']:9.0f} MB to start, {peak['steps']:.0f} to train, {ratio:.2f}"
+                )
     if options.json:
         Path(options.json).write_text(json.dumps(vars(options) | {"figures": figures}, indent=2) + "\n")
 

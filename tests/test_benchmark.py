@@ -34,4 +34,5 @@ def test_a_turn_trains(tmp_path):
 
 def test_memory(tmp_path, capsys):
     benchmark.main([*SMALL, "--memory-of=teacher"])
-    assert float(capsys.readouterr().out.splitlines()[-1]) > 100  # torch alone has more
+    start, steps = map(float, capsys.readouterr().out.splitlines()[-1].split())
+    assert min(start, steps) > 100  # torch alone has more

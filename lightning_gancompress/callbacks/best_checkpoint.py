@@ -15,8 +15,8 @@ from torch import tensor
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.evaluation.evaluable import Evaluable
 from lightning_gancompress.evaluation.metrics import L1, TEACHER
-from lightning_gancompress.evaluation.translator import Translator
 from lightning_gancompress.files import user_path
 from lightning_gancompress.lightning_internals import save_checkpoint
 from lightning_gancompress.options import checked
@@ -121,7 +121,7 @@ class BestCheckpoint(ModelCheckpoint):
         metrics = trainer.callback_metrics
         if self.monitor is not None:
             return self.monitor, float(metrics[self.monitor]) if self.monitor in metrics else None
-        if isinstance(pl_module, Translator):
+        if isinstance(pl_module, Evaluable):
             for kind in (L1, TEACHER + L1):
                 names = [f"val/{role.log_prefix}{kind}" for role in pl_module.task.compressed]
                 if all(name in metrics for name in names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_gancompress.evaluation.translator import output_folder
+from lightning_gancompress.evaluation.evaluable import output_folder
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.reporting.page import write_page
 

@@ -11,11 +11,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import distributed
 
-from lightning_gancompress.callbacks.image_grid import to_picture
 from lightning_gancompress.data.contract import data_of
+from lightning_gancompress.data.pictures import to_picture
 from lightning_gancompress.data.reading import endings
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.evaluation.translator import output_folder
+from lightning_gancompress.evaluation.evaluable import output_folder
 from lightning_gancompress.files import fitting, require_writable, user_path, write_files
 from lightning_gancompress.options import checked
 from lightning_gancompress.reporting.grid import png

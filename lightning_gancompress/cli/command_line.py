@@ -14,6 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_gancompress.callbacks.run_config import RunConfig
+from lightning_gancompress.callbacks.wandb_run import finished, folder_of_sweep_run
 from lightning_gancompress.cli.appended import append_once
 from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.export import export
@@ -24,6 +25,7 @@ from lightning_gancompress.cli.explain import condense
 from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
 from lightning_gancompress.cli.several_budgets import require_own_folders
 from lightning_gancompress.cli.trusted_settings import TRUST, Trust
+from lightning_gancompress.data import load_all
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
 from lightning_gancompress.lightning_internals import OpenCLI, child_processes
@@ -56,6 +58,7 @@ class GanCompressCLI(OpenCLI):
     """
 
     def __init__(self, args: ArgsType = None) -> None:
+        load_all()
         defaults = [str(path) for path in [configs_folder() / "defaults.yaml"] if path.is_file()]
         words = sys.argv[1:] if args is None else args
         self._named = {*words[:1]} & {*self.subcommands()} if isinstance(words, list) else set()
@@ -158,6 +161,8 @@ class GanCompressCLI(OpenCLI):
         config = self.config[self.subcommand]
         if "trainer" in config:  # the classes of others don't do it themselves
             config.trainer = expanded(config.trainer)
+            root = Path(config.trainer.default_root_dir or ".")
+            config.trainer.default_root_dir = str(folder_of_sweep_run(root))
         if self.subcommand == "profile":
             config.trainer.callbacks = config.trainer.logger = None
             if config.ckpt_path:
@@ -206,7 +211,8 @@ class GanCompressCLI(OpenCLI):
         if command == "fit":
             require_own_folders(self.trainer, self.model)
         try:
-            super().run_command(command)
+            with finished(self.trainer.loggers):
+                super().run_command(command)
         except Exception as error:
             self._end_other_ranks(error)
             raise

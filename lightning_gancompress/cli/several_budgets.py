@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_gancompress.callbacks.monitors import of_search
+from lightning_gancompress.callbacks.wandb_run import run_of_sweep
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.header import Header
 from lightning_gancompress.errors import UserError
@@ -34,6 +35,11 @@ def require_own_folders(trainer: Trainer, model: LightningModule) -> None:
     """
     if not isinstance(model, CompressionModule) or not model.pruning.passes:
         return
+    if run_of_sweep():
+        raise UserError(
+            "model.budget: a run of a sweep reports one network, and a list makes several: give one budget, "
+            "and let the sweep vary it."
+        )
     root = Path(trainer.default_root_dir)
     callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     if not any((c.dirpath and Path(c.dirpath, "last.ckpt") == root / LAST) for c in callbacks):

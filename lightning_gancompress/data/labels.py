@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_gancompress.data.contract import PreprocessingRecord
-from lightning_gancompress.data.datasets import FileDataset, SampleDataset, SourceDataset
-from lightning_gancompress.data.listing import evenly
 from lightning_gancompress.data.options import IMAGE_MODES
-from lightning_gancompress.data.reading import ImageError, decode, read_image
+from lightning_gancompress.data.reading import ImageError, as_rgb, decode, read_image, upright
 from lightning_gancompress.data.transforms import (
     Array,
     ImageReader,
@@ -30,14 +27,15 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
 from lightning_gancompress.options import Range, check_fields
 
+if TYPE_CHECKING:
+    from lightning_gancompress.data.contract import PreprocessingRecord  # loads Lightning
+
 Encoding = Literal["palette", "one_hot", "colors"]
 
 Classes = Annotated[int, Range(2, 2**10)]  # a picture of 256 pixels has 268 MB in that many channels
 Value = Annotated[int, Range(0, 2**16 - 1)]  # of a pixel
 VOID = 255  # the usual value of pixels without a class
-INSPECTED = 16  # images of a split that are looked at before a run
 CHANNEL_OPTIONS = {"labels": "in_channels", "target_labels": "out_channels"}
-DARK = 64  # pictures have brighter pixels; index maps of more classes are rarely taken for pictures
 
 
 @dataclass(frozen=True)
@@ -134,6 +132,10 @@ class LabelReader(ImageReader):
         """Numbers of classes are decoded as they are."""
         return read_indices if self.labels.indexed else read_image
 
+    def convert(self, image: Image.Image, name: Path | str) -> Image.Image:
+        """An image that Pillow has opened, as `read` returns those of files."""
+        return as_indices(upright(image, name), name) if self.labels.indexed else as_rgb(image, name)
+
     @property
     def planes(self) -> tuple[int, type[np.generic]]:
         """One plane of numbers of classes, or colours of 8 bits."""
@@ -175,24 +177,33 @@ def read_indices(path: Path) -> Image.Image:
     Raises:
         ImageError: The file can't be read, or holds colours or the noise of a lossy compression.
     """
-    image = decode(path)
+    return as_indices(decode(path), path)
+
+
+def as_indices(image: Image.Image, name: Path | str) -> Image.Image:
+    """An upright image as `read_indices` returns those of files; `name` is for messages.
+
+    Raises:
+        ImageError: It holds colours or the noise of a lossy compression.
+    """
     if image.format in ("JPEG", "MPO"):
         raise ImageError(
-            f"Label map {path} is a JPEG, whose compression changes classes: save it as PNG, or set encoding "
+            f"Label map {name} is a JPEG, whose compression changes classes: save it as PNG, or set encoding "
             "to colors."
         )
     values = np.asarray(image)
-    if image.mode in ("LA", "PA") or (image.mode in ("RGB", "RGBA") and _grey(values)):
+    if image.mode in ("LA", "PA") or (image.mode in ("RGB", "RGBA") and is_grey(values)):
         values = values[..., 0]
     if values.ndim != 2 or image.mode == "F":
         raise ImageError(
-            f"Label map {path} holds colours (mode {image.mode}), not numbers of classes: set encoding to "
+            f"Label map {name} holds colours (mode {image.mode}), not numbers of classes: set encoding to "
             "colors, or save the numbers as a greyscale PNG."
         )
     return Image.fromarray(values.astype(np.uint8 if values.max(initial=0) < 256 else np.int32))
 
 
-def _grey(values: Array) -> bool:
+def is_grey(values: Array) -> bool:
+    """Whether pixels (H, W) or (H, W, C) have no colours."""
     return values.ndim == 2 or bool((values[..., :3] == values[..., :1]).all())
 
 
@@ -223,47 +234,6 @@ def reader_of(channels: int, labels: Labels | None, option: str) -> ImageReader:
             f"{pixels.channels} channels: leave {name} out."
         )
     return pixels
-
-
-def inspect(dataset: SampleDataset) -> list[str]:
-    """Look at some images of a data set of files, evenly spread, before a run begins.
-
-    Returns:
-        A sentence for each side whose pictures seem to be index maps.
-
-    Raises:
-        ImageError: A label map of a training or an evaluation can't be used.
-    """
-    found: list[str] = []
-    if not isinstance(dataset, FileDataset):
-        return found
-    for key, side in dataset.sides.items():
-        largest = 0
-        for index in evenly(range(len(dataset)), INSPECTED):
-            try:
-                image, path = dataset.images(index)[key]
-                if isinstance(side, LabelReader):
-                    side.check(image, path)
-                    continue
-            except ImageError:
-                if isinstance(side, LabelReader) and not isinstance(dataset, SourceDataset):
-                    raise
-                continue  # told when it is read, of sources when all others are translated
-            if (largest := max(largest, _brightest(side, image))) >= DARK:
-                break
-        if 0 < largest < DARK:
-            found.append(
-                f"The images of {key}, such as {path}, are nearly black, grey with values up to {largest}: "
-                f"if they are label maps, set data.{side.option} to "
-                f"{{encoding: palette, classes: {largest + 1}}}, or to one_hot."
-            )
-    return found
-
-
-def _brightest(side: ImageReader, image: Image.Image) -> int:
-    """The largest value of a grey picture, besides that of pixels without class; 255 for one with colours."""
-    values = np.asarray(image.convert(IMAGE_MODES[side.channels]))
-    return int(values[values != VOID].max(initial=0)) if _grey(values) else VOID
 
 
 def read_source(path: str | Path, preprocessing: Mapping[str, Any]) -> Tensor:
@@ -297,7 +267,8 @@ def record_of(*sides: ImageReader) -> PreprocessingRecord:
         record[CHANNEL_OPTIONS[side.option]] = side.channels
         if isinstance(side, LabelReader):
             record[side.option] = asdict(side.labels)
-    return cast(PreprocessingRecord, record)
+    recorded: PreprocessingRecord = record
+    return recorded
 
 
 def as_picture(images: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:

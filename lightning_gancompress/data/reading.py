@@ -151,17 +151,26 @@ def decode(path: Path, most_bits: int = 16) -> Image.Image:
         ImageError: The file can't be decoded, or has more bits.
     """
     with _opened(path) as image:
-        if most_bits == 8 and _is_deep(image):
-            raise ImageError(
-                f"Image {path} has more than 8 bits a channel, which would lose the lower ones: convert it "
-                "to 8 bits, scaled as you want it."
-            )
-        image.load()
-        # after loading: Pillow turns some formats by itself, and then forgets their orientation
-        turn = _TURNS.get(_orientation(image))
-        upright = image if turn is None else image.transpose(turn)
-        upright.format = image.format
-        return upright
+        return upright(image, path, most_bits)
+
+
+def upright(image: Image.Image, name: Path | str, most_bits: int = 16) -> Image.Image:
+    """An image that Pillow has opened, upright; `name` is for messages, `most_bits` as for `decode`.
+
+    Raises:
+        ImageError: It has more bits.
+    """
+    if most_bits == 8 and _is_deep(image):
+        raise ImageError(
+            f"Image {name} has more than 8 bits a channel, which would lose the lower ones: convert it "
+            "to 8 bits, scaled as you want it."
+        )
+    image.load()
+    # after loading: Pillow turns some formats by itself, and then forgets their orientation
+    turn = _TURNS.get(_orientation(image))
+    turned = image if turn is None else image.transpose(turn)
+    turned.format = image.format
+    return turned
 
 
 def read_image(path: Path) -> Image.Image:
@@ -173,14 +182,24 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         ImageError: The file can't be decoded, has more than 8 bits a channel, or colours that are not read.
     """
-    image = decode(path, 8)
+    with _opened(path) as image:
+        return as_rgb(image, path)
+
+
+def as_rgb(image: Image.Image, name: Path | str) -> Image.Image:
+    """An image that Pillow has opened as `read_image` returns those of files; `name` is for messages.
+
+    Raises:
+        ImageError: It has more than 8 bits a channel, or colours that are not read.
+    """
+    image = upright(image, name, 8)
     mode = "L" if image.mode in _GREY else "RGB"
     try:
         image = _on_white(image) if _has_alpha(image) else image
         return image if image.mode == mode else image.convert(mode)
     except ValueError as error:
         raise ImageError(
-            f"Image {path} has colours of the kind {image.mode}, which are not read: convert it to RGB."
+            f"Image {name} has colours of the kind {image.mode}, which are not read: convert it to RGB."
         ) from error
 
 

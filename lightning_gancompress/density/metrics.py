@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,7 +11,10 @@ from lightning_gancompress.density.neighbourhoods import nearest_neighbours, req
 from lightning_gancompress.density.objectives import kernel_density
 from lightning_gancompress.options import Count, checked
 
-AT_ONCE = 2**24  # distances: 64 MiB, and twice as much again to sort them
+AT_ONCE = (
+    2**22
+)  # pairs: 32 MiB each for squared distances, for what they depart from limits, and to sort them
+BLOCK = 4096  # points in double precision, or pairs compared one by one
 
 
 @checked
@@ -48,8 +51,8 @@ def density_coverage(reference: Tensor, samples: Tensor, k: Count = 5) -> tuple[
     require_neighbours(len(reference), k)
     radii = _radii(reference, k)
     balls, covered = torch.zeros(len(samples), dtype=torch.int64, device=samples.device), []
-    for rows, distances in _distances(reference, samples):
-        inside = distances < radii[rows].unsqueeze(1)
+    for pairs in _pairs(reference, samples):
+        inside = pairs.closer(radii[pairs.rows].unsqueeze(1), torch.lt)
         balls += inside.sum(0)
         covered.append(inside.any(1))
     return float(balls.float().mean() / k), float(torch.cat(covered).float().mean())
@@ -72,21 +75,67 @@ def precision_recall(reference: Tensor, samples: Tensor, k: Count = 5) -> tuple[
     require_neighbours(len(samples), k)
     reference_radii, sample_radii = _radii(reference, k), _radii(samples, k)
     precise, recalled = torch.zeros(len(samples), dtype=torch.bool, device=samples.device), []
-    for rows, distances in _distances(reference, samples):
-        precise |= (distances <= reference_radii[rows].unsqueeze(1)).any(0)
-        recalled.append((distances <= sample_radii.unsqueeze(0)).any(1))
+    for pairs in _pairs(reference, samples):
+        precise |= pairs.closer(reference_radii[pairs.rows].unsqueeze(1), torch.le).any(0)
+        recalled.append(pairs.closer(sample_radii.unsqueeze(0), torch.le).any(1))
     return float(precise.float().mean()), float(torch.cat(recalled).float().mean())
 
 
 def _radii(points: Tensor, k: int) -> Tensor:
     """Distance of each point to its `k`-th neighbour, `(N,)`."""
-    return torch.cat([distances.kthvalue(k + 1, dim=1).values for _, distances in _distances(points, points)])
+    return torch.cat([pairs.smallest(k + 1) for pairs in _pairs(points, points)])
 
 
-def _distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Distances of all pairs: rows of `a`, and theirs to all of `b`, a part after the other."""
+def _pairs(a: Tensor, b: Tensor) -> Iterator[_Pairs]:
+    """All pairs: rows of `a` with all of `b`, a part after the other."""
     count = rows_within(AT_ONCE, len(b))
     for start in range(0, len(a), count):
-        rows = slice(start, start + count)
-        # not by matrix products, whose rounding errors exceed the distances of close points
-        yield rows, torch.cdist(a[rows], b, compute_mode="donot_use_mm_for_euclid_dist")
+        yield _Pairs(slice(start, start + count), a[start : start + count], b)
+
+
+class _Pairs:
+    """Distances of some rows to all of `b`: in double precision by matrix products, or in single precision.
+
+    The figures are of what `torch.cdist` computes pair by pair, in single precision and twenty times slower.
+    Only pairs as close to a limit as its rounding are compared by it.
+    """
+
+    def __init__(self, rows: slice, a: Tensor, b: Tensor) -> None:
+        self.rows, self._a, self._b = rows, a, b
+        wide = a.double()
+        norms = wide.square().sum(1, keepdim=True)
+        columns = []
+        for block in torch.split(
+            b, BLOCK
+        ):  # the whole of `b` in double precision would be the largest tensor
+            other = block.double()
+            columns.append(norms + other.square().sum(1) - 2 * wide @ other.T)
+        self._squared = torch.cat(columns, 1).clamp_(min=0)
+        terms = a.shape[1] + 8
+        self._relative = terms * torch.finfo(a.dtype).eps
+        largest = float(norms.max() + b.norm(dim=1).max().double() ** 2)
+        self._absolute = 4 * terms * torch.finfo(torch.float64).eps * largest
+
+    def closer(self, limits: Tensor, compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Which pairs have a distance that compares so with its limit; `limits` broadcasts to all pairs."""
+        squared = limits.double().square()
+        departure = self._squared - squared
+        doubtful = departure.abs() <= self._relative * self._squared + self._absolute
+        inside = departure < 0
+        inside[doubtful] = compare(self._exact(doubtful), limits.expand_as(inside)[doubtful])
+        return inside
+
+    def smallest(self, k: int) -> Tensor:
+        """The `k`-th smallest distance of each row."""
+        limit = self._squared.kthvalue(k, dim=1, keepdim=True).values
+        near = self._squared <= limit * (1 + 4 * self._relative) + 4 * self._absolute
+        distances = torch.full_like(self._squared, torch.inf, dtype=self._a.dtype)
+        distances[near] = self._exact(near)
+        return distances.kthvalue(k, dim=1).values
+
+    def _exact(self, wanted: Tensor) -> Tensor:
+        parts = []
+        for pairs in torch.split(wanted.nonzero(), BLOCK):
+            a, b = self._a[pairs[:, :1]], self._b[pairs[:, 1:]]
+            parts.append(torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist"))
+        return torch.cat(parts).flatten()

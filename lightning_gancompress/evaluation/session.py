@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lightning_gancompress.data.ledger import Ledger
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.evaluation.evaluable import evaluable
 from lightning_gancompress.evaluation.measure import Findings, Measure, Seen, Translated
-from lightning_gancompress.evaluation.translator import translator
 from lightning_gancompress.tasks.role import Role
 
 Key = tuple[int, str]  # position of a measure, and its key of a row
@@ -22,13 +22,13 @@ class Session:
 
     Args:
         trainer: Trainer of the run.
-        module: A `Translator`.
+        module: An `Evaluable`.
         measures: Measures in the order of their figures.
     """
 
     def __init__(self, trainer: Trainer, module: LightningModule, measures: Sequence[Measure]) -> None:
         self.trainer, self.module, self.measures = trainer, module, measures
-        self.task = translator(module).task
+        self.task = evaluable(module).task
         process = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
         self._images, self._reals = Ledger[Key](*process), Ledger[Key](*process)
         self._samples: dict[Role, Tensor] = {}
@@ -51,7 +51,7 @@ class Session:
                 role=role,
                 source=columns["source"],
                 target=columns.get("target"),
-                generated={name: columns[name] for name in translator(self.module).generators(role)},
+                generated={name: columns[name] for name in evaluable(self.module).generators(role)},
                 index=views[role].get("index"),
                 path=views[role].get("path"),
             )

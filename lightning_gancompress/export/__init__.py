@@ -12,7 +12,7 @@ from lightning_gancompress.export.latency import (
     torch_threads,
 )
 from lightning_gancompress.export.memory import peak_activation_bytes
-from lightning_gancompress.export.onnx import export_onnx, load_onnx
+from lightning_gancompress.export.onnx import export_onnx, load_onnx, onnx_session
 from lightning_gancompress.export.program import export_torch
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "measure_latency",
     "onnx_latency",
     "onnx_run",
+    "onnx_session",
     "peak_activation_bytes",
     "torch_latency",
     "torch_run",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from lightning_gancompress.errors import UserError
+from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export.faster_layers import use_faster_layers
 from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
 from lightning_gancompress.files import user_path, write_files
@@ -141,21 +141,46 @@ def load_onnx(model: str | Path | bytes, threads: Workers = 0) -> Callable[[Tens
     Args:
         model: A file written by `export_onnx`, or its content.
         threads: CPU threads; 0 for ONNX Runtime's default.
-    """
-    _require("onnxruntime")
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors
-    source = model if isinstance(model, bytes) else str(model)
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    Raises:
+        UserError: A package is missing, or the model can't be read.
+    """
+    session = onnx_session(model, threads)
     (name,) = (node.name for node in session.get_inputs())
 
     def run(image: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {name: image.numpy(force=True)})[0])
 
     return run
+
+
+def onnx_session(model: str | Path | bytes, threads: int = 0, cuda: bool = False) -> Any:
+    """An `onnxruntime.InferenceSession` of a model: a file, or its content.
+
+    Args:
+        model: A file, which may be of others, or the content of one.
+        threads: CPU threads; 0 for ONNX Runtime's default.
+        cuda: Run on the first GPU; what can't runs on the CPU.
+
+    Raises:
+        UserError: A package is missing, or the model can't be read.
+    """
+    _require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # the errors are raised as well
+    source = model if isinstance(model, bytes) else str(model)
+    providers = ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=providers)
+    except Exception as error:  # its errors share no base class
+        name = "The ONNX model" if isinstance(model, bytes) else str(model)
+        raise UserError(
+            f"{name} can't be loaded by ONNX Runtime ({first_line(error)[:300]}): it is damaged, or "
+            "needs a file or an operator that is missing here; copy it again, or export it anew as one file."
+        ) from error
 
 
 def _require(*packages: str) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_torch
+from lightning_gancompress.data.pictures import to_uint8
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
 from lightning_gancompress.options import checked
@@ -134,14 +135,6 @@ def legacy_pixels(images: Tensor) -> Tensor:
     """Resize as pytorch-fid does: uint8 (B, 3, H, W) -> (B, 3, 299, 299) in [-1, 1]."""
     size = (INPUT, INPUT)
     return 2 * F.interpolate(images.float() / 255, size, mode="bilinear", align_corners=False) - 1
-
-
-def to_uint8(images: Tensor, rounded: bool = True) -> Tensor:
-    """Map [-1, 1] to 0..255, rounded to nearest as when an image is saved, or down as in pytorch-fid."""
-    pixels = (images.float() + 1) / 2 * 255
-    # an integer may have become slightly smaller by the conversion to [-1, 1] and back
-    pixels = pixels.round() if rounded else (pixels + 1e-3).floor()
-    return pixels.clamp(0, 255).to(torch.uint8)
 
 
 def tensors_sha256(network: nn.Module) -> str:

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.files import read_state_dict
+from lightning_gancompress.data.pictures import to_uint8
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
-from lightning_gancompress.metrics.fid import tensors_sha256, to_uint8
+from lightning_gancompress.metrics.fid import tensors_sha256
 
 IGNORED = 255  # label of ignored pixels
 Colours = Sequence[Sequence[int]]

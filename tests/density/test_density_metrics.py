@@ -67,6 +67,47 @@ def test_close_points_far_from_the_origin_are_told_apart():
     assert density_coverage(reference, reference, 3) == pytest.approx((1.0, 1.0))
 
 
+def clusters():
+    centres = F.normalize(points(5, 3), dim=1).repeat(40, 1)
+    return F.normalize(centres + 1e-5 * points(200, 0), dim=1), F.normalize(
+        centres + 1e-5 * points(200, 1), dim=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "samples"),
+    [
+        (points(200, 0), points(150, 1)),
+        (points(200, 0), points(200, 0)[:150] + 1e-7),
+        (points(200, 0), points(200, 0)[:150]),  # a neighbour's distance is exactly the radius
+        clusters(),
+        (points(5, 3).repeat(40, 1), points(5, 3).repeat(30, 1)),  # every radius is 0
+        (100 + 1e-2 * points(200, 0), 100 + 1e-2 * points(150, 1)),
+        (points(200, 0), 50 + points(150, 1)),  # nothing is near
+    ],
+    ids=["random", "near", "equal", "clusters", "repeated", "far from the origin", "apart"],
+)
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_figures_are_bit_for_bit_those_of_distances_pair_by_pair(reference, samples, precision):
+    def distances(a, b):
+        return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        radii = distances(reference, reference).kthvalue(4, dim=1).values
+        others = distances(samples, samples).kthvalue(4, dim=1).values
+        between = distances(reference, samples)
+        inside, near = between < radii[:, None], between <= radii[:, None]
+        density, coverage = inside.sum(0).float().mean() / 3, inside.any(1).float().mean()
+        assert density_coverage(reference, samples, 3) == (float(density), float(coverage))
+        recalled = (between <= others).any(1)
+        expected = float(near.any(0).float().mean()), float(recalled.float().mean())
+        assert precision_recall(reference, samples, 3) == expected
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize(("k", "words"), [(0, "k of density_coverage is 0"), (10, "k=10")])
 def test_k_must_fit_the_reference(k, words):
     with pytest.raises(UserError, match=words):

@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.evaluation.evaluable import evaluable, phase_of
 from lightning_gancompress.evaluation.measure import Findings, Measure, Seen
 from lightning_gancompress.evaluation.metrics import (
     ACTIVATION_BYTES,
@@ -28,7 +29,6 @@ from lightning_gancompress.evaluation.metrics import (
     PARAMS,
 )
 from lightning_gancompress.evaluation.results import LatencyResult, RuntimeFacts
-from lightning_gancompress.evaluation.translator import phase_of, translator
 from lightning_gancompress.export import (
     compare_latency,
     export_onnx,
@@ -91,7 +91,7 @@ class Costs(Measure):
         findings = Findings()
         if not trainer.is_global_zero:
             return findings
-        networks = translator(pl_module).generators(seen.role)
+        networks = evaluable(pl_module).generators(seen.role)
         findings.networks = {name: {**count_costs(net, seen.sample)} for name, net in networks.items()}
         if phase_of(pl_module) == "search":
             return findings  # a masked network is not smaller yet, and can't be copied

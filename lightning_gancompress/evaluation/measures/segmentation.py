@@ -15,11 +15,11 @@ from lightning_gancompress.data.contract import PlainData, data_of
 from lightning_gancompress.data.labels import labels_in
 from lightning_gancompress.density import cache_folder, cache_key
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.evaluation.evaluable import evaluable
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
 from lightning_gancompress.evaluation.measures.label_files import LabelFiles
 from lightning_gancompress.evaluation.measures.small_segmenter import Look, fresh, train
 from lightning_gancompress.evaluation.metrics import MIOU, PIXEL_ACCURACY
-from lightning_gancompress.evaluation.translator import translator
 from lightning_gancompress.files import replacing, require_writable, user_path
 from lightning_gancompress.metrics.segmentation import (
     CITYSCAPES,
@@ -170,7 +170,7 @@ class SegmentationScore(Measure):
         """A small network trained on the real pairs, or cached by an earlier test; the same on all ranks."""
         state: dict[str, Tensor] = {}
         if trainer.is_global_zero:
-            state = self._trained(trainer, translator(pl_module).task.compressed[0])
+            state = self._trained(trainer, evaluable(pl_module).task.compressed[0])
         network = fresh(len(self.look.colours))
         network.load_state_dict(trainer.strategy.broadcast(state))
         return network

@@ -14,15 +14,15 @@ from lightning_gancompress.data.contract import PlainData, Split, data_of
 from lightning_gancompress.data.ledger import Ledger
 from lightning_gancompress.density import are_features, cache_folder, cache_key, load_table, save_table
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
-from lightning_gancompress.evaluation.measures.density import NEIGHBOURS, beside_teacher, manifold
-from lightning_gancompress.evaluation.metrics import FID
-from lightning_gancompress.evaluation.translator import (
+from lightning_gancompress.evaluation.evaluable import (
+    evaluable,
     images_of_test,
     images_of_whole_test,
     training_batches,
-    translator,
 )
+from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
+from lightning_gancompress.evaluation.measures.density import NEIGHBOURS, beside_teacher, manifold
+from lightning_gancompress.evaluation.metrics import FID
 from lightning_gancompress.files import require_writable
 from lightning_gancompress.metrics import Feature, InceptionFeatures, Resize, distances
 from lightning_gancompress.tasks.role import Role
@@ -90,7 +90,7 @@ class SetDistances(Measure):
         _require_images(images_of_test(trainer))
         self._cached, self._trained = {}, None
         fits = partial(are_features, width=self.feature)
-        for role in translator(pl_module).task.compressed:
+        for role in evaluable(pl_module).task.compressed:
             key = self._key(trainer, role)
             cached = None if key is None else load_table(cache_folder(self.cache_dir, trainer), key, fits)
             cached = trainer.strategy.broadcast(cached)
@@ -144,7 +144,7 @@ class SetDistances(Measure):
     def _training(self, trainer: Trainer, pl_module: LightningModule) -> dict[Role, Tensor]:
         """Features of the training split's real images by role, computed once, by each rank for its share."""
         if self._trained is None:
-            task = translator(pl_module).task
+            task = evaluable(pl_module).task
             ledger = Ledger[str](trainer.strategy.root_device, trainer.global_rank, trainer.world_size)
             for batch in training_batches(trainer):
                 index = task.target_index(batch)

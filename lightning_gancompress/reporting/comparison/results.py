@@ -6,26 +6,35 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from lightning_gancompress.checkpoints.small import read_description
+from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.evaluation.results import TestResults
 from lightning_gancompress.leaves import leaves
+from lightning_gancompress.run_folder import is_aside
+
+BUDGET = re.compile(r"budget_(\d.*)")  # folder of one of several budgets from one search
 
 
 @dataclass(frozen=True)
 class Place:
-    """Name, budget and seed of a run, which define its folder: `NAME[/budget_B]/seed_S`.
+    """Name, budget and seed of a run, which define its folder: `NAME[/budget_B][/seed_S]`.
+
+    Runs of `compare` have a seed. Those without, such as the runs of a sweep, are named after their folder.
 
     Attributes:
         name: Name of the experiment.
         budget: Its budget; empty where an experiment has only one.
-        seed: Its seed.
+        seed: Its seed, or None.
         folder: Folder of a run of several budgets from one search, which is another one; else empty.
     """
 
     name: str
     budget: str
-    seed: int
+    seed: int | None
     folder: str = ""
 
     @property
@@ -33,13 +42,16 @@ class Place:
         """Folder of the run, relative to that of the comparison."""
         if self.folder:
             return Path(self.folder)
-        return Path(self.name, *([f"budget_{self.budget}"] if self.budget else []), f"seed_{self.seed}")
+        budget = [f"budget_{self.budget}"] if self.budget else []
+        return Path(self.name, *budget, *([] if self.seed is None else [f"seed_{self.seed}"]))
 
     @classmethod
-    def of(cls, path: Path) -> Place | None:
-        """The inverse of `path`; None for other folders."""
+    def of(cls, path: Path) -> Place:
+        """The inverse of `path`."""
         match = re.fullmatch(r"(?P<name>.+?)(/budget_(?P<budget>[^/]+))?/seed_(?P<seed>\d+)", path.as_posix())
-        return cls(match["name"], match["budget"] or "", int(match["seed"])) if match else None
+        if match is None:
+            return cls(path.as_posix(), "", None)
+        return cls(match["name"], match["budget"] or "", int(match["seed"]))
 
 
 @dataclass(frozen=True)
@@ -75,13 +87,15 @@ class Row:
 
 
 def found_runs(output: Path) -> list[Place]:
-    """All tested runs below `output`, also those that `compare` has not run."""
+    """All tested runs below `output`, also those that `compare` has not run; not what new ones set aside."""
     folders = {path.parent.parent.relative_to(output) for path in output.glob("**/test/results*.json")}
-    roots = {folder.parent for folder in folders if folder.name.startswith("budget_")}
-    places = [place for folder in folders - roots if (place := Place.of(folder))]
+    folders = {path for path in folders if not is_aside(path)}
+    roots = {path.parent for path in folders if BUDGET.fullmatch(path.name)}
+    inner = {path for path in folders if path.parent in roots and BUDGET.fullmatch(path.name)}
+    places = [Place.of(path) for path in folders - roots - inner if path.parts]
     for root in roots:
         places += of_one_search(output, root, folders)
-    return sorted(places, key=lambda place: (place.name, size_of(place.budget), place.seed))
+    return sorted(places, key=lambda place: (place.name, size_of(place.budget), place.seed or 0))
 
 
 def of_one_search(output: Path, root: Path, folders: Collection[Path]) -> list[Place]:
@@ -89,19 +103,62 @@ def of_one_search(output: Path, root: Path, folders: Collection[Path]) -> list[P
 
     Args:
         output: The comparison's folder.
-        root: Folder relative to it: itself, or that of a run of an experiment.
+        root: Folder relative to it: itself, or that of a run.
         folders: Folders of all tested runs, likewise.
     """
-    place = Place.of(root) or (Place(output.resolve().name, "", 0) if root == Path() else None)
-    if place is None:
-        return []
-    inner = {folder: folder.name.removeprefix("budget_") for folder in folders if folder.parent == root}
-    inner = {folder: budget for folder, budget in inner.items() if folder.name != budget}
+    place = Place.of(root) if root.parts else Place(output.resolve().name, "", None)
+    inner = {
+        path: match[1] for path in folders if path.parent == root and (match := BUDGET.fullmatch(path.name))
+    }
     if root in folders:
         small = next(iter((output / root).glob("generator*.json")), None)
-        own = read_description(small)["provenance"].get("budget") if small else None
-        inner[root] = "" if own is None else str(own)
+        inner[root] = str(read_description(small)["provenance"].get("budget", "")) if small else ""
     return [Place(place.name, budget, place.seed, str(folder)) for folder, budget in inner.items()]
+
+
+def differing_settings(output: Path, places: list[Place]) -> dict[str, dict[str, str]]:
+    """By name, the settings that runs without a seed do not all share: what a sweep has varied.
+
+    Raises:
+        UserError: A file of settings can't be read.
+    """
+    alone = [place for place in places if place.seed is None and place.path == Path(place.name)]
+    found = {place.name: settings_at(output / place.path) for place in alone}
+    values: dict[str, set[str | None]] = {}
+    for key in {key for settings in found.values() for key in settings}:
+        values[key] = {settings.get(key) for settings in found.values()}
+    return {
+        name: {key: value for key, value in settings.items() if len(values[key]) > 1}
+        for name, settings in found.items()
+    }
+
+
+def settings_at(folder: Path) -> dict[str, str]:
+    """The settings in the `config.yaml` of a run, by key, but for paths in its folder."""
+    path = folder / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} can't be read ({first_line(error)}): remove it, or mend it.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings: remove it, or mend it.")
+    settings = {k.replace(".init_args.", "."): str(value) for k, value in leaves(by_class(content))}
+    return {key: value for key, value in settings.items() if folder.name not in Path(value).parts}
+
+
+def by_class(tree: Any) -> Any:
+    """Nested settings in which lists of objects, such as callbacks, are mappings by the names of classes."""
+    if (
+        isinstance(tree, list)
+        and tree
+        and all(isinstance(item, dict) and "class_path" in item for item in tree)
+    ):
+        return {
+            str(item["class_path"]).rpartition(".")[2]: by_class(item.get("init_args") or {}) for item in tree
+        }
+    return {key: by_class(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 def size_of(budget: str) -> float:

@@ -19,7 +19,7 @@ from lightning_gancompress.training.phase import Phase, PhaseName
 
 
 @runtime_checkable
-class Translator(Protocol):
+class Evaluable(Protocol):
     """A module that can be evaluated.
 
     Its validation and test steps return images `(B, C, H, W)` in [-1, 1] by role, then by `source`, `target`
@@ -70,13 +70,13 @@ def output_folder(trainer: Trainer, name: str) -> Path:
     return root / (f"{name}_{Path(path).stem}" if inside else name)
 
 
-def translator(module: LightningModule) -> Translator:
-    """Check that a module is a `Translator` and return it.
+def evaluable(module: LightningModule) -> Evaluable:
+    """Check that a module is an `Evaluable` and return it.
 
     Raises:
         UserError: It is none.
     """
-    if not isinstance(module, Translator):
+    if not isinstance(module, Evaluable):
         raise UserError(
             f"{type(module).__name__} cannot be evaluated: a module needs task, phase and generators(role), "
             "as TeacherModule and CompressionModule have them."
@@ -86,7 +86,7 @@ def translator(module: LightningModule) -> Translator:
 
 def phase_of(module: LightningModule) -> PhaseName:
     """Name of the module's current phase."""
-    return cast(Running, translator(module)).phase.name
+    return cast(Running, evaluable(module)).phase.name
 
 
 def training_batches(trainer: Trainer) -> Iterator[Mapping[str, Any]]:

@@ -1,0 +1,205 @@
+"""From picture to picture, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lightning_gancompress.data.listing import describe_folder, list_images
+from lightning_gancompress.data.options import IMAGE_MODES
+from lightning_gancompress.data.pictures import to_picture
+from lightning_gancompress.data.reading import ENDINGS
+from lightning_gancompress.errors import UserError
+from lightning_gancompress.files import user_path
+from lightning_gancompress.networks import BatchNorm
+from lightning_gancompress.options import Count, Workers, checked
+from lightning_gancompress.translation.opening import open_model
+from lightning_gancompress.translation.sizes import Plan, Result, options_of, plan
+from lightning_gancompress.translation.sources import Picture, Sources
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A translated picture.
+
+    Attributes:
+        source: What was translated: a path where it came from a folder.
+        picture: The result; None if the source was left out.
+        left_out: Why, in a sentence; empty if it wasn't.
+    """
+
+    source: Picture
+    picture: Image.Image | None
+    left_out: str = ""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    source: Picture
+    image: Tensor
+    plan: Plan
+
+
+class Translator:
+    """Translates pictures by a model file, with the preprocessing that the model was trained with.
+
+    Loads no Lightning and runs no code from the file.
+
+    Args:
+        model: An ONNX file of `export`, or any file that `load_generator` reads.
+        device: `auto` is a CUDA GPU if there is one, else the CPU; or a name such as `cpu`, `cuda`, `mps`.
+        threads: CPU threads; 0 for the default of torch or ONNX Runtime.
+        batch_size: Most pictures that the model works on at once, if they have one size.
+        network: Which generator, in a file of several; see `load_generator`. This and the following aren't
+            for ONNX files.
+        batch_norm: Statistics of batch norms; see `load_generator`.
+        architecture: A network of the same class and arguments, where the file lacks them.
+
+    Attributes:
+        model: The opened file, which maps image batches (B, C, H, W) in [-1, 1].
+
+    Raises:
+        UserError: The file is missing, damaged, holds something else, or reads no pictures.
+    """
+
+    @checked
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        threads: Workers = 0,
+        batch_size: Count = 1,
+        network: str = "generator",
+        batch_norm: BatchNorm | None = None,
+        architecture: nn.Module | None = None,
+    ) -> None:
+        self.model = open_model(model, device, threads, network, batch_norm, architecture)
+        self.batch_size = batch_size
+        self._sources = Sources(self.model)
+        options_of(self.model)  # refuses a record of damaged options
+
+    @overload
+    def translate(  # type: ignore[overload-overlap]  # a text is a sequence of texts
+        self, pictures: Picture, *, size: Result = ...
+    ) -> Image.Image: ...
+
+    @overload
+    def translate(self, pictures: Sequence[Picture], *, size: Result = ...) -> list[Image.Image]: ...
+
+    @checked
+    def translate(
+        self, pictures: Picture | Sequence[Picture], *, size: Result = "restored"
+    ) -> Image.Image | list[Image.Image]:
+        """Translate a picture, or several.
+
+        Args:
+            pictures: A file; a PIL image; an array of 8 bits, (H, W) or (H, W, C); a list of these; or a
+                folder, whose pictures are translated in the order of their names.
+            size: `restored` has the model work at the scale of its training, and resizes the result to the
+                size of the picture; `model` gives the result as it is, of the size of the training; `kept`
+                has the model work on the picture at its own size, at the edges padded as the network needs,
+                which shows all details that it has, but objects in another scale than in training. Files
+                with one size alone can't.
+
+        Returns:
+            RGB or greyscale pictures; a list for a list or a folder.
+
+        Raises:
+            UserError: A picture can't be read, or isn't for this model.
+        """
+        several = list(pictures) if isinstance(pictures, list | tuple) else None
+        if isinstance(pictures, str | Path) and user_path(pictures).is_dir():
+            several = list(pictures_in(pictures))
+        given: list[Picture] = [pictures] if several is None else several  # type: ignore[list-item]
+        results = [done.picture for done in self._all(given, size, lenient=False) if done.picture]
+        return results[0] if several is None else results
+
+    @checked
+    def translate_folder(self, folder: str | Path, *, size: Result = "restored") -> Iterator[Translated]:
+        """Translate all pictures below a folder, in the order of their names, while it is iterated.
+
+        Args:
+            folder: The folder.
+            size: See `translate`.
+
+        Yields:
+            What came of each; pictures that can't be read, or aren't for this model, are left out.
+
+        Raises:
+            UserError: The folder has no pictures.
+        """
+        return self._all(pictures_in(folder), size, lenient=True)
+
+    def _all(self, pictures: Iterable[Picture], size: Result, lenient: bool) -> Iterator[Translated]:
+        waiting: list[_Prepared] = []
+        for picture in pictures:
+            try:
+                prepared = self._prepare(picture, size)
+            except UserError as error:
+                if not lenient:
+                    raise
+                yield from self._run(waiting, lenient)
+                waiting = []
+                yield Translated(picture, None, str(error))
+                continue
+            if waiting and waiting[0].image.shape != prepared.image.shape:
+                yield from self._run(waiting, lenient)
+                waiting = []
+            waiting.append(prepared)
+            if len(waiting) == self.batch_size:
+                yield from self._run(waiting, lenient)
+                waiting = []
+        yield from self._run(waiting, lenient)
+
+    def _prepare(self, picture: Picture, size: Result) -> _Prepared:
+        source = self._sources.open(picture)
+        planned = plan(self.model, source.image.size, size, source.name)
+        return _Prepared(picture, self._sources.tensor(source, planned), planned)
+
+    def _run(self, batch: list[_Prepared], lenient: bool) -> Iterator[Translated]:
+        if not batch:
+            return
+        try:
+            images = self.model(torch.stack([prepared.image for prepared in batch]))
+            results = [self._picture(image, one.plan) for image, one in zip(images, batch, strict=True)]
+        except UserError as error:
+            if not lenient:
+                raise
+            yield from (Translated(one.source, None, str(error)) for one in batch)
+        else:
+            yield from (Translated(one.source, r) for one, r in zip(batch, results, strict=True))
+
+    def _picture(self, image: Tensor, planned: Plan) -> Image.Image:
+        if len(image) not in IMAGE_MODES:
+            raise UserError(
+                f"{self.model.path} gives images of {len(image)} channels, and pictures have 1 or 3: call "
+                "load_generator or open_model for its tensors."
+            )
+        if planned.result is None:
+            return to_picture(image)
+        if image.shape[:0:-1] == planned.work:
+            width, height = planned.transform.size
+            image = image[:, :height, :width]
+        picture = to_picture(image)
+        if picture.size == planned.result:
+            return picture
+        return picture.resize(planned.result, Image.Resampling.BICUBIC)
+
+
+def pictures_in(folder: str | Path) -> list[Path]:
+    """The pictures below a folder, sorted.
+
+    Raises:
+        UserError: There are none.
+    """
+    path = user_path(folder)
+    if found := list_images(path):
+        return found
+    raise UserError(f"No pictures to translate: {describe_folder(path)}; expected files with {ENDINGS}.")
