@@ -338,7 +338,7 @@ class CompressionModule(GANModule):
         if header.phase == "finetune" or (fitting and header.at_border):
             self.phases.restore("student", header, checkpoint, path)
             if header.at_border:
-                self.phases.begin_at_border(header, self.seed)
+                self.phases.begin_at_border(self.seed, path)
             self._begin_finetune(header.search or self._configured_search(), self._border_of(header))
             if header.at_border:
                 checkpoint["state_dict"] = self.state_dict()

@@ -105,18 +105,26 @@ class CompressionPhases:
             rank_zero_info(summary)
         self._add_missing()
 
-    def begin_at_border(self, header: Header, seed: int) -> None:
+    def begin_at_border(self, seed: int, path: Path) -> None:
         """Prepare small networks, restored from a search that stood at the border, for the fine-tuning.
 
         Args:
-            header: Header of the checkpoint.
             seed: Seed of the weights of `fresh` networks.
+            path: Path of the checkpoint, for messages.
+
+        Raises:
+            UserError: They are larger than their budgets.
         """
-        for side in header.sides:
+        for side in self.pruning.sides(self.networks):
             if self.pruning.student_weights == "fresh":
                 for network in self.networks.group(side).values():
                     renew(network, seed=seed)
-            rank_zero_info(counted(self.networks, side, self.pruning))
+            try:
+                rank_zero_info(counted(self.networks, side, self.pruning))
+            except AssertionError as error:
+                raise UserError(
+                    f"{path} is damaged, its masks keep more than its budget: copy it again, or begin anew."
+                ) from error
         self._add_missing()
 
     def _add_missing(self) -> None:

@@ -69,6 +69,11 @@ class Pruning:
             passes=list(self.passes),
         )
 
+    def sides(self, networks: TeacherStudent) -> list[Side]:
+        """Sides that are not left whole, and have networks."""
+        pruned = [side for side, budget in self.budgets.items() if budget not in WHOLE]
+        return [side for side in pruned if len(networks.group(side))]
+
 
 class SinglePrecision(nn.ModuleDict):
     """Modules whose tensors move between devices, but keep their dtype whatever the trainer's precision.
@@ -149,7 +154,7 @@ class SearchPhase(Phase):
         self.networks, self.pruning, self.policy, self.beta1 = networks, pruning, policy, beta1
         self.sides, self.agents = Sides(), SinglePrecision()
         if budgets is None:
-            budgets = {side: budget for side, budget in pruning.budgets.items() if budget not in WHOLE}
+            budgets = {side: pruning.budgets[side] for side in pruning.sides(networks)}
         ignored = ignored_layers(networks, pruning.ignored_layers)
         for side, budget in budgets.items():
             group = networks.group(side)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,15 @@ def of_one_search(output: Path, root: Path, folders: Collection[Path]) -> list[P
         small = next(iter((output / root).glob("generator*.json")), None)
         inner[root] = str(read_description(small)["provenance"].get("budget", "")) if small else ""
     return [Place(place.name, budget, place.seed, str(folder)) for folder, budget in inner.items()]
+
+
+def with_larger_budgets(output: Path, places: Sequence[Place]) -> list[Place]:
+    """The runs at `places`, with those of the larger budgets of each that has searched for several."""
+    several = [place for place in found_runs(output) if place.folder]
+    found = []
+    for place in places:
+        found += [run for run in several if place.path in (run.path, run.path.parent)] or [place]
+    return found
 
 
 def differing_settings(output: Path, places: list[Place]) -> dict[str, dict[str, str]]:
