@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 import tiny
 import torch
@@ -14,6 +16,7 @@ from lightning.pytorch import Callback
 
 from lightning_gancompress import UserError, load_generator
 from lightning_gancompress.cli import main
+from lightning_gancompress.cli.command_line import Rehearsal
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.pruning import count_macs
 
@@ -204,6 +207,11 @@ def test_two_ranks_train_each_budget(tmp_path: Path, arguments: Arguments) -> No
 def test_lists_that_are_no_budgets(budgets: list[Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         CompressionModule(budget=budgets)
+
+
+def test_the_command_of_the_page() -> None:
+    ((_, command),) = documents.blocks("choosing_a_budget.md")
+    assert Rehearsal(shlex.split(command)[3:]).model.pruning.passes == [0.25, 0.1]
 
 
 def test_one_in_a_list_is_one() -> None:
