@@ -360,11 +360,13 @@ class OpenCLI(LightningCLI):
         """Make the parser of a command, which takes the arguments of trainer, model, data and method."""
         return super()._prepare_subcommand_parser(trainer, command, **kwargs)
 
-    def short_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
+    def short_parser(
+        self, owner: type, command: str, skip: set[str] | None = None, **kwargs: Any
+    ) -> LightningArgumentParser:
         """Make a parser of a method's arguments alone, where `--flag` means `--flag=true`."""
         parser = self.init_parser(**kwargs)
-        skip = self.subcommands()[command]
-        self._subcommand_method_arguments[command] = parser.add_method_arguments(trainer, command, skip=skip)
+        skip = self.subcommands()[command] if skip is None else skip
+        self._subcommand_method_arguments[command] = parser.add_method_arguments(owner, command, skip=skip)
         for action in parser._actions:
             if getattr(action, "_typehint", None) is bool:
                 action.nargs, action.const = "?", True
@@ -386,6 +388,13 @@ class OpenCLI(LightningCLI):
     def run_command(self, command: str) -> None:
         """Call a method of the trainer."""
         super()._run_subcommand(command)
+
+    def add_inner_commands(self) -> None:
+        """Add commands within commands; called when all parsers of the outer ones are there."""
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        self.add_inner_commands()
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
         return self.command_parser(klass, subcommand, **kwargs)

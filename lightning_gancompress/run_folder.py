@@ -39,7 +39,7 @@ _WRITTEN = (
     *(f"{CHECKPOINTS}/*{ending}" for ending in (".ckpt", ".onnx", ".pt2")),
     "config.yaml",
     "config_*[0-9].yaml",
-    *(f"generator*{ending}" for ending in (".pth", ".json", ".onnx", ".pt2")),
+    *(f"generator*{ending}" for ending in (".pth", ".json", ".safetensors", ".onnx", ".pt2")),
     "images/epoch_*[0-9]*.png",
     "logs/version_*[0-9]/metrics.csv",
     "logs/version_*[0-9]/hparams.yaml",
@@ -123,7 +123,8 @@ def _ours(path: Path) -> bool:
     if path.name.startswith("config"):
         with path.open(errors="replace") as file:
             return file.read(len(CONFIG_HEADER)) == CONFIG_HEADER
-    pair = {".pth": ".json", ".json": ".pth"}.get(path.suffix) if path.match("generator*") else None
+    pairs = {".pth": ".json", ".json": ".pth", ".safetensors": ".json"}
+    pair = pairs.get(path.suffix) if path.match("generator*") else None
     return pair is None or path.with_suffix(pair).is_file()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,10 +18,15 @@ from lightning_gancompress.callbacks.run_config import RunConfig
 from lightning_gancompress.callbacks.wandb_run import finished, folder_of_sweep_run
 from lightning_gancompress.cli.appended import append_once
 from lightning_gancompress.cli.commands.compare import compare
+from lightning_gancompress.cli.commands.data import data
 from lightning_gancompress.cli.commands.export import export
+from lightning_gancompress.cli.commands.predict import by_model_file, predict
 from lightning_gancompress.cli.commands.profile import profile
+from lightning_gancompress.cli.commands.push import push
 from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
+from lightning_gancompress.cli.data_parser import DataSection, add_commands, with_folder
+from lightning_gancompress.cli.data_parser import run as run_data
 from lightning_gancompress.cli.explain import condense
 from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
 from lightning_gancompress.cli.several_budgets import require_own_folders
@@ -35,6 +41,12 @@ from lightning_gancompress.trainer import Trainer
 from lightning_gancompress.version import __version__
 
 
+class WithoutRun:
+    """The form of a command that needs no run: no trainer, module and data."""
+
+    predict = staticmethod(predict)
+
+
 class Commands(Trainer):
     """The trainer with this project's commands as methods, since LightningCLI looks for all in one class."""
 
@@ -42,16 +54,19 @@ class Commands(Trainer):
     profile = staticmethod(profile)
     compare = staticmethod(compare)
     report = staticmethod(report)
+    push = staticmethod(push)
+    data = staticmethod(data)
 
 
 # defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
 
+BY_MODEL_FILE = "Translate pictures by a model file alone; further below with the configuration of a run."
 DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving their local density structure."
 
 
 class GanCompressCLI(OpenCLI):
-    """LightningCLI for this project's modules, with commands of its own: export, profile, compare, report.
+    """LightningCLI for this project's modules, with commands of its own beside Lightning's.
 
     Settings are taken from the user's arguments, then from the checkpoint in `--ckpt_path`, then from the
     shipped `defaults.yaml`, then from the code.
@@ -62,6 +77,9 @@ class GanCompressCLI(OpenCLI):
         defaults = [str(path) for path in [configs_folder() / "defaults.yaml"] if path.is_file()]
         words = sys.argv[1:] if args is None else args
         self._named = {*words[:1]} & {*self.subcommands()} if isinstance(words, list) else set()
+        # `predict --model FILE --input PICTURES` is a command of its own
+        self._without_run = isinstance(words, list) and words[:1] == ["predict"] and by_model_file(words[1:])
+        self._runs = [name for name in RUNS if not (self._without_run and name == "predict")]
         super().__init__(
             GANModule,
             LightningDataModule,
@@ -73,7 +91,7 @@ class GanCompressCLI(OpenCLI):
                 "description": DESCRIPTION,
                 "version": __version__,
                 "compare": {"description": str(compare.__doc__).partition("Args:")[0]},
-                **{name: {"default_config_files": defaults} for name in (*RUNS, "profile")},
+                **{name: {"default_config_files": defaults} for name in (*self._runs, "profile")},
             },
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -86,16 +104,23 @@ class GanCompressCLI(OpenCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """All commands, with the arguments that are not command line options."""
-        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": {"rehearse"}, "report": set()}
+        own = {
+            "export": set(),
+            "profile": {"model", "datamodule"},
+            "compare": {"rehearse"},
+            "report": set(),
+            "push": set(),
+            "data": set(),
+        }
         return {**LightningCLI.subcommands(), **own}
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+    def init_parser(self, config: type[ConfigFile] = ConfigFile, **kwargs: Any) -> LightningArgumentParser:
         """A parser that finds shipped configurations and raises errors as `UserError`."""
         parser = Parser(**kwargs, allow_abbrev=True)
         parser.add_argument(
             "-c",
             "--config",
-            action=ConfigFile,
+            action=config,
             help="YAML file, here or shipped; later ones add to earlier ones.",
         )
         return parser
@@ -107,12 +132,27 @@ class GanCompressCLI(OpenCLI):
         """
         if self._named and command not in self._named:
             return self.init_parser(**kwargs)
-        if command in ("export", "compare", "report"):
+        if command == "data":
+            return self.init_parser(**kwargs)
+        if command in ("export", "compare", "report", "push"):
             return with_trust(self.short_parser(trainer, command, **kwargs))
+        if command != "predict":
+            return with_trust(super().command_parser(trainer, command, **kwargs))
+        without_run = with_trust(
+            self.short_parser(WithoutRun, command, skip=set(), description=BY_MODEL_FILE)
+        )
+        if self._without_run:
+            return without_run
         parser = with_trust(super().command_parser(trainer, command, **kwargs))
-        if command == "predict":
-            parser.set_defaults({"return_predictions": False})  # they are written to files
+        parser.set_defaults({"return_predictions": False})  # they are written to files
+        assert isinstance(parser, Parser)
+        parser.other_form = without_run
         return parser
+
+    def add_inner_commands(self) -> None:
+        """Add the commands of `data`."""
+        if not self._named or "data" in self._named:
+            add_commands(self.parser_of("data"), partial(self.init_parser, config=DataSection))
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add trainer, model and data; the latter two are optional, since a checkpoint may provide them."""
@@ -126,6 +166,7 @@ class GanCompressCLI(OpenCLI):
             self.config = parser.parse_object(args)
             return
         args = sys.argv[1:] if args is None else args
+        args = with_folder(args)
         arguments = Arguments(args)
         recorded = recorded_config(arguments)
         self.config = parser.parse_args(arguments.with_config(recorded))
@@ -151,7 +192,7 @@ class GanCompressCLI(OpenCLI):
 
     def seed(self) -> None:
         """Seed the commands that train or evaluate; the others use no random numbers."""
-        if self.config.subcommand in RUNS:
+        if self.config.subcommand in self._runs:
             super().seed()
 
     # -- running ---------------------------------------------------------------------------------------
@@ -167,7 +208,7 @@ class GanCompressCLI(OpenCLI):
             config.trainer.callbacks = config.trainer.logger = None
             if config.ckpt_path:
                 config.model = config.data = None
-        if self.subcommand not in RUNS:
+        if self.subcommand not in self._runs:
             return
         missing = [part for part in ("model", "data") if config[part] is None]
         if missing:
@@ -193,20 +234,23 @@ class GanCompressCLI(OpenCLI):
 
     def instantiate_classes(self) -> None:
         """Instantiate model, data and trainer, as far as the command needs them."""
-        if self.subcommand in RUNS:
+        if self.subcommand in self._runs:
             super().instantiate_classes()
         else:
             self.config_init = self.parser.instantiate_classes(self.config)
 
     def run_command(self, command: str) -> None:
         """Run a command."""
-        if command not in RUNS:
+        if command == "data":
+            run_data(self.config_init[command])
+            return
+        if command not in self._runs:
             config, arguments = self.config_init[command], self.arguments_of(command)
             if command == "profile":
                 arguments |= {"model": config.model, "datamodule": config.data}
             elif command == "compare":
                 arguments["rehearse"] = Rehearsal
-            getattr(Commands, command)(**arguments)
+            getattr(WithoutRun if self._without_run else Commands, command)(**arguments)
             return
         if command == "fit":
             require_own_folders(self.trainer, self.model)
@@ -256,7 +300,21 @@ def with_trust(parser: LightningArgumentParser) -> LightningArgumentParser:
 
 
 class Parser(LightningArgumentParser):
-    """A parser that raises errors as a `UserError` of one sentence."""
+    """A parser that raises errors as a `UserError` of one sentence.
+
+    Attributes:
+        other_form: Parser of another form of the command, which the help shows first.
+    """
+
+    other_form: LightningArgumentParser | None = None
+
+    def format_help(self, *args: Any) -> str:
+        """The help of all forms."""
+        text: str = super().format_help(*args)
+        if self.other_form is None:
+            return text
+        self.other_form.prog = self.prog.replace(" [options]", "") + " --model FILE --input PICTURES"
+        return f"{self.other_form.format_help(*args)}\nWith a configuration of a run:\n\n{text}"
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Shorten the message of jsonargparse."""

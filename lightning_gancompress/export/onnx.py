@@ -17,6 +17,12 @@ from torch.export import ExportedProgram
 
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export.faster_layers import use_faster_layers
+from lightning_gancompress.export.onnx_pixels import (
+    CLOSE,
+    levels_of_difference,
+    require_pictures,
+    use_pixels,
+)
 from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks.layers import Network
@@ -35,6 +41,7 @@ def export_onnx(
     dynamic_size: bool = False,
     optimize: bool = True,
     preprocessing: Mapping[str, Any] | None = None,
+    uint8: bool = False,
 ) -> dict[str, Any]:
     """Write `network` as one self-contained ONNX file: input `image`, output `output`, free batch size.
 
@@ -53,6 +60,8 @@ def export_onnx(
             `use_faster_layers`; False keeps the network's own layers, for other runtimes and devices.
         preprocessing: How images become its input, in plain types; written as JSON into the file's metadata,
             under the key `preprocessing`.
+        uint8: Read and give pixels of 8 bits, (B, H, W, C), in place of floats (B, C, H, W) in [-1, 1]. Then
+            the difference is one of grey levels, and at most 1 is accepted.
 
     Returns:
         The facts of `describe`, and the `opset`.
@@ -65,9 +74,14 @@ def export_onnx(
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
-    content = _convert(program, dynamic_size, multiple, optimize, preprocessing or {})
-    difference = max_difference(reference, load_onnx(content), sample, dynamic_size)
-    check(difference, tolerance, path)
+    model = _convert(program, dynamic_size, multiple, optimize, preprocessing or {})
+    if uint8:
+        require_pictures(reference, sample)
+        use_pixels(model)
+    content = model.SerializeToString()
+    compare = levels_of_difference if uint8 else max_difference
+    difference = compare(reference, load_onnx(content), sample, dynamic_size)
+    check(difference, CLOSE if uint8 else tolerance, path)
     write_files({path: content})
     return {**describe(path, "onnx", sample, difference, dynamic_size), "opset": OPSET}
 
@@ -78,7 +92,7 @@ def _convert(
     multiple: int,
     optimize: bool,
     preprocessing: Mapping[str, Any],
-) -> bytes:
+) -> Any:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
     try:
         with quiet(), warnings.catch_warnings():
@@ -107,8 +121,7 @@ def _convert(
         _refuse_other_sizes(model, multiple)
     if preprocessing:
         model.metadata_props.add(key="preprocessing", value=json.dumps(preprocessing))
-    content: bytes = model.SerializeToString()
-    return content
+    return model
 
 
 def _refuse_other_sizes(model: Any, multiple: int) -> None:

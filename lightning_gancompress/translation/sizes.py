@@ -11,8 +11,9 @@ from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.data.transforms import MOST_PIXELS, Preprocessing, Transform
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.translation.model import ImageModel
+from lightning_gancompress.translation.tiles import Tiles
 
-Result = Literal["restored", "model", "kept"]
+ResultSize = Literal["restored", "model", "kept"]
 Sides = tuple[int, int]  # width and height in pixels
 
 
@@ -24,14 +25,16 @@ class Plan:
         transform: Resizes it, and may crop it.
         work: Width and height at which the model works: the picture is padded to them at right and bottom.
         result: Width and height of the result; None for those that the model gives.
+        tiles: The tiles that it is cut into; None leaves it whole.
     """
 
     transform: Transform
     work: Sides
     result: Sides | None
+    tiles: Tiles | None = None
 
 
-def plan(model: ImageModel, size: Sides, result: Result, name: str) -> Plan:
+def plan(model: ImageModel, size: Sides, result: ResultSize, name: str, tiles: Tiles | None = None) -> Plan:
     """The plan for a picture.
 
     Args:
@@ -41,6 +44,7 @@ def plan(model: ImageModel, size: Sides, result: Result, name: str) -> Plan:
             `model` gives what the model gives for images that are preprocessed as in its training; `kept`
             works on the picture at its own size.
         name: Name of the picture, for messages.
+        tiles: Tiles for `kept`; smaller pictures stay whole.
 
     Raises:
         UserError: The model can't work at this size.
@@ -53,16 +57,20 @@ def plan(model: ImageModel, size: Sides, result: Result, name: str) -> Plan:
             f"Image {name} is {size[0]}x{size[1]}, which the model would take at {work[0]}x{work[1]}: "
             "shrink it, or set size to model."
         )
+    if tiles is not None and (work[1] > tiles.size[0] or work[0] > tiles.size[1] or model.multiple is None):
+        height, width = tiles.padded(work[::-1])
+        return Plan(Transform(work), (width, height), size, tiles)
     return Plan(Transform(work), _padded(model, work, name), size)
 
 
 def options_of(model: ImageModel) -> Preprocessing:
     """The recorded preprocessing, as far as it is of image files."""
-    record, side = model.preprocessing, model.preprocessing.get("crop_size", Preprocessing.crop_size)
-    names = ("preprocess", "load_size")
+    record = model.preprocessing
+    names = ("preprocess", "load_size", "crop_size")
     options = {name: record[name] for name in names if record.get(name) is not None}
-    height, width = (max(length, 286) for length in both(side))  # the default
-    return Preprocessing(**{"load_size": (height, width), **options}, crop_size=side, flip=False)
+    sides = both(options.get("crop_size", Preprocessing.crop_size))
+    larger = [max(side, 286) for side in sides]  # where a record has a crop alone
+    return Preprocessing(**{"load_size": larger, **options}, flip=False)
 
 
 def _as_evaluated(model: ImageModel, size: Sides, name: str) -> Plan:

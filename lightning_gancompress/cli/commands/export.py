@@ -25,6 +25,7 @@ def export(
     size: Pixels | tuple[Pixels, Pixels] | None = None,
     dynamic_size: bool = False,
     optimize: bool = True,
+    uint8: bool = False,
     batch_norm: BatchNorm | None = None,
     network: str = "generator",
 ) -> None:
@@ -41,12 +42,16 @@ def export(
         dynamic_size: Let the ONNX file accept other sizes too.
         optimize: Write layers of the ONNX file in the form that is fastest on CPUs; false keeps those of the
             network, for other devices.
+        uint8: Have the ONNX file read and give pixels of 8 bits, (batch, height, width, channels), so that
+            who runs it need not know how the network reads images; for pictures of 1 or 3 channels.
         batch_norm: `image` for the statistics of each image, as upstream's test; None is as recorded.
         network: Network of a training checkpoint; `teacher.generator` for the uncompressed one,
             `generator_AtoB` or `generator_BtoA` for CycleGAN.
     """
     if dynamic_size and format == "torch":
         raise UserError("dynamic_size is for --format onnx; a torch program has a fixed size.")
+    if uint8 and format == "torch":
+        raise UserError("uint8 is for --format onnx; a torch program reads what its network reads.")
     source = user_path(ckpt_path)
     path = user_path(output) if output else beside(source, network, _ENDING[format])
     replaced = path.exists()
@@ -62,15 +67,26 @@ def export(
     image = blank_image(model, size or pixels(preprocessing), image_channels(preprocessing))
     if format == "onnx":
         facts = export_onnx(
-            model, path, image, dynamic_size=dynamic_size, optimize=optimize, preprocessing=preprocessing
+            model,
+            path,
+            image,
+            dynamic_size=dynamic_size,
+            optimize=optimize,
+            preprocessing=preprocessing,
+            uint8=uint8,
         )
     else:
         facts = export_torch(model, path, image, preprocessing=preprocessing)
     shape = "x".join(str(n) for n in facts["input_shape"])
+    difference = f"{facts['max_difference']:.1e}"
+    if uint8:
+        batch, channels, height, width = facts["input_shape"]
+        shape = f"{batch}x{height}x{width}x{channels} of 8 bits"
+        difference = f"{facts['max_difference']:.0f} grey levels"
     done = "Replaced" if replaced else "Wrote"
     print(
         f"{done} {path}: {facts['bytes'] / 1e6:.2f} MB, input {shape}, free {', '.join(facts['dynamic'])}, "
-        f"differs from the network by at most {facts['max_difference']:.1e}"
+        f"differs from the network by at most {difference}"
     )
 
 
