@@ -34,7 +34,7 @@ class IsBudget:
 
 
 Budget = Annotated[float | str, IsBudget()]
-Budgets = Annotated[list[Budget], Items()] | Budget
+Budgets = Budget | Annotated[list[Budget], Items()]
 
 
 def _number(value: float | str) -> float:
