@@ -211,7 +211,8 @@ def test_lists_that_are_no_budgets(budgets: list[Any], words: str) -> None:
 
 def test_the_command_of_the_page() -> None:
     ((_, command),) = documents.blocks("choosing_a_budget.md")
-    assert Rehearsal(shlex.split(command)[3:]).model.pruning.passes == [0.25, 0.1]
+    rehearsed = Rehearsal(shlex.split(command)[3:])
+    assert rehearsed.config_init["fit"].model.pruning.passes == [0.25, 0.1]
 
 
 def test_one_in_a_list_is_one() -> None:
