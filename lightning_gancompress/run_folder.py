@@ -27,6 +27,8 @@ LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
 BORDER = f"{CHECKPOINTS}/border.ckpt"  # from which a run begins with its fine-tuning
 CONFIG_HEADER = "# lightning_gancompress "
+INDEX = "README.txt"
+INDEX_HEADER = "A run of lightning_gancompress, and what its files are.\n"
 BEAT = 20.0  # seconds between two signs of life of a run
 PATIENCE = (
     120.0  # seconds without one after which a run on another host is gone; network disks cache a minute
@@ -39,6 +41,7 @@ _WRITTEN = (
     *(f"{CHECKPOINTS}/*{ending}" for ending in (".ckpt", ".onnx", ".pt2")),
     "config.yaml",
     "config_*[0-9].yaml",
+    INDEX,
     *(f"generator*{ending}" for ending in (".pth", ".json", ".safetensors", ".onnx", ".pt2")),
     "images/epoch_*[0-9]*.png",
     "logs/version_*[0-9]/metrics.csv",
@@ -120,9 +123,10 @@ def _ours(path: Path) -> bool:
     """Whether a file whose name is one of a run's was written by one."""
     if not path.is_file():
         return False
-    if path.name.startswith("config"):
+    if path.name.startswith("config") or path.name == INDEX:
+        header = INDEX_HEADER if path.name == INDEX else CONFIG_HEADER
         with path.open(errors="replace") as file:
-            return file.read(len(CONFIG_HEADER)) == CONFIG_HEADER
+            return file.read(len(header)) == header
     pairs = {".pth": ".json", ".json": ".pth", ".safetensors": ".json"}
     pair = pairs.get(path.suffix) if path.match("generator*") else None
     return pair is None or path.with_suffix(pair).is_file()
