@@ -11,11 +11,26 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_gancompress.cli.command_line import GanCompressCLI
 from lightning_gancompress.cli.explain import explain
+from lightning_gancompress.cli.flags import DEBUG
 from lightning_gancompress.cli.other_ranks import failure_of_another_rank, tell_other_ranks
 from lightning_gancompress.cli.quieten import quieten
+from lightning_gancompress.cli.several_budgets import BudgetRuns
 from lightning_gancompress.cli.trusted_settings import named_by
 from lightning_gancompress.errors import first_line
+from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.trust import trusting
+
+
+def _follow(cli: GanCompressCLI, args: object) -> None:
+    """Run what follows a command: after a `fit` of several budgets those of the larger ones."""
+    if cli.subcommand != "fit" or not isinstance(cli.model, CompressionModule):
+        return
+    tried: bool = cli.trainer.fast_dev_run  # type: ignore[attr-defined]
+    if tried or not (isinstance(args, list) and cli.model.pruning.passes):
+        return
+    runs = BudgetRuns(cli.trainer, cli.model, args, GanCompressCLI)
+    del cli  # data and networks of the run that has ended
+    runs.run()
 
 
 def run(args: ArgsType = None) -> None:
@@ -23,10 +38,11 @@ def run(args: ArgsType = None) -> None:
     quieten()
     if (cwd := str(Path.cwd())) not in sys.path:
         sys.path.append(cwd)  # for the user's own classes; last, so that no file there hides a package
+    given = sys.argv[1:] if args is None else args
+    words = given if isinstance(given, list) else []
     try:
-        given = sys.argv[1:] if args is None else args
-        with trusting(named_by(given if isinstance(given, list) else [])):
-            GanCompressCLI(args)
+        with trusting(named_by(words)):
+            _follow(GanCompressCLI(args), given)
     except SystemExit as stop:
         # Lightning turns Ctrl-C into code 1
         raise SystemExit(130) if isinstance(stop.__context__, KeyboardInterrupt) else stop from None
@@ -34,7 +50,7 @@ def run(args: ArgsType = None) -> None:
         raise SystemExit(130) from None
     except Exception as error:
         message = failure_of_another_rank(error) or explain(error)
-        if message is None or os.environ.get("GANCOMPRESS_TRACEBACK") == "1":
+        if message is None or DEBUG in words or os.environ.get("GANCOMPRESS_TRACEBACK") == "1":
             tell_other_ranks(f"{type(error).__name__}: {first_line(error)}; its output has the traceback.")
             raise
         rank = f"[rank {rank_zero_only.rank}] " if rank_zero_only.rank else ""  # type: ignore[attr-defined]

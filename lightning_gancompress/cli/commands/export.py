@@ -13,6 +13,7 @@ from lightning_gancompress.export import export_onnx, export_torch
 from lightning_gancompress.files import fitting, require_writable, user_path
 from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
 from lightning_gancompress.options import Pixels, checked
+from lightning_gancompress.run_index import write_index
 
 _ENDING = {"onnx": ".onnx", "torch": ".pt2"}
 
@@ -77,6 +78,8 @@ def export(
         )
     else:
         facts = export_torch(model, path, image, preprocessing=preprocessing)
+    if path.parent == source.parent:
+        write_index(path.parent)
     shape = "x".join(str(n) for n in facts["input_shape"])
     difference = f"{facts['max_difference']:.1e}"
     if uint8:
