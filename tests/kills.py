@@ -300,9 +300,10 @@ class Trials:
 
     def _preempt(self, run: Run, processes: list[int]) -> None:
         """Send all processes the signal, as Slurm does, not quite at once."""
+        if not run.runs:
+            return
         for pid in processes:
-            if run.runs:
-                _send(pid, signal.SIGUSR1)
+            _send(pid, signal.SIGUSR1)
             time.sleep(self.chance.choice([0, 0.05]))
 
 
