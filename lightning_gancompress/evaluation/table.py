@@ -35,11 +35,12 @@ def write_results_and_table(folder: Path, results: TestResults, suffix: str = ""
 
 def table(results: TestResults) -> str:
     """The results as Markdown: a table with one row per generator, then notes."""
-    columns = in_order(name for network in results.networks.values() for name in network.figures)
+    networks = results.shown
+    columns = in_order(name for network in networks.values() for name in network.figures)
     lines = [
         ["", *(metric(name).heading for name in columns)],
         ["---", *["---:"] * len(columns)],
-        *([name, *(cell(network, c) for c in columns)] for name, network in results.networks.items()),
+        *([name, *(cell(network, c) for c in columns)] for name, network in networks.items()),
     ]
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *notes(results), ""])
 

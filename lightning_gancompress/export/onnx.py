@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -17,7 +18,17 @@ from torch.export import ExportedProgram
 
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export.faster_layers import use_faster_layers
-from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
+from lightning_gancompress.export.program import (
+    check,
+    describe,
+    image_differences,
+    inference_copy,
+    max_difference,
+    quiet,
+    random_images,
+    trace,
+)
+from lightning_gancompress.export.reduction import Reduction
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks.layers import Network
 from lightning_gancompress.options import Amount, Workers, checked
@@ -35,6 +46,7 @@ def export_onnx(
     dynamic_size: bool = False,
     optimize: bool = True,
     preprocessing: Mapping[str, Any] | None = None,
+    reduction: Reduction | None = None,
 ) -> dict[str, Any]:
     """Write `network` as one self-contained ONNX file: input `image`, output `output`, free batch size.
 
@@ -53,23 +65,66 @@ def export_onnx(
             `use_faster_layers`; False keeps the network's own layers, for other runtimes and devices.
         preprocessing: How images become its input, in plain types; written as JSON into the file's metadata,
             under the key `preprocessing`.
+        reduction: In how many bits; None is float32. The tolerance is for the float32 file that it begins
+            with: how far the reduced one is from the network is returned, not limited.
 
     Returns:
-        The facts of `describe`, and the `opset`.
+        The facts of `describe`, the `opset`, and with a `reduction` the `mean_difference`, and `float_bytes`,
+        the size that the file would have in float32.
 
     Raises:
         UserError: A package is missing, the network can't be exported, differs too much, or can't be written.
     """
-    _require("onnx", "onnxruntime", "onnxscript")
     path = user_path(path)
+    content, facts = onnx_content(
+        network, path, sample, tolerance, dynamic_size, optimize, preprocessing, reduction
+    )
+    write_files({path: content})
+    return {**describe(path, "onnx", sample, 0.0, dynamic_size), **facts, "opset": OPSET}
+
+
+def onnx_content(
+    network: nn.Module,
+    path: Path,
+    sample: Tensor,
+    tolerance: float,
+    dynamic_size: bool,
+    optimize: bool,
+    preprocessing: Mapping[str, Any] | None,
+    reduction: Reduction | None,
+) -> tuple[bytes, dict[str, Any]]:
+    """What `export_onnx` writes, and how far it is from the network."""
+    require("onnx", "onnxruntime", "onnxscript")
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
-    content = _convert(program, dynamic_size, multiple, optimize, preprocessing or {})
+    any_width = reduction is not None and reduction.precision == "int8"
+    content = _convert(program, dynamic_size, multiple, optimize, any_width, preprocessing or {})
     difference = max_difference(reference, load_onnx(content), sample, dynamic_size)
     check(difference, tolerance, path)
-    write_files({path: content})
-    return {**describe(path, "onnx", sample, difference, dynamic_size), "opset": OPSET}
+    if reduction is None:
+        return content, {"max_difference": difference}
+    return _reduced(content, reduction, reference, path, random_images(sample, dynamic_size))
+
+
+def _reduced(
+    content: bytes, reduction: Reduction, reference: nn.Module, path: Path, probes: list[Tensor]
+) -> tuple[bytes, dict[str, Any]]:
+    import onnx
+
+    reduced: bytes = reduction.apply(onnx.load_from_string(content)).SerializeToString()
+    run = load_onnx(reduced)
+    differences = image_differences(reference, run, probes)
+    if reduction.held_out:
+        differences = image_differences(reference, run, reduction.held_out)
+    mean, largest = differences
+    if not math.isfinite(largest):
+        raise UserError(
+            f"{path.name} was not written: in {reduction.precision} its output isn't finite; keep the layers "
+            "of the largest features float with keep_float, or export it in float32."
+        )
+    facts = {"max_difference": largest, "mean_difference": mean, "float_bytes": len(content)}
+    return reduced, facts
 
 
 def _convert(
@@ -77,6 +132,7 @@ def _convert(
     dynamic_size: bool,
     multiple: int,
     optimize: bool,
+    any_width: bool,
     preprocessing: Mapping[str, Any],
 ) -> bytes:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
@@ -101,8 +157,10 @@ def _convert(
         ) from error
     assert exported is not None  # only the TorchScript exporter returns nothing
     model = exported.model_proto
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # paths of this machine's code, a tenth of a small network's file
     if optimize:
-        use_faster_layers(model)
+        use_faster_layers(model, any_width)
     if multiple > 1:
         _refuse_other_sizes(model, multiple)
     if preprocessing:
@@ -165,7 +223,7 @@ def onnx_session(model: str | Path | bytes, threads: int = 0, cuda: bool = False
     Raises:
         UserError: A package is missing, or the model can't be read.
     """
-    _require("onnxruntime")
+    require("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -183,8 +241,10 @@ def onnx_session(model: str | Path | bytes, threads: int = 0, cuda: bool = False
         ) from error
 
 
-def _require(*packages: str) -> None:
+def require(*packages: str, extra: str = "export") -> None:
+    """Raise a `UserError` that names the extra whose packages are missing."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         names = " and ".join(missing)
-        raise UserError(f"ONNX needs {names}: run `pip install lightning_gancompress[export]`.")
+        kind = {"export": "ONNX"}.get(extra, "OpenVINO")
+        raise UserError(f"{kind} needs {names}: run `pip install lightning_gancompress[{extra}]`.")
