@@ -28,7 +28,7 @@ from lightning_gancompress.export.program import (
     random_images,
     trace,
 )
-from lightning_gancompress.export.reduction import Reduction
+from lightning_gancompress.export.reduction import Reduction, require_half_range
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks.layers import Network
 from lightning_gancompress.options import Amount, Workers, checked
@@ -112,6 +112,8 @@ def _reduced(
 ) -> tuple[bytes, dict[str, Any]]:
     import onnx
 
+    if reduction.precision == "fp16":
+        require_half_range(reference, [*probes, *reduction.held_out], reduction.keep_float)
     reduced: bytes = reduction.apply(onnx.load_from_string(content)).SerializeToString()
     run = load_onnx(reduced)
     differences = image_differences(reference, run, probes)
@@ -120,8 +122,8 @@ def _reduced(
     mean, largest = differences
     if not math.isfinite(largest):
         raise UserError(
-            f"{path.name} was not written: in {reduction.precision} its output isn't finite; keep the layers "
-            "of the largest features float with keep_float, or export it in float32."
+            f"{path.name} was not written: in {reduction.precision} its output isn't finite; export it in "
+            "float32."
         )
     facts = {"max_difference": largest, "mean_difference": mean, "float_bytes": len(content)}
     return reduced, facts

@@ -54,7 +54,7 @@ def export_openvino(
     """
     require("openvino", extra="openvino")
     path = user_path(path)
-    half = reduction is not None and reduction.precision == "fp16"
+    half = reduction is not None and reduction.precision == "fp16"  # OpenVINO halves by itself
     content, facts = onnx_content(
         network, path, sample, tolerance, dynamic_size, optimize, None, None if half else reduction
     )

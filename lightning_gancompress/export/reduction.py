@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.options import check_fields
@@ -19,6 +20,7 @@ from lightning_gancompress.options import check_fields
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+LARGEST_HALF = 65504.0
 Precision = Literal["float32", "fp16", "int8"]
 
 
@@ -71,6 +73,43 @@ class Reduction:
                 f"The network can't be converted to {self.precision} ({first_line(error)[:300]}): export it "
                 "in float32."
             ) from error
+
+
+@torch.inference_mode()
+def require_half_range(network: nn.Module, images: Sequence[Tensor], keep_float: Sequence[str]) -> None:
+    """Raise a `UserError` if a layer's output is beyond half precision, which CPUs would hide.
+
+    Args:
+        network: The network, in eval mode.
+        images: Its inputs (B, C, H, W).
+        keep_float: Layers that stay float.
+    """
+    largest: dict[str, float] = {}
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                largest[name] = max(largest.get(name, 0.0), float(output.abs().max()))
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(watch(name))
+        for name, module in network.named_modules()
+        if not list(module.children()) and not any(fnmatchcase(name, pattern) for pattern in keep_float)
+    ]
+    try:
+        for image in images:
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, value in largest.items():
+        if not value <= LARGEST_HALF:
+            raise UserError(
+                f"precision fp16 can't hold the features of layer {name}, up to {value:.3g} where half "
+                f"precision ends at {LARGEST_HALF:.0f}: keep it, and what reads it, float with keep_float."
+            )
 
 
 def layer_of(node: NodeProto) -> str:

@@ -87,14 +87,14 @@ class SpeedAdvice:
         gain = base.ms / self.widths[best].ms
         yield f"An image by channel_multiple, random weights, {self.budget:.3g} of the MACs: {times}."
         if gain >= NOTABLE:
-            yield f"channel_multiple {best} is {gain:.2f} times as fast as {first}: set model.channel_multiple."
+            yield f"channel_multiple {best} is {gain:.2f} times as fast as {first}."
         else:
             yield f"No channel_multiple is faster than {first} by more than measurements vary: leave it."
         fastest = self.widths[best]
         if fastest.speedup < IDLE * fastest.macs_ratio:
             yield (
-                f"With {fastest.macs_ratio:.3g} times fewer MACs it is {fastest.speedup:.3g} times as fast as "
-                "the whole network: narrow layers under-use this device."
+                f"With {fastest.macs_ratio:.3g} times fewer MACs it is {fastest.speedup:.3g} times as fast "
+                "as the whole network: narrow layers under-use this device."
             )
 
     def _of_batches(self) -> str:

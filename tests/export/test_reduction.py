@@ -60,7 +60,7 @@ def test_int8_keeps_first_last_and_named_layers_float(tmp_path):
 
 def test_int8_quantises_transposed_convolutions_of_all_widths(tmp_path):
     network, path = UnetGenerator(ngf=5, n_downs=5, init_gain=0.3).eval(), tmp_path / "u.int8.onnx"
-    export_onnx(network, path, SAMPLE, reduction=reduction("int8"))
+    export_onnx(network, path, SAMPLE, tolerance=0.01, reduction=reduction("int8"))
     assert "ConvTranspose" not in [node.op_type for node in onnx.load(path).graph.node]
     assert len(integers(path)) == 8  # of ten
 
@@ -71,7 +71,7 @@ def test_fp16_halves_the_file_and_keeps_float_images(write, tmp_path):
         pytest.importorskip("openvino")
     network, path = resnet(), tmp_path / ("g.onnx" if write is export_onnx else "g.xml")
     facts = write(network, path, SAMPLE, preprocessing=RECORD, reduction=reduction("fp16"))
-    assert 0 < facts["max_difference"] < 0.01
+    assert 0 < facts["max_difference"] < 0.03
     weights = sum(4 * p.numel() for p in network.parameters())
     assert facts["float_bytes"] - facts["bytes"] > 0.4 * weights - (write is export_openvino) * 60_000
     model = open_model(path)
@@ -97,7 +97,7 @@ def test_features_beyond_half_precision_are_refused(tmp_path):
     network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.Conv2d(3, 3, 1, bias=False))
     network[0].weight.data.fill_(1e5)
     network[1].weight.data.fill_(1e-6)
-    with pytest.raises(UserError, match=r"n\.onnx was not written: in fp16 its output isn't finite"):
+    with pytest.raises(UserError, match=r"features of layer 0, up to .* ends at 65504: keep it"):
         export_onnx(network, tmp_path / "n.onnx", SAMPLE, reduction=reduction("fp16"))
     assert not list(tmp_path.iterdir())
     export_onnx(network, tmp_path / "n.onnx", SAMPLE, reduction=reduction("fp16", "0", "1"))

@@ -24,7 +24,7 @@ def test_advice_in_sentences():
     for words in (
         "images of 64 x 32 pixels",
         "0.1 of the MACs: 1: 20 ms, 16: 10 ms",
-        "channel_multiple 16 is 2.00 times as fast as 1: set model.channel_multiple",
+        "channel_multiple 16 is 2.00 times as fast as 1.",
         "9.5 times fewer MACs it is 5 times as fast as the whole network: narrow layers under-use",
         "2 are fastest",
         "batches gain nothing",
