@@ -12,9 +12,10 @@ from lightning_gancompress.version import __version__
 if TYPE_CHECKING:
     from lightning_gancompress.api import compress
     from lightning_gancompress.checkpoints import load_generator
+    from lightning_gancompress.publishing import push_to_hub
     from lightning_gancompress.translation import Translator
 
-__all__ = ["Translator", "UserError", "__version__", "compress", "load_generator"]
+__all__ = ["Translator", "UserError", "__version__", "compress", "load_generator", "push_to_hub"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from lightning_gancompress.checkpoints import load_generator
 
         return load_generator
+    if name == "push_to_hub":
+        from lightning_gancompress.publishing import push_to_hub
+
+        return push_to_hub
     if name == "Translator":
         from lightning_gancompress.translation import Translator
 

@@ -21,12 +21,13 @@ from lightning_gancompress.checkpoints import load_small
 from lightning_gancompress.cli.explain import explain
 from lightning_gancompress.cli.quieten import quieten
 from lightning_gancompress.data import DatasetDataModule, FolderDataModule
+from lightning_gancompress.data.options import Sides, both
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import Precision
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.modules.teacher_loader import Missing
 from lightning_gancompress.networks import blank_image
-from lightning_gancompress.options import Amount, Count, CountOrNone, Pixels, Rate, Seed, checked
+from lightning_gancompress.options import Amount, Count, CountOrNone, Rate, Seed, checked
 from lightning_gancompress.pruning import Budget
 from lightning_gancompress.run_folder import CHECKPOINTS
 from lightning_gancompress.tasks import Task
@@ -50,7 +51,7 @@ def compress(
     decay_epochs: CountOrNone = 100,
     lr: Rate = 2e-4,
     distill_weight: Amount = 0.0,
-    size: Pixels | None = None,
+    size: Sides | None = None,
     batch_size: Count | None = None,
     search_batch_size: Count | None = None,
     folder: str | Path = "runs/compress",
@@ -90,7 +91,8 @@ def compress(
         lr: Adam's learning rate in fine-tuning.
         distill_weight: Weight of the L1 distance to the generator's images in fine-tuning, beside the task's
             losses.
-        size: Size in pixels of the networks' input, for a folder of images; 256 by default.
+        size: Size in pixels of the networks' input, for a folder of images: the side, or (height, width); 256
+            by default.
         batch_size: Images per step in fine-tuning, 1 by default. A data module has its own.
         search_batch_size: Images per step in the search, 8 by default, likewise; a multiple of the
             neighbourhoods' members.
@@ -168,7 +170,7 @@ def _files(generator: Any, discriminator: nn.Module | None) -> Any:
 
 
 def _data(
-    data: Any, module: CompressionModule, size: int | None, batches: dict[str, int | None], seed: int
+    data: Any, module: CompressionModule, size: Sides | None, batches: dict[str, int | None], seed: int
 ) -> LightningDataModule:
     """The data module for a folder, a data set or a data module."""
     what = f"data is a {type(data).__name__}, which has its own"
@@ -182,9 +184,9 @@ def _data(
         size = 256 if size is None else size
         teacher, _ = module.phases.loader.load()[module.task.compressed[0]]
         channels = blank_image(teacher, size).shape[1]
-        load_size = round(size * 286 / 256)  # upstream's ratio of load size and crop size
+        height, width = (round(side * 286 / 256) for side in both(size))  # upstream's ratio
         return FolderDataModule(
-            str(data), load_size=load_size, crop_size=size, in_channels=channels, **options
+            str(data), load_size=(height, width), crop_size=size, in_channels=channels, **options
         )
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         _refuse(what, size=size)
@@ -195,7 +197,7 @@ def _data(
     )
 
 
-def _refuse(why: str, **arguments: int | None) -> None:
+def _refuse(why: str, **arguments: Any) -> None:
     """Raise a UserError if one of these arguments was given, though another one makes it idle."""
     for name, value in arguments.items():
         if value is not None:

@@ -19,6 +19,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -294,6 +295,7 @@ class ResumableTrainer(lightning.pytorch.Trainer):
         # not by the setter of `ckpt_path`, after which every later call would resume as well
         connector = self._checkpoint_connector
         connector._ckpt_path = ckpt_path
+        self.before_loggers(ckpt_path)
         for name in ("restore_callbacks", "restore_training_state"):
             setattr(connector, name, _restoring(getattr(type(connector), name), connector, ckpt_path))
         return super()._run(model, ckpt_path, *args, **kwargs)
@@ -301,6 +303,9 @@ class ResumableTrainer(lightning.pytorch.Trainer):
     def going_on_from(self, ckpt_path: str | None) -> str | None:
         """The checkpoint of a run that was asked to go on from `ckpt_path`."""
         return ckpt_path
+
+    def before_loggers(self, ckpt_path: str | None) -> None:
+        """Called when `ckpt_path` is known and before loggers begin; does nothing."""
 
 
 def _restoring(restore: Callable[[Any], None], connector: Any, path: Any) -> Callable[[], None]:
@@ -323,6 +328,23 @@ def save_checkpoint(callback: ModelCheckpoint, trainer: lightning.pytorch.Traine
     callback._save_checkpoint(trainer, path)
 
 
+# -- loggers ---------------------------------------------------------------------------------------------
+
+
+def set_wandb_arguments(logger: WandbLogger, **arguments: str) -> None:
+    """Set arguments of `wandb.init`, such as `dir` and `id`, of a logger that has not begun."""
+    settings: dict[str, Any] = logger._wandb_init
+    settings.update(arguments)
+    logger._save_dir, logger._id = settings["dir"], settings["id"]
+    if settings.get("anonymous") is None:
+        settings.pop("anonymous", None)  # of which newer releases of W&B warn
+
+
+def uploads_models(logger: WandbLogger) -> bool:
+    """Whether a logger was asked to make checkpoints artifacts."""
+    return bool(logger._log_model)
+
+
 # -- command line ----------------------------------------------------------------------------------------
 
 
@@ -333,11 +355,13 @@ class OpenCLI(LightningCLI):
         """Make the parser of a command, which takes the arguments of trainer, model, data and method."""
         return super()._prepare_subcommand_parser(trainer, command, **kwargs)
 
-    def short_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
+    def short_parser(
+        self, owner: type, command: str, skip: set[str] | None = None, **kwargs: Any
+    ) -> LightningArgumentParser:
         """Make a parser of a method's arguments alone, where `--flag` means `--flag=true`."""
         parser = self.init_parser(**kwargs)
-        skip = self.subcommands()[command]
-        self._subcommand_method_arguments[command] = parser.add_method_arguments(trainer, command, skip=skip)
+        skip = self.subcommands()[command] if skip is None else skip
+        self._subcommand_method_arguments[command] = parser.add_method_arguments(owner, command, skip=skip)
         for action in parser._actions:
             if getattr(action, "_typehint", None) is bool:
                 action.nargs, action.const = "?", True

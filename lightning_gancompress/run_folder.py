@@ -31,13 +31,15 @@ PATIENCE = (
     120.0  # seconds without one after which a run on another host is gone; network disks cache a minute
 )
 
+_ASIDE = "previous-"  # and a number
 _EXPORTED = (".onnx", ".pt2", ".xml", ".bin")
+
 # what runs, their tests and exports write
 _WRITTEN = (
     *(f"{CHECKPOINTS}/*{ending}" for ending in (".ckpt", *_EXPORTED)),
     "config.yaml",
     "config_*[0-9].yaml",
-    *(f"generator*{ending}" for ending in (".pth", ".json", *_EXPORTED)),
+    *(f"generator*{ending}" for ending in (".pth", ".json", ".safetensors", *_EXPORTED)),
     "images/epoch_*[0-9]*.png",
     "logs/version_*[0-9]/metrics.csv",
     "logs/version_*[0-9]/hparams.yaml",
@@ -68,7 +70,7 @@ def set_aside(folder: Path, files: Collection[Path]) -> Path:
     Raises:
         UserError: They can't be moved.
     """
-    aside = next(path for n in range(1, 10**6) if not os.path.lexists(path := folder / f"previous-{n}"))
+    aside = next(path for n in range(1, 10**6) if not os.path.lexists(path := folder / f"{_ASIDE}{n}"))
     try:
         for path in files:
             target = aside / path.relative_to(folder)
@@ -85,6 +87,11 @@ def set_aside(folder: Path, files: Collection[Path]) -> Path:
     return aside
 
 
+def is_aside(path: Path) -> bool:
+    """Whether a relative path leads into results that were set aside."""
+    return any(part.startswith(_ASIDE) and part.removeprefix(_ASIDE).isdigit() for part in path.parts)
+
+
 def _ours(path: Path) -> bool:
     """Whether a file whose name is one of a run's was written by one."""
     if not path.is_file():
@@ -92,7 +99,8 @@ def _ours(path: Path) -> bool:
     if path.name.startswith("config"):
         with path.open(errors="replace") as file:
             return file.read(len(CONFIG_HEADER)) == CONFIG_HEADER
-    pair = {".pth": ".json", ".json": ".pth"}.get(path.suffix) if path.match("generator*") else None
+    pairs = {".pth": ".json", ".json": ".pth", ".safetensors": ".json"}
+    pair = pairs.get(path.suffix) if path.match("generator*") else None
     return pair is None or path.with_suffix(pair).is_file()
 
 

@@ -21,8 +21,13 @@ def read_json(path: Path) -> Any:
         OSError: The file can't be read.
         ValueError: It is no JSON, or nested deeper than Python can follow.
     """
+    return parse_json(path.read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The content of a JSON text; raises ValueError if it is none, or nested too deeply."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

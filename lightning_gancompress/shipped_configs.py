@@ -1,4 +1,4 @@
-"""The configurations that are part of the package."""
+"""The configurations that are part of the package; run as a program, it prints their folder."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ def configs_folder() -> Path:
 
 
 def shipped() -> str:
-    """Names of the shipped configurations, as text."""
-    folder = configs_folder()
-    names = sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*.yaml") if path.name != "defaults.yaml"
+    """Names of the shipped configurations, as text; files of sweeps and clusters, in folders, are none."""
+    return ", ".join(
+        sorted(path.name for path in configs_folder().glob("*.yaml") if path.name != "defaults.yaml")
     )
-    return ", ".join(names)
 
 
 def find_config(name: str | Path) -> Path:
@@ -36,3 +34,7 @@ def find_config(name: str | Path) -> Path:
     raise UserError(
         f"There is no configuration {name}, neither here nor among the shipped ones: {shipped()}."
     )
+
+
+if __name__ == "__main__":
+    print(configs_folder())

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.plugins import MixedPrecision, TorchCheckpointIO
 from lightning.pytorch.plugins import Precision as Single
 from lightning.pytorch.trainer.states import TrainerFn
@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_gancompress.callbacks import (
     BestCheckpoint,
     Evaluation,
+    FoundChannels,
     HtmlReport,
     ImageGrid,
     LastCheckpoint,
@@ -34,6 +35,7 @@ from lightning_gancompress.callbacks import (
 from lightning_gancompress.callbacks.earlier_run import EarlierRun
 from lightning_gancompress.callbacks.monitors import of_search
 from lightning_gancompress.callbacks.refused import refuse
+from lightning_gancompress.callbacks.wandb_run import WandbRun, folder_of_sweep_run
 from lightning_gancompress.checkpoint_io import AtomicCheckpointIO
 from lightning_gancompress.devices import computes_bfloat16
 from lightning_gancompress.errors import UserError
@@ -58,7 +60,8 @@ class Trainer(ResumableTrainer):
     """Lightning's trainer, with all files of a run in one folder and runs that can be resumed.
 
     Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `BestCheckpoint`, `ImageGrid`,
-    `Evaluation`, `PredictionWriter`, `SmallModel` and `HtmlReport`, and without a terminal `ProgressLines`. A
+    `Evaluation`, `PredictionWriter`, `FoundChannels`, `SmallModel` and `HtmlReport`, and without a terminal
+    `ProgressLines`. A
     `ModelCheckpoint` or `EarlyStopping` acts in the phase whose figures it monitors: see `Monitors`.
     Checkpoints are written atomically. One run trains in a folder at a time, and a new one sets the results
     of an earlier one aside, in `previous-1`, `previous-2`, and so on. DDP looks for unused parameters, since
@@ -71,8 +74,10 @@ class Trainer(ResumableTrainer):
     `max_steps`, `max_time`, `max_epochs` or a callback can be resumed where it was.
 
     Args:
-        default_root_dir: Folder of the run: checkpoints, images, logs, predictions.
-        logger: True or None for `CSVLogger` in `logs` of the run's folder, False for none.
+        default_root_dir: Folder of the run: checkpoints, images, logs, predictions. Of a run that an agent of
+            a W&B sweep starts, the folder that the run's number names within it.
+        logger: Loggers beside `CSVLogger` in `logs` of the run's folder, which the report reads; False for
+            none. `WandbLogger` writes to the run's folder too.
         callbacks: Further callbacks, or others in place of those above.
         enable_checkpointing: Whether to add `LastCheckpoint` and `BestCheckpoint`.
         enable_progress_bar: Whether to show progress.
@@ -113,11 +118,14 @@ class Trainer(ResumableTrainer):
         require_whole_networks(kwargs.get("strategy", "auto"))
         require_known_precision(precision)
         self.channels_last = channels_last
-        root = user_path(default_root_dir or ".")
+        root = folder_of_sweep_run(user_path(default_root_dir or "."))
         callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if not barebones:
-            logger = CSVLogger(root, name="logs") if logger is None or logger is True else logger
+            logger = with_csv(logger, root)
             callbacks += missing_callbacks(callbacks, enable_checkpointing, enable_progress_bar)
+            if not fast_dev_run:  # which has no loggers
+                wandb = (one for one in logger if isinstance(one, WandbLogger))
+                callbacks += [WandbRun(one, root) for one in wandb]
             callbacks.sort(key=place)
             callbacks.insert(0, EarlierRun())  # before anything is written
         for callback in callbacks:
@@ -179,6 +187,12 @@ class Trainer(ResumableTrainer):
                     return str(callback.path)
         return ckpt_path
 
+    def before_loggers(self, ckpt_path: str | None) -> None:
+        """Have runs of W&B go on where this run does."""
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WandbRun) and self.is_global_zero:
+                callback.go_on(ckpt_path)
+
     def _choose_precision(self) -> None:
         """Compute in bfloat16 where the device does so natively, and say what it is."""
         strategy, device = self.strategy, self.strategy.root_device
@@ -206,12 +220,21 @@ class Trainer(ResumableTrainer):
             rank_zero_warn(f"{error} This run goes on beside it, since it saves no checkpoints.")
 
 
+def with_csv(given: Logger | Iterable[Logger] | bool | None, folder: Path) -> list[Logger]:
+    """The given loggers and, unless there are to be none, a `CSVLogger`, whose curves the report shows."""
+    if given is False:
+        return []
+    loggers = [] if given is None or given is True else [given] if isinstance(given, Logger) else [*given]
+    has_one = any(isinstance(logger, CSVLogger) for logger in loggers)
+    return loggers if has_one else [*loggers, CSVLogger(folder, name="logs")]
+
+
 def missing_callbacks(
     given: list[Callback], checkpointing: bool | None, progress_bar: bool | None
 ) -> list[Callback]:
     """The default callbacks for which the user has `given` none of the same kind."""
-    defaults: list[Callback] = [ImageGrid(), Evaluation(), PredictionWriter(), SmallModel(), HtmlReport()]
-    defaults.append(Monitors())
+    defaults: list[Callback] = [ImageGrid(), Evaluation(), PredictionWriter(), FoundChannels(), SmallModel()]
+    defaults += [HtmlReport(), Monitors()]
     checkpoints = [callback for callback in given if isinstance(callback, ModelCheckpoint)]
     if checkpointing is not False:
         if not any(c.save_last and c.monitor is None for c in checkpoints):

@@ -9,6 +9,7 @@ import known_groups
 import pytest
 import tiny
 import torch
+from hub import Hub
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_gancompress.cli import main
@@ -87,3 +88,15 @@ def first_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have Adam compute as it does under an fp16 scaler and in a loop of one's own, to the last bit."""
     monkeypatch.setattr("lightning_gancompress.modules.base.fused", lambda optimizer: optimizer)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in for the Hugging Face Hub, on this machine."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    server = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -26,12 +26,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 import yaml
 from PIL import Image
 
 from lightning_gancompress import UserError, load_generator
 from lightning_gancompress.checkpoints import load_networks, save_small
+from lightning_gancompress.checkpoints.files import read_safetensors
 from lightning_gancompress.checkpoints.generators import generators_in, recorded_preprocessing
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import FolderDataModule, PairedDataModule
@@ -173,6 +175,15 @@ def write_rows(rows: Any, path: Path) -> None:
     path.write_text("\n".join(",".join(map(str, row if isinstance(row, list) else [row])) for row in rows))
 
 
+def read_safe(path: Path) -> Any:
+    return json.loads(read_safetensors(path)[1]["gancompress"])
+
+
+def write_safe(description: Any, path: Path) -> None:
+    metadata = {"gancompress": json.dumps(description)}
+    path.write_bytes(safetensors.torch.save(read_safetensors(path)[0], metadata))
+
+
 def load(path: Path) -> Any:
     return torch.load(path, weights_only=True)
 
@@ -183,6 +194,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], Callable[[Any, Path], Any], list
     ".csv": (read_rows, write_rows, VALUES),
     ".ckpt": (load, lambda c, p: torch.save(c, p), VALUES + TENSORS),
     ".pth": (load, lambda c, p: torch.save(c, p), VALUES + TENSORS),
+    ".safetensors": (read_safe, write_safe, VALUES),
 }
 
 
@@ -197,16 +209,20 @@ class Kind:
     read: Callable[[Path], None]
 
 
-def make_small(folder: Path, name: str = "generator") -> None:
+def make_small(folder: Path, name: str = "generator", ending: str = ".pth") -> None:
     spec = NetworkSpec("lightning_gancompress.networks.ResnetGenerator", {"ngf": 2, "n_blocks": 1})
     preprocessing = {"crop_size": 32, "load_size": 36, "in_channels": 3, "out_channels": 3}
     provenance = {"budget": 0.3, "policy": "UniformWidth", "convention": "exact", "torch": "2"}
     network = ResnetGenerator(ngf=2, n_blocks=1)
-    save_small(network, spec, folder / f"{name}.pth", preprocessing=preprocessing, provenance=provenance)
+    save_small(network, spec, folder / f"{name}{ending}", preprocessing=preprocessing, provenance=provenance)
+
+
+def make_safe(folder: Path) -> None:
+    make_small(folder, "generator", ".safetensors")
 
 
 def read_small(folder: Path) -> None:
-    path = folder / "generator.pth"
+    path = next(folder.glob("generator.[ps]*"))
     recorded_preprocessing(path)
     with refusals():
         load_generator(path)
@@ -335,6 +351,7 @@ KINDS = {
     "images": Kind(make_images, read_images),
     "yaml": Kind(make_config, read_config),
     "weights": Kind(make_small, read_small),
+    "safetensors": Kind(make_safe, read_small),
     "upstream": Kind(make_upstream, read_upstream),
     "checkpoints": Kind(make_checkpoint, read_checkpoint),
     "resumed": Kind(make_checkpoint, resume_checkpoint),

@@ -4,7 +4,9 @@ import fuzz
 import pytest
 
 
-@pytest.mark.parametrize(("kind", "count"), [("weights", 16), ("upstream", 8), ("images", 4)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("weights", 16), ("safetensors", 8), ("upstream", 8), ("images", 4)]
+)
 def test_damaged_files_are_read_or_refused(kind: str, count: int) -> None:
     tally = fuzz.fuzz(kind, count, seed=0)
     assert tally.faults == {}

@@ -170,7 +170,13 @@ def test_a_new_run_stopped_early_has_no_results_of_another(tmp_path, unet, facad
     (folder / "notes.txt").touch()
     (folder / "test" / "own.txt").touch()
     first = files(folder)
-    assert {"generator.pth", "report.html", "test/results.json", "images/epoch_0001.png"} <= first
+    assert {
+        "generator.pth",
+        "generator.safetensors",
+        "report.html",
+        "test/results.json",
+        "images/epoch_0001.png",
+    } <= first
     main(["fit", "--ckpt_path", str(tiny.last(folder))])  # goes on, with nothing to do
     assert first <= files(folder)
     with pytest.warns(UserWarning, match=r"an earlier run .* were moved to .*previous-1"):
@@ -200,12 +206,13 @@ def test_a_run_does_not_move_its_own_teacher(tmp_path, facades, capsys):
     assert files(tmp_path) == before
 
 
-def test_a_network_of_the_users_is_not_replaced(tmp_path, unet, facades, capsys):
-    (tmp_path / "generator.pth").write_text("mine")
+@pytest.mark.parametrize("name", ["generator.pth", "generator.safetensors"])
+def test_a_network_of_the_users_is_not_replaced(tmp_path, unet, facades, capsys, name):
+    (tmp_path / name).write_text("mine")
     code, words = tiny.fail_code(capsys, [*tiny.compression(tmp_path, unet, "UniformWidth"), *facades])
     assert code == 2
     assert "would be replaced: choose another trainer.default_root_dir" in words
-    assert [path.name for path in tmp_path.iterdir()] == ["generator.pth"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_run_resumed_elsewhere_sets_aside_what_is_there(tmp_path):

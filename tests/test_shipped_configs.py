@@ -17,7 +17,7 @@ NAMES = sorted(path.name for path in configs_folder().glob("*.yaml"))
 TEACHERS = [name for name in NAMES if name.startswith("teacher_")]
 POLICIES = [name for name in NAMES if name.startswith("policy_")]
 RECIPES = [name for name in NAMES if name.startswith("finetune_")]
-OTHERS = [name for name in NAMES if name.startswith(("compare_", "evaluate_", "defaults"))]
+OTHERS = [name for name in NAMES if name.startswith(("compare_", "evaluate_", "log_", "defaults"))]
 COMPRESSIONS = [name for name in NAMES if name not in (*TEACHERS, *POLICIES, *RECIPES, *OTHERS)]
 TERMS = {
     "finetune_critic.yaml": {"output", "critic", "features"},

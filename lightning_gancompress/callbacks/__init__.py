@@ -1,6 +1,7 @@
 """Callbacks: pruning policies, evaluation, image grids, checkpoints, small models, reports."""
 
 from lightning_gancompress.callbacks.best_checkpoint import BestCheckpoint
+from lightning_gancompress.callbacks.found_channels import FoundChannels
 from lightning_gancompress.callbacks.generator_ema import GeneratorEMA
 from lightning_gancompress.callbacks.html_report import HtmlReport
 from lightning_gancompress.callbacks.image_grid import ImageGrid
@@ -25,6 +26,7 @@ __all__ = [
     "BestCheckpoint",
     "CollaborativePruning",
     "Evaluation",
+    "FoundChannels",
     "GeneratorEMA",
     "HtmlReport",
     "ImageGrid",

@@ -15,6 +15,7 @@ from lightning_gancompress.data.labels import as_picture
 from lightning_gancompress.data.pictures import to_picture
 from lightning_gancompress.evaluation.evaluable import output_folder
 from lightning_gancompress.files import write_files
+from lightning_gancompress.loggers import log_picture
 from lightning_gancompress.options import Count, checked
 from lightning_gancompress.reporting.grid import lay_out, png
 from lightning_gancompress.tasks import Role
@@ -28,7 +29,7 @@ class ImageGrid(Callback):
     Under `default_root_dir`: `images/epoch_XXXX.png` after an epoch's validation, `validate/grid.png` after a
     separate validation, `test/grid.png` after a test (of `best.ckpt` in `validate_best` and `test_best`); for
     CycleGAN one per direction (`grid_AtoB.png`).
-    Loggers with a method `log_image`, such as WandbLogger, get them too.
+    Loggers that take pictures get them too: TensorBoard, and those with a method `log_image`, such as W&B.
 
     Args:
         every_n_epochs: Epochs of training between two grids.
@@ -101,9 +102,7 @@ class ImageGrid(Callback):
         for role, spread in self._spreads.items():
             grid = draw_grid(spread.columns())
             write_files({path.with_stem(path.stem + role.suffix): png(grid)})
-            for logger in trainer.loggers:
-                if hasattr(logger, "log_image"):
-                    logger.log_image(key=key + role.suffix, images=[grid])
+            log_picture(trainer, key + role.suffix, grid)
         self._spreads = {}
 
 

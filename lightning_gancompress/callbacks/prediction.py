@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,13 @@ from torch import distributed
 
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.pictures import to_picture
-from lightning_gancompress.data.reading import endings
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.evaluable import output_folder
-from lightning_gancompress.files import fitting, require_writable, user_path, write_files
+from lightning_gancompress.files import require_writable, user_path, write_files
 from lightning_gancompress.options import checked
 from lightning_gancompress.reporting.grid import png
 from lightning_gancompress.training.phase import Phased
+from lightning_gancompress.translation.names import PictureNames
 
 
 class PredictionWriter(Callback):
@@ -38,7 +36,7 @@ class PredictionWriter(Callback):
     @checked
     def __init__(self, folder: str = "predictions") -> None:
         self.folder = user_path(folder)
-        self._taken: dict[Path, Counter[str]] = {}
+        self._names = PictureNames()
         self._written, self._replaced, self._left_out = 0, 0, list[str]()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,19 +105,4 @@ class PredictionWriter(Callback):
             sources: Folder of the sources, to which paths are relative, or the one source; paths outside it
                 are kept whole, so that files never collide.
         """
-        root = user_path(sources) if sources is not None else None
-        if root is not None and root.is_file():
-            root = root.parent
-        path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the folder
-        parent = path.parent.relative_to(path.anchor)
-        if root is not None and path.is_relative_to(folder := os.path.abspath(root)):  # noqa: PTH100
-            parent = path.parent.relative_to(folder)
-        if path.parent not in self._taken:
-            names = [Path(name) for name in os.listdir(path.parent)] if path.parent.is_dir() else []  # noqa: PTH208
-            images = [name for name in names if name.suffix.lower() in endings()]
-            # a name is taken too: `a.jpg.png` beside `a.jpg` and `a.png`; case is one on many disks
-            self._taken[path.parent] = Counter(
-                word.lower() for image in images for word in (image.stem, image.name)
-            )
-        alone = self._taken[path.parent][path.stem.lower()] <= 1
-        return parent / fitting(path.stem if alone else path.name, ".png")
+        return self._names.name(path, None if sources is None else user_path(sources))

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_gancompress.checkpoints import save_small
+from lightning_gancompress.checkpoints.files import SAFETENSORS
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.pruning import count_params
@@ -18,9 +19,11 @@ from lightning_gancompress.version import __version__
 
 
 class SmallModel(Callback):
-    """Writes `<default_root_dir>/generator.pth` and `generator.json` when a compression ends.
+    """Writes `<default_root_dir>/generator.safetensors` when a compression ends.
 
-    CycleGAN gets a pair of files per compressed direction: `generator_AtoB.pth` and so on.
+    It holds the network's tensors and its description. `generator.pth` and `generator.json` hold the same,
+    for programs that read files of torch. CycleGAN gets files per compressed direction, such as
+    `generator_AtoB.safetensors`.
     `lightning_gancompress.load_generator` reads them back without Lightning.
     """
 
@@ -29,12 +32,13 @@ class SmallModel(Callback):
         if stage != "fit" or not isinstance(pl_module, CompressionModule):
             return
         for role in pl_module.task.compressed:
-            path = Path(trainer.default_root_dir) / f"{role}.pth"
-            if path.exists() and not path.with_suffix(".json").exists():
-                raise UserError(
-                    f"{path} has no description of this project's beside it and would be replaced: choose "
-                    "another trainer.default_root_dir."
-                )
+            for ending in (".pth", SAFETENSORS):
+                path = Path(trainer.default_root_dir) / f"{role}{ending}"
+                if path.exists() and not path.with_suffix(".json").exists():
+                    raise UserError(
+                        f"{path} has no description of this project's beside it and would be replaced: "
+                        "choose another trainer.default_root_dir."
+                    )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the small generators at the end of `fit`, also of a run that was stopped before its end."""
@@ -47,8 +51,9 @@ class SmallModel(Callback):
             network, spec = pl_module.student[role], pl_module.networks.specs[f"student.{role}"]
             preprocessing = pl_module.task.preprocessing(role, pl_module.preprocessing(role))
             provenance = self._provenance(pl_module)
-            save_small(network, spec, path, preprocessing=preprocessing, provenance=provenance)
-            rank_zero_info(f"Small generator: {path} ({count_params(network) / 1e6:.4g} M parameters)")
+            for file in (path, path.with_suffix(SAFETENSORS)):
+                save_small(network, spec, file, preprocessing=preprocessing, provenance=provenance)
+            rank_zero_info(f"Small generator: {file} ({count_params(network) / 1e6:.4g} M parameters)")
 
     @staticmethod
     def _provenance(module: CompressionModule) -> dict[str, Any]:

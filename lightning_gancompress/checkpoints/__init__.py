@@ -8,7 +8,7 @@ from lightning_gancompress.checkpoints.contents import network_tensors, side_in
 from lightning_gancompress.checkpoints.dialects import under_own_names
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.header import Header, is_training_checkpoint
-from lightning_gancompress.checkpoints.small import load_small, save_small
+from lightning_gancompress.checkpoints.small import is_small_model, load_small, save_small
 from lightning_gancompress.checkpoints.training import load_networks, network_from_checkpoint
 from lightning_gancompress.checkpoints.upstream import (
     direction_in_name,
@@ -20,6 +20,7 @@ from lightning_gancompress.checkpoints.upstream import (
 )
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
+from lightning_gancompress.hub import model_file
 from lightning_gancompress.networks import BatchNorm, NetworkSpec
 from lightning_gancompress.options import checked
 from lightning_gancompress.tasks import Side
@@ -51,10 +52,11 @@ def load_generator(
     Loads no Lightning and runs no code from the file.
 
     Args:
-        path: A small model (`.pth` with its `.json` beside it), a training checkpoint of this project
-            (`.ckpt`), a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix, a state dict of the same layers
-            under other names that show the layout, or a state dict of an `architecture`. A state dict may be
-            an entry of a larger file.
+        path: A small model (`.safetensors`, or `.pth` with its `.json` beside it), a training checkpoint of
+            this project (`.ckpt`), a `latest_net_G.pth` of pytorch-CycleGAN-and-pix2pix, a state dict of the
+            same layers under other names that show the layout, or a state dict of an `architecture`. A state
+            dict may be an entry of a larger file. `hf://user/model` downloads `generator.safetensors` of a
+            model on the Hugging Face Hub, `hf://user/model/FILE` another.
         batch_norm: Statistics that batch norms use: "running" those of the training, "image" those of each
             single image, as upstream's test script does. None is as recorded, and "running" for upstream
             files.
@@ -82,9 +84,9 @@ def load_network(
     Raises:
         UserError: When the file is missing, damaged, or holds something else.
     """
-    path = user_path(path)
+    path = model_file(path)
     _require_direction(path, network)
-    if path.suffix == ".pth" and path.is_file() and path.with_suffix(".json").is_file():
+    if is_small_model(path):
         return _small(path, network, batch_norm, architecture)
     content = read_torch(path)
     if is_training_checkpoint(content):

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gancompress.errors import UserError
+from lightning_gancompress.errors import UserError, first_line
 
+SAFETENSORS = ".safetensors"
+_ACCESS = (FileNotFoundError, IsADirectoryError, PermissionError)
 DEEPEST = 64  # levels of tables and lists in a file
 SMALL = 2**24  # elements of a tensor that takes any shape: 64 MB
 
@@ -21,19 +23,19 @@ SMALL = 2**24  # elements of a tensor that takes any shape: 64 MB
 def read_torch(path: Path) -> Any:
     """Return the content of a file of `torch.save`, tensors and plain types, on the CPU. Runs no code.
 
+    Of a safetensors file its tensors by name.
+
     Raises:
         UserError: When the file is missing, damaged, or holds other objects.
     """
+    if path.suffix == SAFETENSORS:
+        return read_safetensors(path)[0]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the errors below are more precise
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}: check the path.") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path} is a folder: name the checkpoint file inside it.") from error
-    except PermissionError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}. Ask for read access.") from error
+    except _ACCESS as error:
+        raise _no_access(path, error) from error
     except Exception as error:  # a damaged file can raise any type
         if _holds_objects(path, error):
             raise UserError(
@@ -45,6 +47,36 @@ def read_torch(path: Path) -> Any:
     if fault := _fault(content):
         raise UserError(f"{path} holds {fault}: copy or download it again.")
     return content
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file by name, on the CPU, and its metadata.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    from safetensors import safe_open
+
+    try:
+        path.open("rb").close()  # whose errors say more
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            return tensors, dict(file.metadata() or {})
+    except _ACCESS as error:
+        raise _no_access(path, error) from error
+    except Exception as error:  # its errors, and torch's on types and sizes that it lacks
+        raise UserError(
+            f"{path} is damaged, or no safetensors file ({first_line(error)[:200]}): copy or download it "
+            "again."
+        ) from error
+
+
+def _no_access(path: Path, error: OSError) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"There is no file {path}: check the path.")
+    if isinstance(error, IsADirectoryError):
+        return UserError(f"{path} is a folder: name the checkpoint file inside it.")
+    return UserError(f"{path} can't be read: {error.strerror}. Ask for read access.")
 
 
 def is_state_dict(content: Any) -> bool:
@@ -108,11 +140,6 @@ def _diagnosis(path: Path) -> str:
                 "is a torch.export program: save the tensors in it, "
                 "torch.save(dict(torch.export.load(path).state_dict), ...)."
             )
-    if path.suffix == ".safetensors":
-        return (
-            "is a safetensors file: write it anew, torch.save(safetensors.torch.load_file(path), ...), where "
-            "the path of the new one ends in .pth."
-        )
     if path.suffix in {".onnx", ".json"}:
         return "holds no weights that torch reads: give the .pth beside it, or the run's checkpoint."
     return "is truncated or was not written by torch.save: copy or download it again."

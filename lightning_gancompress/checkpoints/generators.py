@@ -10,7 +10,7 @@ from torch import nn
 from lightning_gancompress.checkpoints import load_network, load_networks
 from lightning_gancompress.checkpoints.files import read_torch
 from lightning_gancompress.checkpoints.header import Header, is_training_checkpoint
-from lightning_gancompress.checkpoints.small import read_description
+from lightning_gancompress.checkpoints.small import is_small_model, read_description
 from lightning_gancompress.checkpoints.training import split_prefix
 from lightning_gancompress.checkpoints.upstream import direction_in_name, upstream_preprocessing
 from lightning_gancompress.tasks import Role, Side
@@ -70,7 +70,7 @@ def recorded(path: Path) -> Recorded:
         UserError: The file is missing or damaged.
     """
     if is_small_model(path):
-        return Recorded(dict(read_description(path.with_suffix(".json"))["preprocessing"]))
+        return Recorded(dict(read_description(path)["preprocessing"]))
     content = read_torch(path)
     if is_training_checkpoint(content):
         header = Header.of(content, path)
@@ -85,8 +85,3 @@ def recorded_preprocessing(path: Path) -> dict[str, Any]:
         UserError: The file is missing or damaged.
     """
     return recorded(path).preprocessing
-
-
-def is_small_model(path: Path) -> bool:
-    """Whether a file is a small model: a `.pth` with a `.json` beside it."""
-    return path.suffix == ".pth" and path.with_suffix(".json").is_file()

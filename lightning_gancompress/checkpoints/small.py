@@ -1,22 +1,28 @@
-"""Small models: a compressed network as a plain state dict, with a JSON description beside it."""
+"""Small models: a compressed network with its description, in a file or two.
+
+A `.safetensors` file holds both, the description as JSON in its metadata. A `.pth` file is a plain state dict
+of torch, with the description beside it, in the `.json` of the same name.
+"""
 
 import dataclasses
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_gancompress.checkpoints.files import is_state_dict, read_torch
+from lightning_gancompress.checkpoints.files import SAFETENSORS, is_state_dict, read_safetensors, read_torch
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
 from lightning_gancompress.networks.images import read_preprocessing
-from lightning_gancompress.schema import items, read_json, shown
+from lightning_gancompress.schema import items, parse_json, read_json, shown
 
 VERSION = 1
+KEY = "gancompress"  # of the description, in the metadata of a safetensors file
 
 
 def save_small(
@@ -27,12 +33,12 @@ def save_small(
     preprocessing: dict[str, Any],
     provenance: dict[str, Any],
 ) -> None:
-    """Write `network` to `path` and its description to the same name with `.json`.
+    """Write `network` and its description to `path`, or to that and the same name with `.json`.
 
     Args:
         network: Network to save; its channel widths are written into the description.
         spec: Class and arguments of the network.
-        path: File to write; ends in `.pth`.
+        path: File to write; ends in `.safetensors`, or in `.pth`.
         preprocessing: How images become its input, in plain types.
         provenance: Policy, budget, versions and so on, in plain types.
 
@@ -40,20 +46,33 @@ def save_small(
         UserError: When the files can't be written.
     """
     path = user_path(path)
-    if path.suffix != ".pth":
-        raise UserError(f"A small model goes into a .pth file, not {path}: name one.")
+    if path.suffix not in (".pth", SAFETENSORS):
+        raise UserError(f"A small model goes into a .safetensors or .pth file, not {path}: name one.")
     description = {
         "version": VERSION,
         "network": dataclasses.replace(spec, widths=channel_widths(network)).to_dict(),
         "preprocessing": preprocessing,
         "provenance": provenance,
     }
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    if path.suffix == SAFETENSORS:
+        from safetensors.torch import save
+
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_files({path: save(whole, {"format": "pt", KEY: json.dumps(description)})})
+        return
     weights = io.BytesIO()
-    torch.save(
-        {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}, weights
-    )
+    torch.save(tensors, weights)
     text = json.dumps(description, indent=2) + "\n"
     write_files({path: weights.getvalue(), path.with_suffix(".json"): text.encode()})
+
+
+def is_small_model(path: Path) -> bool:
+    """Whether a file is a small model: a `.pth` beside a `.json`, or a `.safetensors` of this project."""
+    if path.suffix == SAFETENSORS and path.is_file():
+        with suppress(UserError):  # what is damaged is none
+            return KEY in read_safetensors(path)[1]
+    return path.suffix == ".pth" and path.is_file() and path.with_suffix(".json").is_file()
 
 
 def load_small(
@@ -62,7 +81,7 @@ def load_small(
     """Return the network in eval mode, its spec, and the whole description.
 
     Args:
-        path: The `.pth` file, which has its `.json` beside it.
+        path: The `.safetensors` file, or the `.pth`, which has its `.json` beside it.
         batch_norm: Statistics of the batch norms in place of the recorded choice, or None.
         architecture: A network of the same class and arguments before pruning, where the description lacks
             the arguments.
@@ -71,8 +90,7 @@ def load_small(
         UserError: When one of the two files is missing, damaged or not for the other.
     """
     path = user_path(path)
-    tensors = read_torch(path)
-    description = read_description(path.with_suffix(".json"))
+    tensors, description = read_torch(path), read_description(path)
     if not is_state_dict(tensors):
         raise UserError(
             f"{path} holds more than tensors by name: copy it again from where the model was saved."
@@ -81,17 +99,30 @@ def load_small(
         spec = NetworkSpec.from_dict(description.get("network")).reading(batch_norm)
         return spec.build(tensors, architecture).eval(), spec, description
     except UserError as error:
-        raise UserError(f"{path} and the .json beside it don't make a network: {error}") from error
+        parts = f"{path} and the .json beside it don't" if path.suffix == ".pth" else f"{path} doesn't"
+        raise UserError(f"{parts} make a network: {error}") from error
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_description(model: Path) -> dict[str, Any]:
     """The description of a small model; `NetworkSpec.from_dict` checks the entry of the network.
 
+    Args:
+        model: The file with the tensors.
+
     Raises:
-        UserError: The file is missing, damaged, or of another version.
+        UserError: The description is missing, damaged, or of another version.
     """
+    path = model if model.suffix == SAFETENSORS else model.with_suffix(".json")
     try:
-        description = read_json(path)
+        if path is model:
+            metadata = read_safetensors(model)[1]
+            if KEY not in metadata:
+                raise UserError(
+                    f"{path} describes no network of this project: give a file that a run has written."
+                )
+            description = parse_json(metadata[KEY])
+        else:
+            description = read_json(path)
         version = description.get("version") if isinstance(description, dict) else None
         if version == VERSION:
             return {

@@ -140,7 +140,7 @@ def sibling(path: Path, role: str) -> Path:
 
 def direction_in_name(path: Path) -> str | None:
     """Return the direction, "AtoB" or "BtoA", that the name of a file shows; None if it shows none."""
-    source = re.search(r"_(?:net_[GD]_([AB])|([AB])to[AB])\.pth$", path.name)
+    source = re.search(r"_(?:net_[GD]_([AB])|([AB])to[AB])\.(?:pth|safetensors)$", path.name)
     return {"A": "AtoB", "B": "BtoA"}[source[1] or source[2]] if source else None
 
 

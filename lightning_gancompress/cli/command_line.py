@@ -14,10 +14,13 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_gancompress.callbacks.run_config import RunConfig
+from lightning_gancompress.callbacks.wandb_run import finished, folder_of_sweep_run
 from lightning_gancompress.cli.appended import append_once
 from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.export import export
+from lightning_gancompress.cli.commands.predict import by_model_file, predict
 from lightning_gancompress.cli.commands.profile import profile
+from lightning_gancompress.cli.commands.push import push
 from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
 from lightning_gancompress.cli.explain import condense
@@ -33,6 +36,12 @@ from lightning_gancompress.trainer import Trainer
 from lightning_gancompress.version import __version__
 
 
+class WithoutRun:
+    """The form of a command that needs no run: no trainer, module and data."""
+
+    predict = staticmethod(predict)
+
+
 class Commands(Trainer):
     """The trainer with this project's commands as methods, since LightningCLI looks for all in one class."""
 
@@ -40,16 +49,18 @@ class Commands(Trainer):
     profile = staticmethod(profile)
     compare = staticmethod(compare)
     report = staticmethod(report)
+    push = staticmethod(push)
 
 
 # defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
 
+BY_MODEL_FILE = "Translate pictures by a model file alone; further below with the configuration of a run."
 DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving their local density structure."
 
 
 class GanCompressCLI(OpenCLI):
-    """LightningCLI for this project's modules, with commands of its own: export, profile, compare, report.
+    """LightningCLI for this project's modules, with commands of its own, such as export.
 
     Settings are taken from the user's arguments, then from the checkpoint in `--ckpt_path`, then from the
     shipped `defaults.yaml`, then from the code.
@@ -60,6 +71,9 @@ class GanCompressCLI(OpenCLI):
         defaults = [str(path) for path in [configs_folder() / "defaults.yaml"] if path.is_file()]
         words = sys.argv[1:] if args is None else args
         self._named = {*words[:1]} & {*self.subcommands()} if isinstance(words, list) else set()
+        # `predict --model FILE --input PICTURES` is a command of its own
+        self._without_run = isinstance(words, list) and words[:1] == ["predict"] and by_model_file(words[1:])
+        self._runs = [name for name in RUNS if not (self._without_run and name == "predict")]
         super().__init__(
             GANModule,
             LightningDataModule,
@@ -71,7 +85,7 @@ class GanCompressCLI(OpenCLI):
                 "description": DESCRIPTION,
                 "version": __version__,
                 "compare": {"description": str(compare.__doc__).partition("Args:")[0]},
-                **{name: {"default_config_files": defaults} for name in (*RUNS, "profile")},
+                **{name: {"default_config_files": defaults} for name in (*self._runs, "profile")},
             },
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -84,7 +98,13 @@ class GanCompressCLI(OpenCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """All commands, with the arguments that are not command line options."""
-        own = {"export": set(), "profile": {"model", "datamodule"}, "compare": {"rehearse"}, "report": set()}
+        own = {
+            "export": set(),
+            "profile": {"model", "datamodule"},
+            "compare": {"rehearse"},
+            "report": set(),
+            "push": set(),
+        }
         return {**LightningCLI.subcommands(), **own}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -105,11 +125,19 @@ class GanCompressCLI(OpenCLI):
         """
         if self._named and command not in self._named:
             return self.init_parser(**kwargs)
-        if command in ("export", "compare", "report"):
+        if command in ("export", "compare", "report", "push"):
             return with_trust(self.short_parser(trainer, command, **kwargs))
+        if command != "predict":
+            return with_trust(super().command_parser(trainer, command, **kwargs))
+        without_run = with_trust(
+            self.short_parser(WithoutRun, command, skip=set(), description=BY_MODEL_FILE)
+        )
+        if self._without_run:
+            return without_run
         parser = with_trust(super().command_parser(trainer, command, **kwargs))
-        if command == "predict":
-            parser.set_defaults({"return_predictions": False})  # they are written to files
+        parser.set_defaults({"return_predictions": False})  # they are written to files
+        assert isinstance(parser, Parser)
+        parser.other_form = without_run
         return parser
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -149,7 +177,7 @@ class GanCompressCLI(OpenCLI):
 
     def seed(self) -> None:
         """Seed the commands that train or evaluate; the others use no random numbers."""
-        if self.config.subcommand in RUNS:
+        if self.config.subcommand in self._runs:
             super().seed()
 
     # -- running ---------------------------------------------------------------------------------------
@@ -159,11 +187,13 @@ class GanCompressCLI(OpenCLI):
         config = self.config[self.subcommand]
         if "trainer" in config:  # the classes of others don't do it themselves
             config.trainer = expanded(config.trainer)
+            root = Path(config.trainer.default_root_dir or ".")
+            config.trainer.default_root_dir = str(folder_of_sweep_run(root))
         if self.subcommand == "profile":
             config.trainer.callbacks = config.trainer.logger = None
             if config.ckpt_path:
                 config.model = config.data = None
-        if self.subcommand not in RUNS:
+        if self.subcommand not in self._runs:
             return
         missing = [part for part in ("model", "data") if config[part] is None]
         if missing:
@@ -189,23 +219,24 @@ class GanCompressCLI(OpenCLI):
 
     def instantiate_classes(self) -> None:
         """Instantiate model, data and trainer, as far as the command needs them."""
-        if self.subcommand in RUNS:
+        if self.subcommand in self._runs:
             super().instantiate_classes()
         else:
             self.config_init = self.parser.instantiate_classes(self.config)
 
     def run_command(self, command: str) -> None:
         """Run a command."""
-        if command not in RUNS:
+        if command not in self._runs:
             config, arguments = self.config_init[command], self.arguments_of(command)
             if command == "profile":
                 arguments |= {"model": config.model, "datamodule": config.data}
             elif command == "compare":
                 arguments["rehearse"] = Rehearsal
-            getattr(Commands, command)(**arguments)
+            getattr(WithoutRun if self._without_run else Commands, command)(**arguments)
             return
         try:
-            super().run_command(command)
+            with finished(self.trainer.loggers):
+                super().run_command(command)
         except Exception as error:
             self._end_other_ranks(error)
             raise
@@ -249,7 +280,21 @@ def with_trust(parser: LightningArgumentParser) -> LightningArgumentParser:
 
 
 class Parser(LightningArgumentParser):
-    """A parser that raises errors as a `UserError` of one sentence."""
+    """A parser that raises errors as a `UserError` of one sentence.
+
+    Attributes:
+        other_form: Parser of another form of the command, which the help shows first.
+    """
+
+    other_form: LightningArgumentParser | None = None
+
+    def format_help(self, *args: Any) -> str:
+        """The help of all forms."""
+        text: str = super().format_help(*args)
+        if self.other_form is None:
+            return text
+        self.other_form.prog = self.prog.replace(" [options]", "") + " --model FILE --input PICTURES"
+        return f"{self.other_form.format_help(*args)}\nWith a configuration of a run:\n\n{text}"
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Shorten the message of jsonargparse."""

@@ -53,7 +53,7 @@ def named_by(args: list[str]) -> Named:
 
 def _names_a_file(text: str) -> bool:
     """Whether a text names a file to read or to write: `e.ckpt` would be a class of a module `e` as well."""
-    endings = (".ckpt", ".pth", ".onnx", ".pt2", ".yaml", ".yml")
+    endings = (".ckpt", ".pth", ".safetensors", ".onnx", ".pt2", ".yaml", ".yml")
     return text.endswith(endings) or os.path.exists(text)  # noqa: PTH110, Path fails on a long text
 
 

@@ -41,7 +41,7 @@ class PreprocessingRecord(TypedDict, total=False):
 
     direction: Literal["AtoB", "BtoA"]
     preprocess: str
-    load_size: int
+    load_size: int | list[int]
     crop_size: int | list[int]  # side of the networks' input, or its height and width
     resample: str
     in_channels: int

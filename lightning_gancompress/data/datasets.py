@@ -104,12 +104,11 @@ class FileDataset(SampleDataset):
 
     def _loaded_sizes(self) -> Array:
         """Width and height of all images before the crop, (N, 2)."""
-        options = self.preprocessing
-        side = options.crop_size if self.seed is None else options.load_size
+        options, augment = self.preprocessing, self.seed is not None
         if options.preprocess == "resize_and_crop":
-            return np.full((len(self), 2), side)
+            return np.tile(options.loaded_size((1, 1), augment), (len(self), 1))
         with ThreadPoolExecutor(16) as pool:
-            return np.array([options.loaded_size(size, side) for size in pool.map(size_of, self.files)])
+            return np.array([options.loaded_size(size, augment) for size in pool.map(size_of, self.files)])
 
     def __len__(self) -> int:
         return len(self.files)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -16,13 +17,13 @@ from lightning_gancompress.data.datasets import FileDataset, Files, SampleDatase
 from lightning_gancompress.data.inspection import inspect
 from lightning_gancompress.data.labels import Labels, reader_of, record_of
 from lightning_gancompress.data.listing import describe_folder, list_images
-from lightning_gancompress.data.options import FileChannels
+from lightning_gancompress.data.options import FileChannels, Sides, recorded
 from lightning_gancompress.data.reading import ENDINGS, VERSION
 from lightning_gancompress.data.survey import describe_images, doubts
 from lightning_gancompress.data.transforms import ImageReader, Preprocess, Preprocessing
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
-from lightning_gancompress.options import Amount, Count, Pixels, Workers
+from lightning_gancompress.options import Amount, Count, Workers
 from lightning_gancompress.tasks.role import Role
 
 # no `from __future__ import annotations`: the command line reads the types of inherited options
@@ -36,8 +37,9 @@ class ImageDataModule(GANDataModule):
 
     Args:
         root: Folder with the images.
-        load_size: Size in pixels to which training images are resized before the crop; None is `crop_size`.
-        crop_size: Size in pixels of the networks' input.
+        load_size: Size in pixels to which training images are resized before the crop, a side or `[height,
+            width]`; None is `crop_size`.
+        crop_size: Size in pixels of the networks' input: the side, or `[height, width]`.
         preprocess: As the option of that name in pytorch-CycleGAN-and-pix2pix; `none` only rounds sizes to a
             multiple of 4.
         flip: Whether half of the training images are mirrored.
@@ -56,8 +58,8 @@ class ImageDataModule(GANDataModule):
     root: str
     _: KW_ONLY
     num_workers: Workers = 2
-    load_size: Pixels | None = 286
-    crop_size: Pixels = 256
+    load_size: Sides | None = 286
+    crop_size: Sides = 256
     preprocess: Preprocess = "resize_and_crop"
     flip: bool = True
     in_channels: FileChannels = 3
@@ -95,6 +97,10 @@ class ImageDataModule(GANDataModule):
     def layouts(self, split: str) -> str:
         """The layouts in which `find` looks for a split, as text."""
 
+    def undivided(self, split: Split) -> dict[Role, Files]:
+        """The files of a split where no folders divide the images into splits; empty if there are none."""
+        return {}
+
     @property
     def readers(self) -> list[ImageReader]:
         """How the sources are read, and the targets where there are any."""
@@ -112,8 +118,8 @@ class ImageDataModule(GANDataModule):
         """The preprocessing of images before a generator reads them."""
         return {
             "preprocess": self.preprocess,
-            "load_size": self.options.load_size,
-            "crop_size": self.crop_size,
+            "load_size": recorded(self.options.load_size),
+            "crop_size": recorded(self.crop_size),
             "resample": "nearest" if self.labels else "bicubic",
             **record_of(*self.readers),  # type: ignore[typeddict-item]
             "range": [0.0, 1.0] if self.labels and self.labels.encoding == "one_hot" else [-1.0, 1.0],
@@ -128,14 +134,14 @@ class ImageDataModule(GANDataModule):
     def fingerprint(self, split: Split = "train") -> str:
         """Digest of the files of a split (names, sizes, times) and their preprocessing."""
         files = sorted({file for sample in chain(*self.files(split).values()) for file in sample})
-        stats = [(str(file.relative_to(self.folder)), file.stat()) for file in files]
+        stats = [(os.path.relpath(file, self.folder), file.stat()) for file in files]
         facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
         return hashlib.sha256(json.dumps([VERSION, self.preprocessing, facts]).encode()).hexdigest()
 
     def images(self) -> str:
         """Digest of names and sizes of the training files, which stay the same in a copy of the folder."""
         files = sorted({file for sample in chain(*self.files("train").values()) for file in sample})
-        facts = [[str(file.relative_to(self.folder)), file.stat().st_size] for file in files]
+        facts = [[os.path.relpath(file, self.folder), file.stat().st_size] for file in files]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def files(self, split: Split) -> dict[Role, Files]:
@@ -151,6 +157,7 @@ class ImageDataModule(GANDataModule):
                 )
             found = ((name, files) for name in self.splits[split] if (files := self.find(split, name)))
             name, roles = next(found, ("", {}))
+            roles = roles or self.undivided(split)
             if not roles:
                 raise self._nothing_found(split)
             self._names[split] = name

@@ -2,6 +2,8 @@
 
 from typing import Annotated, Any
 
+from lightning_gancompress.options import Pixels
+
 IMAGE_MODES = {1: "L", 3: "RGB"}  # of Pillow, by channels
 
 
@@ -20,3 +22,15 @@ class OfImageFiles:
 
 
 FileChannels = Annotated[int, OfImageFiles()]
+Sides = Pixels | tuple[Pixels, Pixels]  # of a square, or height and width
+
+
+def both(sides: Sides) -> tuple[int, int]:
+    """Height and width of an option."""
+    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
+
+
+def recorded(sides: Sides) -> int | list[int]:
+    """A size as checkpoints record it, in plain types: the side of a square, or height and width."""
+    height, width = both(sides)
+    return height if height == width else [height, width]

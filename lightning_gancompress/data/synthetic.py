@@ -18,7 +18,7 @@ from lightning_gancompress.data.paired import PairedDataModule
 from lightning_gancompress.data.unpaired import UnpairedDataModule
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import discard, draft_of
-from lightning_gancompress.options import Count, Pixels, Range
+from lightning_gancompress.options import Count, Pixels, Range, Share
 from lightning_gancompress.tasks.role import Role
 
 VERSION = 1  # of the pictures; to be raised when the renderer changes
@@ -176,6 +176,11 @@ class SyntheticFacades(FacadesDataModule, PairedDataModule):
     _: KW_ONLY
     direction: Direction = "BtoA"
     layout: Layout = field(default="side_by_side", init=False)
+    source_folder: str | None = field(default=None, init=False)
+    target_folder: str | None = field(default=None, init=False)
+    source_suffix: str | None = field(default=None, init=False)
+    target_suffix: str | None = field(default=None, init=False)
+    holdout: Share = field(default=0.1, init=False)
     paired = True
 
 
@@ -187,4 +192,8 @@ class SyntheticUnpairedFacades(FacadesDataModule, UnpairedDataModule):
     """
 
     root: str = "data/facades_unpaired"
+    _: KW_ONLY
+    source_folder: str | None = field(default=None, init=False)
+    target_folder: str | None = field(default=None, init=False)
+    holdout: Share = field(default=0.1, init=False)
     paired = False

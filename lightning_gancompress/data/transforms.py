@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lightning_gancompress.data.options import IMAGE_MODES
+from lightning_gancompress.data.options import IMAGE_MODES, Sides, both
 from lightning_gancompress.data.reading import ImageError, as_rgb, read_image
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.options import Pixels, check_fields
+from lightning_gancompress.options import check_fields
 
 # of one image after resizing; Pillow refuses files of more
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
@@ -60,21 +60,26 @@ def normalised(pixels: Array) -> Tensor:
 class Preprocessing:
     """The preprocessing options of pytorch-CycleGAN-and-pix2pix (``data/base_dataset.py``). Sizes in pixels.
 
-    For evaluation, images are resized to ``crop_size`` instead of ``load_size``, cropped in the centre and
-    never flipped. Without a crop, sizes are rounded to a multiple of 4, as for its ``none``.
+    A size is a side, or ``[height, width]``. For evaluation, images are resized to ``crop_size`` instead of
+    ``load_size``, cropped in the centre and never flipped. Without a crop, sizes are rounded to a multiple of
+    4, as for its ``none``.
     """
 
     preprocess: Preprocess = "resize_and_crop"
-    load_size: Pixels = 286
-    crop_size: Pixels = 256
+    load_size: Sides = 286
+    crop_size: Sides = 256
     flip: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.preprocess.endswith("_and_crop") and self.crop_size > self.load_size:
+        (load_height, load_width), (height, width) = both(self.load_size), both(self.crop_size)
+        # scale_width makes images at least as high as the crop
+        low = self.preprocess == "resize_and_crop" and height > load_height
+        if self.preprocess.endswith("_and_crop") and (low or width > load_width):
+            larger = f"[{round(height * 286 / 256)}, {round(width * 286 / 256)}]"
             raise UserError(
                 f"data.crop_size {self.crop_size} is larger than data.load_size {self.load_size}: raise "
-                "load_size or lower crop_size."
+                f"load_size{'' if height == width else f', for example to {larger}'}, or lower crop_size."
             )
 
     @property
@@ -93,14 +98,15 @@ class Preprocessing:
         width, height = loaded = self.resized(size, path, augment=random is not None)
         box = None
         if "crop" in self.preprocess:
-            room = width - self.crop_size, height - self.crop_size
+            crop_height, crop_width = both(self.crop_size)
+            room = width - crop_width, height - crop_height
             if min(room) < 0:
                 raise ImageError(
                     f"Image {path} is {size[0]}x{size[1]}, smaller than data.crop_size {self.crop_size}: "
                     "lower it, or set data.preprocess to resize_and_crop."
                 )
             x, y = (int(r // 2 if random is None else random.integers(r + 1)) for r in room)
-            box = (x, y, x + self.crop_size, y + self.crop_size)
+            box = (x, y, x + crop_width, y + crop_height)
         return Transform(loaded, box, self.flip and random is not None and bool(random.random() < 0.5))
 
     def resized(self, size: tuple[int, int], path: Path | str, augment: bool) -> tuple[int, int]:
@@ -109,7 +115,7 @@ class Preprocessing:
         Raises:
             ImageError: The image of ``path`` would become huge.
         """
-        width, height = self.loaded_size(size, self.load_size if augment else self.crop_size)
+        width, height = self.loaded_size(size, augment)
         if width * height > MOST_PIXELS:
             raise ImageError(
                 f"Image {path} is {size[0]}x{size[1]}, and data.preprocess {self.preprocess} would make it "
@@ -120,21 +126,21 @@ class Preprocessing:
     def final_size(self, size: tuple[int, int], path: Path | str = "") -> tuple[int, int]:
         """Width and height of the result in evaluation, for an image of a size (width, height)."""
         transform = self.transform(size, path)
-        return (self.crop_size, self.crop_size) if transform.box else transform.size
+        return both(self.crop_size)[::-1] if transform.box else transform.size
 
     def trained_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the result in training, for an image of a size (width, height)."""
-        return (self.crop_size,) * 2 if "crop" in self.preprocess else self.loaded_size(size, self.load_size)
+        return both(self.crop_size)[::-1] if "crop" in self.preprocess else self.loaded_size(size, True)
 
-    def loaded_size(self, size: tuple[int, int], load_size: int) -> tuple[int, int]:
-        """Width and height before the crop."""
-        width, height = size
+    def loaded_size(self, size: tuple[int, int], augment: bool) -> tuple[int, int]:
+        """Width and height before the crop, in training with ``augment``."""
+        load_height, load_width = both(self.load_size if augment else self.crop_size)
         if self.preprocess == "resize_and_crop":
-            return load_size, load_size
-        if self.preprocess.startswith("scale_width") and not (
-            width == load_size and height >= self.crop_size
-        ):
-            width, height = load_size, int(max(load_size * height / width, self.crop_size))
+            return load_width, load_height
+        width, height = size
+        crop_height = both(self.crop_size)[0]
+        if self.preprocess.startswith("scale_width") and not (width == load_width and height >= crop_height):
+            width, height = load_width, int(max(load_width * height / width, crop_height))
         if "crop" not in self.preprocess:
             width, height = max(4, round(width / 4) * 4), max(4, round(height / 4) * 4)
         return width, height

@@ -18,8 +18,9 @@ from lightning_gancompress.evaluation.measures.set_distances import Reals, SetDi
 from lightning_gancompress.evaluation.metrics import register
 from lightning_gancompress.evaluation.results import NetworkResults, Tested, TestResults
 from lightning_gancompress.evaluation.session import Session
-from lightning_gancompress.evaluation.table import write_results_and_table
+from lightning_gancompress.evaluation.table import figures, write_results_and_table
 from lightning_gancompress.files import require_writable
+from lightning_gancompress.loggers import log_table
 from lightning_gancompress.metrics import Feature, Resize
 from lightning_gancompress.options import Count, Items, Threads, checked
 from lightning_gancompress.training.phase import SEARCH
@@ -34,7 +35,7 @@ class Evaluation(Callback):
     coverage, precision and recall against the real images, the student's local density against the
     teacher's, MACs, parameters, file size, memory, latency, and the figures of every `Measure` in
     `trainer.callbacks`. It writes `<default_root_dir>/test/results.json` and `table.md` (`test_best/` for
-    `best.ckpt`).
+    `best.ckpt`), and gives loggers that take tables the figures as `test/table`.
     For CycleGAN all figures are per direction: `val/AtoB/teacher_l1`, `results_AtoB.json`. Each image counts
     once, also if several processes share the images and pad their shares.
 
@@ -173,6 +174,7 @@ class Evaluation(Callback):
                 files = tuple(self.exported.of(role))
                 results = results_of(phase_of(pl_module), weights, seen, findings, files)
                 write_results_and_table(output_folder(trainer, "test"), results, role.suffix)
+                log_table(trainer, f"test/table{role.suffix}", *figures(results))
 
 
 def log(module: LightningModule, prefix: str, findings: Findings) -> None:

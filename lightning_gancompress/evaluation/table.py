@@ -33,10 +33,20 @@ def write_results_and_table(folder: Path, results: TestResults, suffix: str = ""
     write_files({folder / name: content for name, content in files.items()})
 
 
+def figures(results: TestResults) -> tuple[list[str], list[list[Any]]]:
+    """The figures of all generators as columns and rows: a row each, by name; None where not measured."""
+    columns = _columns(results)
+    rows = [[name, *(network.figures.get(c) for c in columns)] for name, network in results.shown.items()]
+    return ["network", *columns], rows
+
+
+def _columns(results: TestResults) -> list[str]:
+    return in_order(name for network in results.shown.values() for name in network.figures)
+
+
 def table(results: TestResults) -> str:
     """The results as Markdown: a table with one row per generator, then notes."""
-    networks = results.shown
-    columns = in_order(name for network in networks.values() for name in network.figures)
+    networks, columns = results.shown, _columns(results)
     lines = [
         ["", *(metric(name).heading for name in columns)],
         ["---", *["---:"] * len(columns)],

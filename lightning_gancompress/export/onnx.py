@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,12 @@ from torch.export import ExportedProgram
 
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export.faster_layers import use_faster_layers
+from lightning_gancompress.export.onnx_pixels import (
+    CLOSE,
+    levels_of_difference,
+    require_pictures,
+    use_pixels,
+)
 from lightning_gancompress.export.program import (
     check,
     describe,
@@ -33,6 +39,9 @@ from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks.layers import Network
 from lightning_gancompress.options import Amount, Workers, checked
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 OPSET = 18  # the version that torch's exporter writes without conversion, for the oldest possible runtimes
 
 
@@ -47,6 +56,7 @@ def export_onnx(
     optimize: bool = True,
     preprocessing: Mapping[str, Any] | None = None,
     reduction: Reduction | None = None,
+    uint8: bool = False,
 ) -> dict[str, Any]:
     """Write `network` as one self-contained ONNX file: input `image`, output `output`, free batch size.
 
@@ -67,6 +77,9 @@ def export_onnx(
             under the key `preprocessing`.
         reduction: In how many bits; None is float32. The tolerance is for the float32 file that it begins
             with: how far the reduced one is from the network is returned, not limited.
+        uint8: Read and give pixels of 8 bits, (B, H, W, C), in place of floats (B, C, H, W) in [-1, 1]. Then
+            the difference is one of grey levels, and at most 1 is accepted; with a `reduction` it is that of
+            the file with floats.
 
     Returns:
         The facts of `describe`, the `opset`, and with a `reduction` the `mean_difference`, and `float_bytes`,
@@ -76,14 +89,22 @@ def export_onnx(
         UserError: A package is missing, the network can't be exported, differs too much, or can't be written.
     """
     path = user_path(path)
-    content, facts = onnx_content(
+    model, facts = onnx_model(
         network, path, sample, tolerance, dynamic_size, optimize, preprocessing, reduction
     )
-    write_files({path: content})
+    if uint8:
+        require_pictures(network, sample)
+        reference = inference_copy(network) if reduction is None else load_onnx(model.SerializeToString())
+        use_pixels(model)
+        run = load_onnx(model.SerializeToString())
+        levels = levels_of_difference(reference, run, sample, dynamic_size)
+        check(levels, CLOSE, path)
+        facts |= {"max_difference": levels} if reduction is None else {}
+    write_files({path: model.SerializeToString()})
     return {**describe(path, "onnx", sample, 0.0, dynamic_size), **facts, "opset": OPSET}
 
 
-def onnx_content(
+def onnx_model(
     network: nn.Module,
     path: Path,
     sample: Tensor,
@@ -92,41 +113,38 @@ def onnx_content(
     optimize: bool,
     preprocessing: Mapping[str, Any] | None,
     reduction: Reduction | None,
-) -> tuple[bytes, dict[str, Any]]:
-    """What `export_onnx` writes, and how far it is from the network."""
+) -> tuple[ModelProto, dict[str, Any]]:
+    """The model that `export_onnx` writes, with float images, and how far it is from the network."""
     require("onnx", "onnxruntime", "onnxscript")
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
     any_width = reduction is not None and reduction.precision == "int8"
-    content = _convert(program, dynamic_size, multiple, optimize, any_width, preprocessing or {})
-    difference = max_difference(reference, load_onnx(content), sample, dynamic_size)
+    model = _convert(program, dynamic_size, multiple, optimize, any_width, preprocessing or {})
+    difference = max_difference(reference, load_onnx(model.SerializeToString()), sample, dynamic_size)
     check(difference, tolerance, path)
     if reduction is None:
-        return content, {"max_difference": difference}
-    return _reduced(content, reduction, reference, path, random_images(sample, dynamic_size))
+        return model, {"max_difference": difference}
+    return _reduced(model, reduction, reference, path, random_images(sample, dynamic_size))
 
 
 def _reduced(
-    content: bytes, reduction: Reduction, reference: nn.Module, path: Path, probes: list[Tensor]
-) -> tuple[bytes, dict[str, Any]]:
-    import onnx
-
+    model: ModelProto, reduction: Reduction, reference: nn.Module, path: Path, probes: list[Tensor]
+) -> tuple[ModelProto, dict[str, Any]]:
     if reduction.precision == "fp16":
         require_half_range(reference, [*probes, *reduction.held_out], reduction.keep_float)
-    reduced: bytes = reduction.apply(onnx.load_from_string(content)).SerializeToString()
-    run = load_onnx(reduced)
-    differences = image_differences(reference, run, probes)
+    size = model.ByteSize()
+    reduced = reduction.apply(model)
+    run = load_onnx(reduced.SerializeToString())
+    mean, largest = image_differences(reference, run, probes)
     if reduction.held_out:
-        differences = image_differences(reference, run, reduction.held_out)
-    mean, largest = differences
+        mean, largest = image_differences(reference, run, reduction.held_out)
     if not math.isfinite(largest):
         raise UserError(
             f"{path.name} was not written: in {reduction.precision} its output isn't finite; export it in "
             "float32."
         )
-    facts = {"max_difference": largest, "mean_difference": mean, "float_bytes": len(content)}
-    return reduced, facts
+    return reduced, {"max_difference": largest, "mean_difference": mean, "float_bytes": size}
 
 
 def _convert(
@@ -136,7 +154,7 @@ def _convert(
     optimize: bool,
     any_width: bool,
     preprocessing: Mapping[str, Any],
-) -> bytes:
+) -> ModelProto:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
     try:
         with quiet(), warnings.catch_warnings():
@@ -167,8 +185,7 @@ def _convert(
         _refuse_other_sizes(model, multiple)
     if preprocessing:
         model.metadata_props.add(key="preprocessing", value=json.dumps(preprocessing))
-    content: bytes = model.SerializeToString()
-    return content
+    return model
 
 
 def _refuse_other_sizes(model: Any, multiple: int) -> None:

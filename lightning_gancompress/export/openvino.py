@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError, first_line
-from lightning_gancompress.export.onnx import onnx_content, require
+from lightning_gancompress.export.onnx import onnx_model, require
 from lightning_gancompress.export.program import describe, image_differences, inference_copy, random_images
 from lightning_gancompress.export.reduction import Reduction
 from lightning_gancompress.files import user_path, write_files
@@ -55,9 +55,10 @@ def export_openvino(
     require("openvino", extra="openvino")
     path = user_path(path)
     half = reduction is not None and reduction.precision == "fp16"  # OpenVINO halves by itself
-    content, facts = onnx_content(
+    model, facts = onnx_model(
         network, path, sample, tolerance, dynamic_size, optimize, None, None if half else reduction
     )
+    content = model.SerializeToString()
     files = _convert(content, half, preprocessing or {}, path)
     images = random_images(sample, dynamic_size)
     images = list(reduction.held_out) if reduction and reduction.held_out else images

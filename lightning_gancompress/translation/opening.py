@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import user_path
+from lightning_gancompress.hub import model_file
 from lightning_gancompress.networks import BatchNorm
 from lightning_gancompress.options import Workers, checked
 from lightning_gancompress.translation.model import ImageModel
@@ -35,7 +35,7 @@ def open_model(
     Raises:
         UserError: The file is missing, damaged, or holds something else.
     """
-    path = user_path(path)
+    path = model_file(path)
     if path.suffix.lower() not in (".onnx", ".xml"):
         from lightning_gancompress.translation.torch_model import TorchModel
 

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning_gancompress.data.options import both
 from lightning_gancompress.data.reading import ImageError
 from lightning_gancompress.data.transforms import MOST_PIXELS, Preprocessing, Transform
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.translation.model import ImageModel
+from lightning_gancompress.translation.tiles import Tiles
 
-Result = Literal["restored", "model", "kept"]
+ResultSize = Literal["restored", "model", "kept"]
 Sides = tuple[int, int]  # width and height in pixels
 
 
@@ -23,14 +25,16 @@ class Plan:
         transform: Resizes it, and may crop it.
         work: Width and height at which the model works: the picture is padded to them at right and bottom.
         result: Width and height of the result; None for those that the model gives.
+        tiles: The tiles that it is cut into; None leaves it whole.
     """
 
     transform: Transform
     work: Sides
     result: Sides | None
+    tiles: Tiles | None = None
 
 
-def plan(model: ImageModel, size: Sides, result: Result, name: str) -> Plan:
+def plan(model: ImageModel, size: Sides, result: ResultSize, name: str, tiles: Tiles | None = None) -> Plan:
     """The plan for a picture.
 
     Args:
@@ -40,6 +44,7 @@ def plan(model: ImageModel, size: Sides, result: Result, name: str) -> Plan:
             `model` gives what the model gives for images that are preprocessed as in its training; `kept`
             works on the picture at its own size.
         name: Name of the picture, for messages.
+        tiles: Tiles for `kept`; smaller pictures stay whole.
 
     Raises:
         UserError: The model can't work at this size.
@@ -52,22 +57,25 @@ def plan(model: ImageModel, size: Sides, result: Result, name: str) -> Plan:
             f"Image {name} is {size[0]}x{size[1]}, which the model would take at {work[0]}x{work[1]}: "
             "shrink it, or set size to model."
         )
+    if tiles is not None and (work[1] > tiles.size[0] or work[0] > tiles.size[1] or model.multiple is None):
+        height, width = tiles.padded(work[::-1])
+        return Plan(Transform(work), (width, height), size, tiles)
     return Plan(Transform(work), _padded(model, work, name), size)
 
 
 def options_of(model: ImageModel) -> Preprocessing:
     """The recorded preprocessing, as far as it is of image files."""
-    record, side = model.preprocessing, model.preprocessing.get("crop_size", Preprocessing.crop_size)
-    names = ("preprocess", "load_size")
+    record = model.preprocessing
+    names = ("preprocess", "load_size", "crop_size")
     options = {name: record[name] for name in names if record.get(name) is not None}
-    side = side if isinstance(side, int) else max(side)
-    options = {"load_size": max(side, Preprocessing.load_size), **options}
-    return Preprocessing(**options, crop_size=side, flip=False)
+    sides = both(options.get("crop_size", Preprocessing.crop_size))
+    larger = [max(side, 286) for side in sides]  # where a record has a crop alone
+    return Preprocessing(**{"load_size": larger, **options}, flip=False)
 
 
 def _as_evaluated(model: ImageModel, size: Sides, name: str) -> Plan:
     height, width = model.model_size
-    if "crop_size" not in model.preprocessing or isinstance(model.preprocessing["crop_size"], list):
+    if "crop_size" not in model.preprocessing:
         return Plan(Transform((width, height)), (width, height), None)
     options = options_of(model)
     try:
@@ -89,7 +97,8 @@ def _scale_of_training(model: ImageModel, size: Sides) -> Sides:
     if model.fixed_size is not None or model.multiple is None or options.preprocess == "resize_and_crop":
         return width, height
     if options.preprocess.startswith("scale_width"):
-        return options.crop_size, max(1, round(options.crop_size * size[1] / size[0]))
+        width = both(options.crop_size)[1]
+        return width, max(1, round(width * size[1] / size[0]))
     return size  # as it was trained: crops, or whole pictures
 
 

@@ -69,13 +69,17 @@ class Sources:
             "(height, width, channels), or a list of these."
         )
 
-    def tensor(self, source: Source, plan: Plan) -> Tensor:
-        """The input of the model for a picture, (C, H, W)."""
+    def pixels(self, source: Source, plan: Plan) -> Array:
+        """The pixels (C, H, W) that the model reads, which `encode` maps to its input."""
         size = plan.transform.size
         pixels = plan.transform.cut(self.reader.pixels(source.image, size, source.name))
         (_, height, width), (right, bottom) = pixels.shape, plan.work
         if (width, height) != plan.work:
             pixels = np.pad(pixels, ((0, 0), (0, bottom - height), (0, right - width)), "reflect")
+        return pixels
+
+    def encode(self, pixels: Array) -> Tensor:
+        """The input of the model for some pixels, (C', H, W)."""
         return self.reader.encode(pixels)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -15,13 +16,15 @@ from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import IMAGE_MODES
 from lightning_gancompress.data.pictures import to_picture
 from lightning_gancompress.data.reading import ENDINGS
+from lightning_gancompress.data.transforms import Array
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
 from lightning_gancompress.networks import BatchNorm
-from lightning_gancompress.options import Count, Workers, checked
+from lightning_gancompress.options import Count, CountOrNone, Pixels, Workers, checked
 from lightning_gancompress.translation.opening import open_model
-from lightning_gancompress.translation.sizes import Plan, Result, options_of, plan
+from lightning_gancompress.translation.sizes import Plan, ResultSize, options_of, plan
 from lightning_gancompress.translation.sources import Picture, Sources
+from lightning_gancompress.translation.tiles import Tiles, translate_tiles
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,16 @@ class Translated:
 @dataclass(frozen=True)
 class _Prepared:
     source: Picture
-    image: Tensor
+    pixels: Array
     plan: Plan
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How pictures are translated."""
+
+    size: ResultSize
+    tiles: Tiles | None = None
 
 
 class Translator:
@@ -83,19 +94,36 @@ class Translator:
         self.model = open_model(model, device, threads, network, batch_norm, architecture)
         self.batch_size = batch_size
         self._sources = Sources(self.model)
-        options_of(self.model)  # refuses a record of damaged options
+        options_of(self.model)  # which refuses a record of damaged options
 
     @overload
     def translate(  # type: ignore[overload-overlap]  # a text is a sequence of texts
-        self, pictures: Picture, *, size: Result = ...
+        self,
+        pictures: Picture,
+        *,
+        size: ResultSize | None = ...,
+        tile: Pixels | None = ...,
+        overlap: CountOrNone = ...,
     ) -> Image.Image: ...
 
     @overload
-    def translate(self, pictures: Sequence[Picture], *, size: Result = ...) -> list[Image.Image]: ...
+    def translate(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        size: ResultSize | None = ...,
+        tile: Pixels | None = ...,
+        overlap: CountOrNone = ...,
+    ) -> list[Image.Image]: ...
 
     @checked
     def translate(
-        self, pictures: Picture | Sequence[Picture], *, size: Result = "restored"
+        self,
+        pictures: Picture | Sequence[Picture],
+        *,
+        size: ResultSize | None = None,
+        tile: Pixels | None = None,
+        overlap: CountOrNone = 64,
     ) -> Image.Image | list[Image.Image]:
         """Translate a picture, or several.
 
@@ -106,7 +134,10 @@ class Translator:
                 size of the picture; `model` gives the result as it is, of the size of the training; `kept`
                 has the model work on the picture at its own size, at the edges padded as the network needs,
                 which shows all details that it has, but objects in another scale than in training. Files
-                with one size alone can't.
+                with one size alone can't, but in tiles. None is `restored`, with tiles `kept`.
+            tile: Side in pixels of the tiles that larger pictures are cut into, so that memory suffices; None
+                leaves them whole.
+            overlap: Pixels by which two tiles overlap, where one fades into the other.
 
         Returns:
             RGB or greyscale pictures; a list for a list or a folder.
@@ -118,16 +149,26 @@ class Translator:
         if isinstance(pictures, str | Path) and user_path(pictures).is_dir():
             several = list(pictures_in(pictures))
         given: list[Picture] = [pictures] if several is None else several  # type: ignore[list-item]
-        results = [done.picture for done in self._all(given, size, lenient=False) if done.picture]
+        done = self._all(given, self._way(size, tile, overlap), lenient=False)
+        results = [one.picture for one in done if one.picture]
         return results[0] if several is None else results
 
     @checked
-    def translate_folder(self, folder: str | Path, *, size: Result = "restored") -> Iterator[Translated]:
+    def translate_folder(
+        self,
+        folder: str | Path,
+        *,
+        size: ResultSize | None = None,
+        tile: Pixels | None = None,
+        overlap: CountOrNone = 64,
+    ) -> Iterator[Translated]:
         """Translate all pictures below a folder, in the order of their names, while it is iterated.
 
         Args:
-            folder: The folder.
+            folder: The folder, or one file.
             size: See `translate`.
+            tile: See `translate`.
+            overlap: See `translate`.
 
         Yields:
             What came of each; pictures that can't be read, or aren't for this model, are left out.
@@ -135,13 +176,35 @@ class Translator:
         Raises:
             UserError: The folder has no pictures.
         """
-        return self._all(pictures_in(folder), size, lenient=True)
+        return self.translate_files(pictures_in(folder), size=size, tile=tile, overlap=overlap)
 
-    def _all(self, pictures: Iterable[Picture], size: Result, lenient: bool) -> Iterator[Translated]:
+    @checked
+    def translate_files(
+        self,
+        files: Sequence[str | Path],
+        *,
+        size: ResultSize | None = None,
+        tile: Pixels | None = None,
+        overlap: CountOrNone = 64,
+    ) -> Iterator[Translated]:
+        """As `translate_folder`, of files."""
+        return self._all(files, self._way(size, tile, overlap), lenient=True)
+
+    def _way(self, size: ResultSize | None, tile: int | None, overlap: int) -> _Way:
+        if tile is None:
+            return _Way(size or "restored")
+        if size not in (None, "kept"):
+            raise UserError(
+                f"size is {size}, and tiles are for pictures at their own size: leave tile out, or set "
+                "size to kept."
+            )
+        return _Way("kept", Tiles.of(self.model, tile, overlap))
+
+    def _all(self, pictures: Iterable[Picture], way: _Way, lenient: bool) -> Iterator[Translated]:
         waiting: list[_Prepared] = []
         for picture in pictures:
             try:
-                prepared = self._prepare(picture, size)
+                prepared = self._prepare(picture, way)
             except UserError as error:
                 if not lenient:
                     raise
@@ -149,7 +212,7 @@ class Translator:
                 waiting = []
                 yield Translated(picture, None, str(error))
                 continue
-            if waiting and waiting[0].image.shape != prepared.image.shape:
+            if waiting and waiting[0].pixels.shape != prepared.pixels.shape:
                 yield from self._run(waiting, lenient)
                 waiting = []
             waiting.append(prepared)
@@ -158,17 +221,20 @@ class Translator:
                 waiting = []
         yield from self._run(waiting, lenient)
 
-    def _prepare(self, picture: Picture, size: Result) -> _Prepared:
+    def _prepare(self, picture: Picture, way: _Way) -> _Prepared:
         source = self._sources.open(picture)
-        planned = plan(self.model, source.image.size, size, source.name)
-        return _Prepared(picture, self._sources.tensor(source, planned), planned)
+        planned = plan(self.model, source.image.size, way.size, source.name, way.tiles)
+        return _Prepared(picture, self._sources.pixels(source, planned), planned)
 
     def _run(self, batch: list[_Prepared], lenient: bool) -> Iterator[Translated]:
         if not batch:
             return
         try:
-            images = self.model(torch.stack([prepared.image for prepared in batch]))
-            results = [self._picture(image, one.plan) for image, one in zip(images, batch, strict=True)]
+            if (tiles := batch[0].plan.tiles) is not None:
+                results = [self._in_tiles(one, tiles) for one in batch]
+            else:
+                images = self.model(torch.stack([self._sources.encode(one.pixels) for one in batch]))
+                results = [self._picture(image, one.plan) for image, one in zip(images, batch, strict=True)]
         except UserError as error:
             if not lenient:
                 raise
@@ -176,12 +242,22 @@ class Translator:
         else:
             yield from (Translated(one.source, r) for one, r in zip(batch, results, strict=True))
 
-    def _picture(self, image: Tensor, planned: Plan) -> Image.Image:
-        if len(image) not in IMAGE_MODES:
+    def _in_tiles(self, prepared: _Prepared, tiles: Tiles) -> Image.Image:
+        encode, (width, height) = self._sources.encode, prepared.plan.transform.size
+        levels = translate_tiles(self.model, prepared.pixels, encode, tiles, self.batch_size)
+        self._require_picture(len(levels))
+        pixels = np.ascontiguousarray(levels[:, :height, :width].transpose(1, 2, 0))
+        return Image.fromarray(pixels[..., 0] if len(levels) == 1 else pixels)
+
+    def _require_picture(self, channels: int) -> None:
+        if channels not in IMAGE_MODES:
             raise UserError(
-                f"{self.model.path} gives images of {len(image)} channels, and pictures have 1 or 3: call "
+                f"{self.model.path} gives images of {channels} channels, and pictures have 1 or 3: call "
                 "load_generator or open_model for its tensors."
             )
+
+    def _picture(self, image: Tensor, planned: Plan) -> Image.Image:
+        self._require_picture(len(image))
         if planned.result is None:
             return to_picture(image)
         if image.shape[:0:-1] == planned.work:
@@ -194,12 +270,14 @@ class Translator:
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
-    """The pictures below a folder, sorted.
+    """The pictures below a folder, sorted; of a file itself.
 
     Raises:
         UserError: There are none.
     """
     path = user_path(folder)
+    if path.is_file():
+        return [path]
     if found := list_images(path):
         return found
     raise UserError(f"No pictures to translate: {describe_folder(path)}; expected files with {ENDINGS}.")

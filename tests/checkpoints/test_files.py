@@ -57,13 +57,11 @@ def test_programs_and_other_formats_are_named_with_a_way_to_their_tensors(tmp_pa
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(layer), tmp_path / "program.pth")
     torch.export.save(torch.export.export(layer, (torch.zeros(1, 3, 8, 8),)), tmp_path / "program.pt2")
-    (tmp_path / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     (tmp_path / "generator.onnx").write_bytes(b"\x08\x0a")
     for name, words in (
         ("generator.onnx", r"holds no weights that torch reads: give the .pth beside it"),
         ("program.pth", r"is a TorchScript program: save .*torch\.jit\.load\(path, 'cpu'\)\.state_dict\(\)"),
         ("program.pt2", r"is a torch.export program: save .*dict\(torch\.export\.load\(path\)\.state_dict\)"),
-        ("model.safetensors", r"is a safetensors file: .*safetensors\.torch\.load_file\(path\)"),
     ):
         with pytest.raises(UserError, match=rf"{name} {words}"):
             load_generator(tmp_path / name)

@@ -3,11 +3,13 @@ import json
 import os
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from lightning_gancompress import UserError, load_generator
 from lightning_gancompress.checkpoints import load_network, load_small, save_small
+from lightning_gancompress.checkpoints.generators import generators_in, recorded_preprocessing
 from lightning_gancompress.networks import NetworkSpec, channel_widths, set_channel_widths
 from lightning_gancompress.trust import Named, trusting
 
@@ -205,8 +207,79 @@ def test_tensors_that_tell_too_little_need_their_description(tmp_path):
         load_generator(other)
 
 
-def test_only_pth_names_are_written(network, tmp_path):
-    with pytest.raises(UserError, match=r"\.pth file"):
+@pytest.fixture
+def safe(tmp_path, network):
+    """The same in one file."""
+    safe = tmp_path / "generator.safetensors"
+    save_small(network, SPEC, safe, preprocessing={"crop_size": 32}, provenance={"epoch": 3})
+    return safe
+
+
+def test_one_file_holds_tensors_and_description(file, safe, network):
+    assert [path.name for path in safe.parent.iterdir() if path.is_file()] == ["generator.safetensors"]
+    (one, spec, description), (other, *rest) = load_small(safe), load_small(file)
+    assert [spec, description] == rest
+    assert not one.training
+    assert all(torch.equal(t, other.state_dict()[name]) for name, t in one.state_dict().items())
+    assert safetensors.torch.load_file(safe).keys() == network.state_dict().keys()
+    source = torch.rand(1, 3, 32, 32)
+    assert torch.equal(load_generator(safe)(source), other(source))
+    assert recorded_preprocessing(safe) == {"crop_size": 32}
+    assert list(map(str, generators_in(safe))) == ["student"]
+
+
+def test_a_safetensors_file_of_others_is_read_by_its_tensors(tmp_path):
+    network = SPEC.build().eval()
+    path = tmp_path / "theirs.safetensors"
+    safetensors.torch.save_file(network.state_dict(), path)
+    source = torch.rand(1, 3, 32, 32)
+    assert torch.equal(load_generator(path)(source), network(source))
+    assert str(next(iter(generators_in(path)))) == "teacher"
+    with pytest.raises(UserError, match="describes no network of this project"):
+        load_small(path)
+
+
+def rewrite(path, text):
+    tensors = safetensors.torch.load_file(path)
+    path.write_bytes(safetensors.torch.save(tensors, {"gancompress": text}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda p: p.write_bytes(p.read_bytes()[:-9]), "is damaged, or no safetensors file"),
+        (lambda p: p.write_bytes(b""), "is damaged, or no safetensors file"),
+        (
+            lambda p: p.write_bytes((2**62).to_bytes(8, "little") + b"{}"),
+            "is damaged, or no safetensors file",
+        ),
+        (
+            lambda p: p.write_bytes((2).to_bytes(8, "little") + b"{}"),
+            "describes no network|can't be loaded|is empty",
+        ),
+        (lambda p: rewrite(p, "{"), "is damaged"),
+        (lambda p: rewrite(p, "[" * 10**5), "is damaged"),
+        (lambda p: rewrite(p, '{"version": 99}'), "has format version 99"),
+        (
+            lambda p: rewrite(p, '{"version": 1, "network": {}}'),
+            "generator.safetensors doesn't make a network",
+        ),
+        (
+            lambda p: rewrite(p, '{"version": 1, "network": {"class_path": "os.system"}}'),
+            "the file wants the class os.system",
+        ),
+        (lambda p: p.unlink(), "There is no file"),
+    ],
+)
+def test_a_damaged_safetensors_file_is_refused_in_a_sentence(safe, damage, words):
+    damage(safe)
+    with pytest.raises(UserError, match=words) as error:
+        load_generator(safe)
+    assert "\n" not in str(error.value)
+
+
+def test_other_names_are_not_written(network, tmp_path):
+    with pytest.raises(UserError, match=r"\.safetensors or \.pth file"):
         save_small(network, SPEC, tmp_path / "g.json", preprocessing={}, provenance={})
     assert not list(tmp_path.iterdir())
 

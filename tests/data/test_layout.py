@@ -65,20 +65,23 @@ def test_photos_beside_their_labels(tmp_path):
         photos(tmp_path / split)
         labels(tmp_path / f"{split}annot")
     with pytest.raises(
-        UserError, match=r"trainannot holds files of the same names.*Move train to trainA and tra"
+        UserError, match=r"trainannot holds files of the same names.*source_folder to '{split}' and data\.tar"
     ):
         paired(tmp_path).setup("fit")
-    for split in ("train", "val"):  # the remedy
-        (tmp_path / f"{split}annot").rename(tmp_path / f"{split}B")
-        (tmp_path / split).rename(tmp_path / f"{split}A")
-    assert len(files(paired(tmp_path))) == 16
+    remedy = {"source_folder": "{split}annot", "target_folder": "{split}"}
+    data = paired(tmp_path, **remedy)
+    assert files(data, "val")[3] == (tmp_path / "valannot/03.png", tmp_path / "val/03.png")
 
 
 def test_photos_and_labels_within_a_split(tmp_path):
-    photos(tmp_path / "train" / "images")
-    labels(tmp_path / "train" / "masks")
-    with pytest.raises(UserError, match=r"Move train.images to trainA and train.masks to trainB"):
+    photos(tmp_path / "train" / "fronts")
+    labels(tmp_path / "train" / "codes")
+    with pytest.raises(
+        UserError, match=r"Set data\.source_folder to 'codes' and data\.target_folder to 'fron"
+    ):
         paired(tmp_path).setup("fit")
+    data = paired(tmp_path, source_folder="codes", target_folder="fronts")
+    assert files(data)[0] == (tmp_path / "train/codes/00.png", tmp_path / "train/fronts/00.png")
 
 
 def test_the_user_has_the_last_word(tmp_path):

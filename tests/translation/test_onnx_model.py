@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from lightning_gancompress import Translator, UserError, load_generator
+from lightning_gancompress.cli import main
 from lightning_gancompress.export import export_onnx
 from lightning_gancompress.translation import open_model
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 RECORD = {"preprocess": "resize_and_crop", "load_size": 36, "crop_size": 32, "in_channels": 3}
 FLOAT, BYTE = 1, 2
 
@@ -148,3 +149,39 @@ def test_a_file_that_fails_when_it_runs_says_so(tmp_path):
     ) as error:
         translator.translate(picture(20, 20))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_pixels_can_be_built_in(saved, tmp_path, dynamic, capsys):
+    path, file = saved("ResnetGenerator"), tmp_path / "g.onnx"
+    dynamic_size = ["--dynamic_size"] * dynamic
+    main(["export", f"--ckpt_path={path}", f"--output={file}", "--uint8", *dynamic_size])
+    said = capsys.readouterr().out
+    assert "input 1x32x32x3 of 8 bits" in said
+    assert said.rstrip().endswith(("at most 0 grey levels", "at most 1 grey levels"))
+    source = picture(32, 32)
+    expected = np.asarray(Translator(path).translate(source), int)
+    session = onnxruntime.InferenceSession(file)  # as one would without this package
+    (found,) = session.run(None, {"image": np.asarray(source)[None]})
+    assert found.dtype == np.uint8
+    assert np.abs(found[0].astype(int) - expected).max() <= 1
+    ours, theirs = Translator(path), Translator(file)
+    assert theirs.model.fixed_size == (None if dynamic else (32, 32))
+    for size in ("restored", "model", *["kept"] * dynamic):
+        one, other = (np.asarray(t.translate(picture(50, 41), size=size), int) for t in (ours, theirs))
+        assert np.abs(one - other).max() <= 2  # resized from levels that differ by one
+
+
+def test_pixels_are_for_pictures_and_onnx(saved, tmp_path, capsys):
+    for path, more, words in (
+        (
+            saved(in_channels=4, record={"crop_size": 32, "in_channels": 4}),
+            [],
+            "maps images of 4 channels to 3",
+        ),
+        (saved(name="other.pth"), ["--format=torch"], "uint8 is for --format onnx"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["export", f"--ckpt_path={path}", "--uint8", *more])
+        assert words in capsys.readouterr().err
+        assert not [file for file in tmp_path.iterdir() if file.suffix in (".onnx", ".pt2")]

@@ -130,6 +130,13 @@ def test_a_photo_of_a_phone_is_turned_and_a_grey_one_has_three_channels(unet, tm
         )
 
 
+def test_sizes_may_be_a_height_and_a_width(saved):
+    translator = Translator(saved(record={"crop_size": [32, 64]}))
+    assert translator.model.model_size == (32, 64)
+    assert translator.translate(picture(50, 40), size="model").size == (64, 32)
+    assert translator.translate(picture(50, 40)).size == (50, 40)
+
+
 def test_greyscale_networks_read_and_give_greyscale(saved):
     path = saved(record={"crop_size": 32, "in_channels": 1}, in_channels=1, out_channels=1)
     assert Translator(path).translate(picture(40, 32)).mode == "L"

@@ -94,7 +94,10 @@ def _tabulate(folder: Path, metrics: list[str]) -> None:
     """Write and print the tables of all runs in a folder."""
     places = found_runs(folder)
     if not places:
-        raise UserError(f"{folder} has no NAME/seed_S/test/results.json or NAME/budget_B/seed_S/test/...")
+        raise UserError(
+            f"{folder} holds no tested runs, each with test/results.json in a folder of its own: test them "
+            "first, or give the folder that theirs lie in."
+        )
     _print(f"warning: {warning}" for warning in write_comparison(folder, places, metrics))
     print((folder / "table.md").read_text())
 
@@ -117,7 +120,9 @@ def _run_all(folder: Path, stages: dict[Run, str], metrics: list[str], jobs: int
     def write() -> list[str]:
         names = list(dict.fromkeys(run.place.name for run in stages))
         done = [run.place for run in stages if run.stage() == "done"]
-        return write_comparison(folder, sorted(done, key=lambda p: (names.index(p.name), p.seed)), metrics)
+        return write_comparison(
+            folder, sorted(done, key=lambda p: (names.index(p.name), p.seed or 0)), metrics
+        )
 
     def finished(run: Run, failure: str | None) -> None:
         print(f"{run.place.path}: {'failed: ' + failure if failure else 'done'}", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ def export(
     precision: Precision = "float32",
     calibration: str | None = None,
     keep_float: list[str] | None = None,
+    uint8: bool = False,
     batch_norm: BatchNorm | None = None,
     network: str = "generator",
 ) -> None:
@@ -56,12 +58,16 @@ def export(
         calibration: For `int8`, a folder of pictures such as the network will see, a hundred or so.
         keep_float: Layers that stay float, by name or pattern (`model.1`, `model.model.1.*`), beside those
             that always do: the first and the last convolution, and norms.
+        uint8: Have the ONNX file read and give pixels of 8 bits, (batch, height, width, channels), so that
+            who runs it need not know how the network reads images; for pictures of 1 or 3 channels.
         batch_norm: `image` for the statistics of each image, as upstream's test; None is as recorded.
         network: Network of a training checkpoint; `teacher.generator` for the uncompressed one,
             `generator_AtoB` or `generator_BtoA` for CycleGAN.
     """
     if dynamic_size and format == "torch":
         raise UserError("dynamic_size is for --format onnx and openvino; a torch program has a fixed size.")
+    if uint8 and format != "onnx":
+        raise UserError("uint8 is for --format onnx; other files read what their network reads.")
     if (trouble := _unusable(format, precision, calibration, keep_float)) is not None:
         raise UserError(trouble)
     source = user_path(ckpt_path)
@@ -87,7 +93,7 @@ def export(
             original.fixed_size = (image.size(2), image.size(3))
             pictures = model_inputs(original, calibration, _MOST_PICTURES)
         reduction = None if precision == "float32" else _reduction(precision, pictures, keep_float or [])
-        write = export_onnx if format == "onnx" else export_openvino
+        write = partial(export_onnx, uint8=uint8) if format == "onnx" else export_openvino
         facts = write(
             model,
             path,
@@ -98,10 +104,13 @@ def export(
             reduction=reduction,
         )
     shape = "x".join(str(n) for n in facts["input_shape"])
+    if uint8:
+        batch, channels, height, width = facts["input_shape"]
+        shape = f"{batch}x{height}x{width}x{channels} of 8 bits"
     done = "Replaced" if replaced else "Wrote"
     print(
         f"{done} {path}: {facts['bytes'] / 1e6:.2f} MB{_in_float(facts)}, input {shape}, free "
-        f"{', '.join(facts['dynamic'])}, differs from the network by {_difference(facts)}"
+        f"{', '.join(facts['dynamic'])}, differs from the network by {_difference(facts, uint8)}"
     )
 
 
@@ -134,11 +143,13 @@ def _in_float(facts: Mapping[str, Any]) -> str:
     return f" ({facts['float_bytes'] / 1e6:.2f} in float32)" if "float_bytes" in facts else ""
 
 
-def _difference(facts: Mapping[str, Any]) -> str:
-    largest = f"at most {facts['max_difference']:.1e}"
-    if "mean_difference" not in facts:
-        return largest
-    return f"{facts['mean_difference']:.1e} on average, {largest} (pixels in [-1, 1])"
+def _difference(facts: Mapping[str, Any], uint8: bool) -> str:
+    if "mean_difference" in facts:
+        mean, largest = facts["mean_difference"], facts["max_difference"]
+        return f"{mean:.1e} on average, at most {largest:.1e} (pixels in [-1, 1])"
+    if uint8:
+        return f"at most {facts['max_difference']:.0f} grey levels"
+    return f"at most {facts['max_difference']:.1e}"
 
 
 def beside(path: Path, network: str, ending: str) -> Path:

@@ -6,29 +6,40 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.evaluation.results import TestResults
 from lightning_gancompress.leaves import leaves
+from lightning_gancompress.run_folder import is_aside
 
 
 @dataclass(frozen=True)
 class Place:
-    """Name, budget and seed of a run, which define its folder: `NAME[/budget_B]/seed_S`."""
+    """Name, budget and seed of a run, which define its folder: `NAME[/budget_B][/seed_S]`.
+
+    Runs of `compare` have a seed. Those without, such as the runs of a sweep, are named after their folder.
+    """
 
     name: str
     budget: str
-    seed: int
+    seed: int | None
 
     @property
     def path(self) -> Path:
         """Folder of the run, relative to that of the comparison."""
-        return Path(self.name, *([f"budget_{self.budget}"] if self.budget else []), f"seed_{self.seed}")
+        budget = [f"budget_{self.budget}"] if self.budget else []
+        return Path(self.name, *budget, *([] if self.seed is None else [f"seed_{self.seed}"]))
 
     @classmethod
-    def of(cls, path: Path) -> Place | None:
-        """The inverse of `path`; None for other folders."""
+    def of(cls, path: Path) -> Place:
+        """The inverse of `path`."""
         match = re.fullmatch(r"(?P<name>.+?)(/budget_(?P<budget>[^/]+))?/seed_(?P<seed>\d+)", path.as_posix())
-        return cls(match["name"], match["budget"] or "", int(match["seed"])) if match else None
+        if match is None:
+            return cls(path.as_posix(), "", None)
+        return cls(match["name"], match["budget"] or "", int(match["seed"]))
 
 
 @dataclass(frozen=True)
@@ -64,10 +75,55 @@ class Row:
 
 
 def found_runs(output: Path) -> list[Place]:
-    """All tested runs below `output`, also those that `compare` has not run."""
+    """All tested runs below `output`, also those that `compare` has not run; not what new ones set aside."""
     folders = {path.parent.parent.relative_to(output) for path in output.glob("**/test/results*.json")}
-    places = [place for place in map(Place.of, folders) if place]
-    return sorted(places, key=lambda place: (place.name, size_of(place.budget), place.seed))
+    places = [Place.of(path) for path in folders if path.parts and not is_aside(path)]
+    return sorted(places, key=lambda place: (place.name, size_of(place.budget), place.seed or 0))
+
+
+def differing_settings(output: Path, places: list[Place]) -> dict[str, dict[str, str]]:
+    """By name, the settings that runs without a seed do not all share: what a sweep has varied.
+
+    Raises:
+        UserError: A file of settings can't be read.
+    """
+    alone = [place for place in places if place.seed is None]
+    found = {place.name: settings_at(output / place.path) for place in alone}
+    values: dict[str, set[str | None]] = {}
+    for key in {key for settings in found.values() for key in settings}:
+        values[key] = {settings.get(key) for settings in found.values()}
+    return {
+        name: {key: value for key, value in settings.items() if len(values[key]) > 1}
+        for name, settings in found.items()
+    }
+
+
+def settings_at(folder: Path) -> dict[str, str]:
+    """The settings in the `config.yaml` of a run, by key, but for paths in its folder."""
+    path = folder / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} can't be read ({first_line(error)}): remove it, or mend it.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings: remove it, or mend it.")
+    settings = {k.replace(".init_args.", "."): str(value) for k, value in leaves(by_class(content))}
+    return {key: value for key, value in settings.items() if folder.name not in Path(value).parts}
+
+
+def by_class(tree: Any) -> Any:
+    """Nested settings in which lists of objects, such as callbacks, are mappings by the names of classes."""
+    if (
+        isinstance(tree, list)
+        and tree
+        and all(isinstance(item, dict) and "class_path" in item for item in tree)
+    ):
+        return {
+            str(item["class_path"]).rpartition(".")[2]: by_class(item.get("init_args") or {}) for item in tree
+        }
+    return {key: by_class(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 def size_of(budget: str) -> float:

@@ -13,7 +13,13 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import COMPARED, MACS_EXACT, Metric, in_order, metric
 from lightning_gancompress.files import write_files
 from lightning_gancompress.reporting.comparison.plot import head, plots, search_curves
-from lightning_gancompress.reporting.comparison.results import Place, Row, read_rows, size_of
+from lightning_gancompress.reporting.comparison.results import (
+    Place,
+    Row,
+    differing_settings,
+    read_rows,
+    size_of,
+)
 from lightning_gancompress.reporting.comparison.statistics import SIGNIFICANCE, Sample, pooled_std, winner
 
 SAME = 1e-3  # relative tolerance; repeated measurements of a teacher differ by rounding alone
@@ -50,7 +56,9 @@ def write_comparison(output: Path, places: list[Place], metrics: Sequence[str] =
         warnings.append(f"None of the metrics {', '.join(metrics)} has been measured; there are {known}.")
     files = {
         output / "results.csv": csv_file(students, means).encode(),
-        output / "table.md": markdown(students, means, chosen, warnings).encode(),
+        output / "table.md": (
+            markdown(students, means, chosen, warnings) + settings(output, places)
+        ).encode(),
     }
     drawn = plots(students, means, chosen, x_axis=MACS_EXACT) if students and chosen else {}
     drawn |= search_curves(output, places)
@@ -156,7 +164,7 @@ def idle_seeds(students: list[Row]) -> list[str]:
 
 def names(rows: list[Row]) -> str:
     """Names of up to three runs, and the number of further ones."""
-    listed = list(dict.fromkeys(Place(r.name, r.budget, r.seed or 0).path.as_posix() for r in rows))
+    listed = list(dict.fromkeys(Place(r.name, r.budget, r.seed).path.as_posix() for r in rows))
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
@@ -202,6 +210,18 @@ def markdown(students: list[Row], teachers: list[Row], metrics: list[str], warni
         "the spread of seeds, pooled over experiments: smaller differences are noise."
     )
     return "\n".join([*lines, ""])
+
+
+def settings(output: Path, places: list[Place]) -> str:
+    """What tells apart the runs of no comparison, such as those of a sweep, as a list; empty without any."""
+    differing = differing_settings(output, places)
+    if not any(differing.values()):
+        return ""
+    lines = [
+        f"- {name}: {', '.join(f'{key} {value}' for key, value in sorted(values.items()))}"
+        for name, values in differing.items()
+    ]
+    return "\n".join(["", "Settings that differ:", "", *lines, ""])
 
 
 def _table(students: list[Row], teachers: list[Row], metrics: list[str]) -> list[str]:

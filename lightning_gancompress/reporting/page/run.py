@@ -151,8 +151,7 @@ def read_generator(
     """Read test results, description and grid of one generator, and count its costs without a test."""
     results, file = folder / "test" / f"results{role.suffix}.json", folder / f"generator{role.suffix}.pth"
     tested = TestResults.read(results) if results.is_file() else None
-    written = file.with_suffix(".json")
-    description = read_description(written) if written.is_file() else {}
+    description = read_description(file) if file.with_suffix(".json").is_file() else {}
     preprocessing = description.get("preprocessing", preprocessing)
     size = pixels(preprocessing)
     height, width = tested.size if tested else (size, size) if isinstance(size, int) else size

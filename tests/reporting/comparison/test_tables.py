@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lightning_gancompress import UserError
 from lightning_gancompress.cli.commands.compare import compare
@@ -78,11 +79,13 @@ def test_many_rivals_make_it_harder_to_win() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [Place("a", "", 0), Place("a", "0.05", 12), Place("deep/er", "600M", 1)], ids=str
+    "place",
+    [Place("a", "", 0), Place("a", "0.05", 12), Place("deep/er", "600M", 1), Place("a/b", "", None)],
+    ids=str,
 )
 def test_places_are_folders(place: Place) -> None:
     assert Place.of(place.path) == place
-    assert Place.of(Path("a/b")) is None
+    assert Place.of(Path("a/b")) == Place("a/b", "", None)
 
 
 def result(output: Path, place: str, student: dict[str, Any], suffix: str = "", **more: Any) -> None:
@@ -216,6 +219,26 @@ def test_seeds_without_effect(tmp_path: Path) -> None:
     for seed in (0, 1):
         result(tmp_path, f"a/seed_{seed}", {"fid_768": 1.0, "latency_ms": latency(seed)})
     assert report(tmp_path)[0] == ["The seeds of a made no difference at all: see seed_options."]
+
+
+def test_runs_of_a_sweep_are_told_apart_by_their_settings(tmp_path: Path) -> None:
+    for run, lr in {"x1": 0.1, "y2": 0.2}.items():
+        result(tmp_path, run, {"fid_768": lr})
+        callback = {"class_path": "pkg.Agents", "init_args": {"lr": lr, "feedback": True}}
+        trainer = {"default_root_dir": f"runs/{run}", "callbacks": [callback]}
+        settings = {"model": {"class_path": "Net", "init_args": {"budget": 0.1}}, "trainer": trainer}
+        (tmp_path / run / "config.yaml").write_text(yaml.safe_dump(settings))
+    result(tmp_path, "y2/previous-1", {"fid_768": 3.0})  # set aside
+    _, lines = report(tmp_path)
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("| ")][-2:] == ["x1", "y2"]
+    assert lines[-3:] == [
+        "",
+        "- x1: trainer.callbacks.Agents.lr 0.1",
+        "- y2: trainer.callbacks.Agents.lr 0.2",
+    ]
+    (tmp_path / "x1" / "config.yaml").write_text("- 1")
+    with pytest.raises(UserError, match=r"x1/config\.yaml holds no settings"):
+        report(tmp_path)
 
 
 def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
