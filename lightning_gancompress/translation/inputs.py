@@ -27,5 +27,6 @@ def model_inputs(model: ImageModel, folder: str | Path, most: int) -> list[Tenso
     sources, inputs = Sources(model), []
     for path in evenly(pictures_in(folder), most):
         source = sources.open(path)
-        inputs.append(sources.tensor(source, plan(model, source.image.size, "model", source.name))[None])
+        pixels = sources.pixels(source, plan(model, source.image.size, "model", source.name))
+        inputs.append(sources.encode(pixels)[None])
     return inputs
