@@ -384,6 +384,13 @@ class OpenCLI(LightningCLI):
         """Call a method of the trainer."""
         super()._run_subcommand(command)
 
+    def add_inner_commands(self) -> None:
+        """Add commands within commands; called when all parsers of the outer ones are there."""
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        self.add_inner_commands()
+
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
         return self.command_parser(klass, subcommand, **kwargs)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,12 +18,15 @@ from lightning_gancompress.callbacks.run_config import RunConfig
 from lightning_gancompress.callbacks.wandb_run import finished, folder_of_sweep_run
 from lightning_gancompress.cli.appended import append_once
 from lightning_gancompress.cli.commands.compare import compare
+from lightning_gancompress.cli.commands.data import data
 from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.predict import by_model_file, predict
 from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.push import push
 from lightning_gancompress.cli.commands.report import report
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
+from lightning_gancompress.cli.data_parser import DataSection, add_commands, with_folder
+from lightning_gancompress.cli.data_parser import run as run_data
 from lightning_gancompress.cli.explain import condense
 from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
 from lightning_gancompress.cli.trusted_settings import TRUST, Trust
@@ -50,6 +54,7 @@ class Commands(Trainer):
     compare = staticmethod(compare)
     report = staticmethod(report)
     push = staticmethod(push)
+    data = staticmethod(data)
 
 
 # defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
@@ -60,7 +65,7 @@ DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving th
 
 
 class GanCompressCLI(OpenCLI):
-    """LightningCLI for this project's modules, with commands of its own, such as export.
+    """LightningCLI for this project's modules, with commands of its own beside Lightning's.
 
     Settings are taken from the user's arguments, then from the checkpoint in `--ckpt_path`, then from the
     shipped `defaults.yaml`, then from the code.
@@ -104,16 +109,17 @@ class GanCompressCLI(OpenCLI):
             "compare": {"rehearse"},
             "report": set(),
             "push": set(),
+            "data": set(),
         }
         return {**LightningCLI.subcommands(), **own}
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+    def init_parser(self, config: type[ConfigFile] = ConfigFile, **kwargs: Any) -> LightningArgumentParser:
         """A parser that finds shipped configurations and raises errors as `UserError`."""
         parser = Parser(**kwargs, allow_abbrev=True)
         parser.add_argument(
             "-c",
             "--config",
-            action=ConfigFile,
+            action=config,
             help="YAML file, here or shipped; later ones add to earlier ones.",
         )
         return parser
@@ -124,6 +130,8 @@ class GanCompressCLI(OpenCLI):
         It has no options at all if the first argument names another command, since making them takes time.
         """
         if self._named and command not in self._named:
+            return self.init_parser(**kwargs)
+        if command == "data":
             return self.init_parser(**kwargs)
         if command in ("export", "compare", "report", "push"):
             return with_trust(self.short_parser(trainer, command, **kwargs))
@@ -140,6 +148,11 @@ class GanCompressCLI(OpenCLI):
         parser.other_form = without_run
         return parser
 
+    def add_inner_commands(self) -> None:
+        """Add the commands of `data`."""
+        if not self._named or "data" in self._named:
+            add_commands(self.parser_of("data"), partial(self.init_parser, config=DataSection))
+
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add trainer, model and data; the latter two are optional, since a checkpoint may provide them."""
         parser.add_lightning_class_args(Trainer, "trainer")
@@ -152,6 +165,7 @@ class GanCompressCLI(OpenCLI):
             self.config = parser.parse_object(args)
             return
         args = sys.argv[1:] if args is None else args
+        args = with_folder(args)
         arguments = Arguments(args)
         recorded = recorded_config(arguments)
         self.config = parser.parse_args(arguments.with_config(recorded))
@@ -226,6 +240,9 @@ class GanCompressCLI(OpenCLI):
 
     def run_command(self, command: str) -> None:
         """Run a command."""
+        if command == "data":
+            run_data(self.config_init[command])
+            return
         if command not in self._runs:
             config, arguments = self.config_init[command], self.arguments_of(command)
             if command == "profile":

@@ -152,6 +152,8 @@ class LabelReader(ImageReader):
         self.check(image, path)
         if not self.labels.indexed:
             image = image.convert(IMAGE_MODES[self.channels])
+        elif image.mode == "RGB":
+            image = as_indices(image, path)
         return resized(image, size, Image.Resampling.NEAREST)
 
     def encode(self, pixels: Array) -> Tensor:
@@ -162,7 +164,8 @@ class LabelReader(ImageReader):
         """Raise an ImageError if a pixel has a value that is no class."""
         if not self.labels.indexed:
             return
-        values, count = np.asarray(image), self.labels.classes
+        plain = as_indices(image, path) if image.mode == "RGB" else image
+        values, count = np.asarray(plain), self.labels.classes
         if (unknown := values[(values >= count) & (values != self.labels.void)]).size:
             value = int(unknown.max())
             raise ImageError(
@@ -174,10 +177,14 @@ class LabelReader(ImageReader):
 def read_indices(path: Path) -> Image.Image:
     """Decode a file whose pixels are numbers of classes, as a greyscale image of 8 or 32 bits.
 
+    One with colours stays RGB, since these may be those of a photo in its other half; `check` refuses others.
+
     Raises:
-        ImageError: The file can't be read, or holds colours or the noise of a lossy compression.
+        ImageError: The file can't be read, or holds the noise of a lossy compression.
     """
-    return as_indices(decode(path), path)
+    image = decode(path)
+    coloured = image.mode in ("RGB", "RGBA") and not is_grey(np.asarray(image))
+    return image.convert("RGB") if coloured and image.format != "JPEG" else as_indices(image, path)
 
 
 def as_indices(image: Image.Image, name: Path | str) -> Image.Image:

@@ -191,19 +191,17 @@ def require_side_by_side(root: Path, splits: Sequence[str], verdict: Verdict) ->
     pictures = {split: list_images(root / split) for split in splits}
     everything = [path for paths in pictures.values() for path in paths]
     split = next(split for split in splits if pictures[split])
-    namesake = _namesake(root, split, splits)
+    twin = namesake(root, split, splits)
     sizes = Counter(read_header(path).size for path in evenly(everything, SAMPLE))
     width, height = sizes.most_common(1)[0][0]
-    if verdict == "unclear" and namesake is None and width == 2 * height:
+    if verdict == "unclear" and twin is None and width == 2 * height:
         return
     why = "are too small to tell" if verdict == "unclear" else "show no border in their middle"
     beside, remedy = "", f"Move its images of A to {split}A and those of B to {split}B"
-    if namesake is not None:
+    if twin is not None:
         # by what stands before the names of all splits, if they are called so
         within = root / split
-        first, second = (
-            str(path.relative_to(within if within in path.parents else root)) for path in namesake
-        )
+        first, second = (str(path.relative_to(within if within in path.parents else root)) for path in twin)
         one, other = (
             f"{{split}}{name.removeprefix(split)}" if name.startswith(split) else name
             for name in (first, second)
@@ -219,13 +217,13 @@ def require_side_by_side(root: Path, splits: Sequence[str], verdict: Verdict) ->
     )
 
 
-def _namesake(root: Path, split: str, splits: Sequence[str]) -> Folders | None:
+def namesake(root: Path, split: str, splits: Sequence[str]) -> Folders | None:
     """Two folders that may be A and B: with images of the same names, within a split or beside it."""
     within = _subfolders(root / split)
     beside = [folder for folder in _subfolders(root) if folder.name not in splits]
     candidates = [(a, b) for a in within for b in within if a < b]
     candidates += [(root / split, folder) for folder in beside if split != UNDIVIDED]
-    return next((both for both in candidates if _share_names(*both)), None)
+    return next((both for both in candidates if share_names(*both)), None)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -234,7 +232,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _share_names(a: Path, b: Path) -> bool:
+def share_names(a: Path, b: Path) -> bool:
     """Whether at least half of the images of `a` have a namesake in `b`."""
     one, other = ({path.relative_to(folder).stem for path in list_images(folder)} for folder in (a, b))
     return bool(one) and 2 * len(one & other) >= len(one)

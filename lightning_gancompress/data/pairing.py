@@ -69,12 +69,14 @@ def pairs_in(sides: Sides) -> list[tuple[Path, Path]]:
     if a == b:
         return [(file, file) for file in list_images(a.folder)]
     named_a, named_b = _named(a, b)
-    for name_a, name_b in _ways(sides, named_a, named_b):
-        keys = [_renamed(named, rename) for named, rename in ((named_a, name_a), (named_b, name_b))]
-        if keys[0] and keys[0].keys() == keys[1].keys():
-            return [(file, keys[1][name]) for name, file in keys[0].items()]
-    alone = [named_a[name] for name in sorted(named_a.keys() - named_b.keys())]
-    alone += [named_b[name] for name in sorted(named_b.keys() - named_a.keys())]
+    lonely: list[list[Path]] = []
+    for suffix_a, suffix_b in _ways(sides, named_a, named_b):
+        one, other = _renamed(named_a, suffix_a), _renamed(named_b, suffix_b)
+        if one and one.keys() == other.keys():
+            return [(file, other[name]) for name, file in one.items()]
+        alone = [one[name] for name in sorted(one.keys() - other.keys())]
+        lonely.append(alone + [other[name] for name in sorted(other.keys() - one.keys())])
+    alone = min(lonely, key=len)
     names = ", ".join(f"{file.parent.name}/{file.name}" for file in alone[:SHOWN])
     raise UserError(
         f"{len(alone)} images of {a.folder} and {b.folder} have no partner of the same name, such as "

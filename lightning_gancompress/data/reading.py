@@ -81,11 +81,13 @@ class Header:
         size: Width and height in pixels, upright.
         transparent: Whether pixels may be transparent.
         animated: Whether it has several frames.
+        turned: Whether its EXIF orientation turns or mirrors it.
     """
 
     size: tuple[int, int]
     transparent: bool
     animated: bool
+    turned: bool = False
 
 
 def read_header(path: Path) -> Header:
@@ -99,10 +101,11 @@ def read_header(path: Path) -> Header:
         # asking a PNG for its orientation would decode it
         known = image.format != "PNG" or "exif" in image.info
         # Pillow turns the size of a TIFF by itself
-        turned = known and image.format != "TIFF" and _orientation(image) in _QUARTERS
+        orientation = _orientation(image) if known and image.format != "TIFF" else 1
         # a photo of a phone may bring a preview as second frame
         animated = image.format != "MPO" and getattr(image, "is_animated", False)
-        return Header((height, width) if turned else (width, height), _has_alpha(image), bool(animated))
+        size = (height, width) if orientation in _QUARTERS else (width, height)
+        return Header(size, _has_alpha(image), bool(animated), orientation in _TURNS)
 
 
 def _orientation(image: Image.Image) -> int:
