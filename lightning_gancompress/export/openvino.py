@@ -100,8 +100,8 @@ def _convert(content: bytes, half: bool, preprocessing: Mapping[str, Any], path:
         ) from error
 
 
-def compiled_openvino(path: Path, threads: int = 0, exact: bool = False) -> Any:
-    """An `openvino.CompiledModel` of an `.xml` file, for the CPU.
+def open_openvino(path: Path, threads: int = 0, exact: bool = False) -> tuple[Any, str]:
+    """An `openvino.CompiledModel` of an `.xml` file, for the CPU, and its record of the preprocessing as JSON.
 
     Args:
         path: The file, which may be of others.
@@ -118,7 +118,9 @@ def compiled_openvino(path: Path, threads: int = 0, exact: bool = False) -> Any:
     settings |= {"INFERENCE_PRECISION_HINT": "f32"} if exact else {}
     try:
         core = openvino.Core()
-        return core.compile_model(core.read_model(path), "CPU", settings)
+        model = core.read_model(path)
+        record = str(model.get_rt_info(RECORD).value) if model.has_rt_info(RECORD) else "{}"
+        return core.compile_model(model, "CPU", settings), record
     except Exception as error:
         raise UserError(
             f"{path} can't be loaded by OpenVINO ({first_line(error)[:300]}): it is damaged, or its .bin "
@@ -127,6 +129,6 @@ def compiled_openvino(path: Path, threads: int = 0, exact: bool = False) -> Any:
 
 
 def load_openvino(path: Path, threads: int = 0, exact: bool = False) -> Callable[[Tensor], Tensor]:
-    """A function that maps an image batch (B, C, H, W) through an OpenVINO model; see `compiled_openvino`."""
-    compiled = compiled_openvino(path, threads, exact)
+    """A function that maps an image batch (B, C, H, W) through an OpenVINO model; see `open_openvino`."""
+    compiled, _ = open_openvino(path, threads, exact)
     return lambda image: torch.from_numpy(compiled([image.numpy(force=True)])[0])

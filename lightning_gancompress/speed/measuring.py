@@ -34,7 +34,7 @@ from lightning_gancompress.speed.advice import LayerTime, SpeedAdvice, WidthTime
 MULTIPLES = (1, 4, 8, 16)
 BATCHES = (1, 4, 8)
 LAYERS = 5
-REPETITIONS = {"warmup": 2, "repetitions": 7}
+WARMUP, REPETITIONS = 2, 7
 
 
 def measure_speed(
@@ -123,12 +123,14 @@ class _Bench:
     def milliseconds(self, network: nn.Module, sample: Tensor, threads: int) -> float:
         """Median time of a batch."""
         with torch_threads(threads):
-            return measure_latency(self.run(network, sample, threads), **REPETITIONS).median_ms
+            return measure_latency(
+                self.run(network, sample, threads), warmup=WARMUP, repetitions=REPETITIONS
+            ).median_ms
 
     def widths(self, whole: nn.Module, cut: dict[int, nn.Module], sample: Tensor) -> dict[int, WidthTime]:
         """The times of cut networks, in turn with the whole one."""
         runs = [self.run(network, sample, 1) for network in (whole, *cut.values())]
-        before, *times = time_in_turn(runs, **REPETITIONS)
+        before, *times = time_in_turn(runs, warmup=WARMUP, repetitions=REPETITIONS)
         macs = count_macs(whole, [sample.to(next(whole.parameters()))])
         found = {}
         for (multiple, network), seconds in zip(cut.items(), times, strict=True):

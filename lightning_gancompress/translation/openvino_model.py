@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.export.openvino import RECORD, compiled_openvino
+from lightning_gancompress.export.openvino import open_openvino
 from lightning_gancompress.networks.images import LARGEST_SIDE, MOST_CHANNELS
 from lightning_gancompress.translation.model import ImageModel, Size
 from lightning_gancompress.translation.onnx_model import read_record
@@ -33,15 +33,12 @@ class OpenVinoModel(ImageModel):
     def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
         if device not in ("auto", "cpu"):
             raise UserError(f"device is {device!r}, and OpenVINO files run on cpu here: set it to auto.")
-        self._compiled = compiled_openvino(path, threads)
+        self._compiled, record = open_openvino(path, threads)
         shape = _image_shape(path, self._compiled)
         self._batch = shape[0]
         sides = (shape[2], shape[3])
         fixed: Size | None = sides if all(sides) else None  # type: ignore[assignment]
-        model = self._compiled.get_runtime_model()
-        text = str(model.get_rt_info(RECORD).value) if model.has_rt_info(RECORD) else "{}"
-        record = read_record(path, text)
-        super().__init__(path, record, shape[1] or 3, fixed)
+        super().__init__(path, read_record(path, record), shape[1] or 3, fixed)
 
     @property
     def bytes(self) -> int:
@@ -50,7 +47,7 @@ class OpenVinoModel(ImageModel):
 
     def run(self, images: Tensor) -> Tensor:
         """Map images, as many at once as the file takes."""
-        parts = images.split(self._batch or len(images))
+        parts = torch.split(images, self._batch or len(images))
         outputs = [
             self._compiled([np.ascontiguousarray(part.numpy(force=True), np.float32)])[0] for part in parts
         ]
