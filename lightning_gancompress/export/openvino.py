@@ -101,7 +101,7 @@ def _convert(content: bytes, half: bool, preprocessing: Mapping[str, Any], path:
 
 
 def open_openvino(path: Path, threads: int = 0, exact: bool = False) -> tuple[Any, str]:
-    """An `openvino.CompiledModel` of an `.xml` file, for the CPU, and its record of the preprocessing as JSON.
+    """An `openvino.CompiledModel` of an `.xml` file, for the CPU, and its record of the preprocessing.
 
     Args:
         path: The file, which may be of others.
