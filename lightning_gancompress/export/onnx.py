@@ -132,7 +132,7 @@ def _reduced(
     model: ModelProto, reduction: Reduction, reference: nn.Module, path: Path, probes: list[Tensor]
 ) -> tuple[ModelProto, dict[str, Any]]:
     if reduction.precision == "fp16":
-        require_half_range(reference, [*probes, *reduction.held_out], reduction.keep_float)
+        require_half_range(reference, [*probes, *reduction.held_out])
     size = model.ByteSize()
     reduced = reduction.apply(model)
     run = load_onnx(reduced.SerializeToString())

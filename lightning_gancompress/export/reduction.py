@@ -76,13 +76,12 @@ class Reduction:
 
 
 @torch.inference_mode()
-def require_half_range(network: nn.Module, images: Sequence[Tensor], keep_float: Sequence[str]) -> None:
+def require_half_range(network: nn.Module, images: Sequence[Tensor]) -> None:
     """Raise a `UserError` if a layer's output is beyond half precision, which CPUs would hide.
 
     Args:
         network: The network, in eval mode.
         images: Its inputs (B, C, H, W).
-        keep_float: Layers that stay float.
     """
     largest: dict[str, float] = {}
 
@@ -96,7 +95,7 @@ def require_half_range(network: nn.Module, images: Sequence[Tensor], keep_float:
     handles = [
         module.register_forward_hook(watch(name))
         for name, module in network.named_modules()
-        if not list(module.children()) and not any(fnmatchcase(name, pattern) for pattern in keep_float)
+        if not list(module.children())
     ]
     try:
         for image in images:
@@ -108,7 +107,7 @@ def require_half_range(network: nn.Module, images: Sequence[Tensor], keep_float:
         if not value <= LARGEST_HALF:
             raise UserError(
                 f"precision fp16 can't hold the features of layer {name}, up to {value:.3g} where half "
-                f"precision ends at {LARGEST_HALF:.0f}: keep it, and what reads it, float with keep_float."
+                f"precision ends at {LARGEST_HALF:.0f}: export it in float32."
             )
 
 

@@ -73,7 +73,9 @@ def test_fp16_halves_the_file_and_keeps_float_images(write, tmp_path):
     facts = write(network, path, SAMPLE, preprocessing=RECORD, reduction=reduction("fp16"))
     assert 0 < facts["max_difference"] < 0.03
     weights = sum(4 * p.numel() for p in network.parameters())
-    assert facts["float_bytes"] - facts["bytes"] > 0.4 * weights - (write is export_openvino) * 60_000
+    assert facts["float_bytes"] > weights
+    binary = path if write is export_onnx else path.with_suffix(".bin")
+    assert binary.stat().st_size < 0.7 * weights
     model = open_model(path)
     assert model.preprocessing == RECORD
     torch.testing.assert_close(model(SAMPLE), network(SAMPLE).detach(), atol=0.05, rtol=0)
@@ -97,10 +99,9 @@ def test_features_beyond_half_precision_are_refused(tmp_path):
     network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.Conv2d(3, 3, 1, bias=False))
     network[0].weight.data.fill_(1e5)
     network[1].weight.data.fill_(1e-6)
-    with pytest.raises(UserError, match=r"features of layer 0, up to .* ends at 65504: keep it"):
+    with pytest.raises(UserError, match=r"features of layer 0, up to .* ends at 65504: export it in float32"):
         export_onnx(network, tmp_path / "n.onnx", SAMPLE, reduction=reduction("fp16"))
     assert not list(tmp_path.iterdir())
-    export_onnx(network, tmp_path / "n.onnx", SAMPLE, reduction=reduction("fp16", "0", "1"))
 
 
 @pytest.mark.parametrize(
