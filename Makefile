@@ -12,7 +12,7 @@ FORKING := tests/modules/test_ddp.py tests/modules/test_narrowed_runs.py tests/m
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test zoo lint format clean
+.PHONY: help quickstart test zoo lint format docs clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,5 +55,8 @@ format: $(READY) ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(READY) ## Build the guides as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean: ## Remove the virtual environment and caches, but no runs
-	rm -rf .venv .zoo .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf .venv .zoo .pytest_cache .mypy_cache .ruff_cache build dist site

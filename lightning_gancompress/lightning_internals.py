@@ -6,13 +6,17 @@ of these libraries, which `tests/test_lightning_internals.py` checks.
 
 from __future__ import annotations
 
+import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from subprocess import Popen
 from typing import Any, Literal
 
+import jsonargparse
 import lightning.pytorch
+from jsonargparse._subcommands import ActionSubCommands
+from jsonargparse._typehints import ActionTypeHint
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch import LightningModule
@@ -402,3 +406,55 @@ class OpenCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would override the user's arguments by those of the checkpoint."""
+
+
+class BriefHelp(jsonargparse.DefaultHelpFormatter):
+    """Help texts that list the commands without a heading, and known classes by their short names."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if isinstance(action, ActionSubCommands):
+            return "".join(map(self._format_action, self._iter_indented_subactions(action)))
+        return super()._format_action(action)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, found, classes = super()._get_help_string(action).partition(", known subclasses: ")
+        return f"{text}, one of {short_names(classes.rstrip(')').split(', '))})" if found else text
+
+
+def short_names(classes: list[str]) -> str:
+    """The names of this project's public classes among others, or of all if there are none."""
+    own = [name for name in classes if name.startswith("lightning_gancompress.")]
+    names = [name.rpartition(".")[2] for name in own or classes]
+    more = " and Lightning's" if 0 < len(own) < len(classes) else ""
+    return ", ".join(dict.fromkeys(names)) + more
+
+
+def options_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """All options of a parser."""
+    return list(parser._actions)
+
+
+def type_of(option: argparse.Action) -> Any:
+    """The type of an option; None if it has none."""
+    return option._typehint if isinstance(option, ActionTypeHint) else option.type
+
+
+def commands_of(parser: LightningArgumentParser) -> dict[str, LightningArgumentParser]:
+    """The parsers of the commands of a parser, if it has any."""
+    commands = parser._subcommands_action
+    return dict(commands._name_parser_map) if commands is not None else {}
+
+
+def arrange_help(parser: LightningArgumentParser, sections: Mapping[str, list[argparse.Action]]) -> None:
+    """Show options in these sections, by title, and no others."""
+    groups = [parser.add_argument_group(title) for title in sections]
+    for group, options in zip(groups, sections.values(), strict=True):
+        group._group_actions[:] = options
+    parser._action_groups = groups
+
+
+def describe_commands(parser: LightningArgumentParser) -> None:
+    """List the commands first."""
+    commands = next(group for group in parser._action_groups if group.title == "subcommands")
+    commands.title, commands.description = "commands", None
+    parser._action_groups = [commands, *(group for group in parser._action_groups if group is not commands)]

@@ -83,6 +83,7 @@ Count = Annotated[int, Range(1, 10**9)]  # of what there must be one
 CountOrNone = Annotated[int, Range(0, 10**9)]  # of what there may be none
 Workers = Annotated[int, Range(0, 1024)]  # processes beside the main one
 Threads = Annotated[int, Range(1, 1024)]
+PortOrAny = Annotated[int, Range(0, 2**16 - 1)]  # of TCP; 0 for any that is free
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Pixels = Annotated[int, Range(1, 2**16)]
 Channels = Annotated[int, Range(1, 2**16)]

@@ -26,6 +26,8 @@ except ImportError:  # Windows, where runs aren't kept apart
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
 CONFIG_HEADER = "# lightning_gancompress "
+INDEX = "README.txt"
+INDEX_HEADER = "A run of lightning_gancompress, and what its files are.\n"
 BEAT = 20.0  # seconds between two signs of life of a run
 PATIENCE = (
     120.0  # seconds without one after which a run on another host is gone; network disks cache a minute
@@ -39,6 +41,7 @@ _WRITTEN = (
     *(f"{CHECKPOINTS}/*{ending}" for ending in (".ckpt", *_EXPORTED)),
     "config.yaml",
     "config_*[0-9].yaml",
+    INDEX,
     *(f"generator*{ending}" for ending in (".pth", ".json", ".safetensors", *_EXPORTED)),
     "images/epoch_*[0-9]*.png",
     "logs/version_*[0-9]/metrics.csv",
@@ -96,9 +99,10 @@ def _ours(path: Path) -> bool:
     """Whether a file whose name is one of a run's was written by one."""
     if not path.is_file():
         return False
-    if path.name.startswith("config"):
+    if path.name.startswith("config") or path.name == INDEX:
+        header = INDEX_HEADER if path.name == INDEX else CONFIG_HEADER
         with path.open(errors="replace") as file:
-            return file.read(len(CONFIG_HEADER)) == CONFIG_HEADER
+            return file.read(len(header)) == header
     pairs = {".pth": ".json", ".json": ".pth", ".safetensors": ".json"}
     pair = pairs.get(path.suffix) if path.match("generator*") else None
     return pair is None or path.with_suffix(pair).is_file()
@@ -149,22 +153,43 @@ class Owner:
 
 @contextmanager
 def training_in(folder: Path) -> Iterator[None]:
-    """Context in which no other run can train in a folder, told by a file `run.lock` in it.
+    """Context in which no other run can train in a folder.
+
+    Raises:
+        UserError: Another run trains there.
+    """
+    with alone_in(folder, "Another run trains", "trainer.default_root_dir"):
+        yield
+
+
+@contextmanager
+def alone_in(folder: Path, other: str, option: str) -> Iterator[None]:
+    """Context in which no other process can enter such a context for a folder, by a file `run.lock` in it.
 
     The system gives the lock free when the process dies, however it dies. Not every file system shares locks
     between hosts, so the file's time is renewed too: a run on another host that no longer does so is gone,
     and so is the earlier start of the same job of Slurm.
 
+    Args:
+        folder: The folder.
+        other: What another process is that does so, and does: the begin of the message.
+        option: Option that chooses another folder, for the message.
+
     Raises:
-        UserError: Another run trains there.
+        UserError: Another process does.
     """
     if fcntl is None:
         yield
         return
     path = folder.resolve() / LOCK
-    if path in _locks:
-        raise _busy(path, Owner.of_this_process())
-    lock = _acquired(path)
+    try:
+        if path in _locks:
+            raise _Busy(Owner.of_this_process())
+        lock = _acquired(path)
+    except _Busy as busy:
+        raise UserError(
+            f"{other} in {path.parent} ({busy}): wait for it or stop it, or choose another {option}."
+        ) from None
     _locks.add(path)
     ended = threading.Event()
     threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
@@ -194,6 +219,10 @@ def holds(folder: Path) -> bool:
 _locks: set[Path] = set()  # of this process, against which the system doesn't lock
 
 
+class _Busy(Exception):
+    """Another process holds the lock: its owner is the message."""
+
+
 def _acquired(path: Path) -> IO[str]:
     """The locked file, with this process as its owner."""
     lock = path.open("a+")
@@ -202,7 +231,7 @@ def _acquired(path: Path) -> IO[str]:
         lock.seek(0)
         owner = Owner.of(lock.read())
         if locks is False or (owner is not None and not _gone(owner, path, locks is None)):
-            raise _busy(path, owner)
+            raise _Busy(owner or "just started")
         if _same(path, lock):
             lock.truncate(0)
             lock.write(json.dumps(asdict(Owner.of_this_process())) + "\n")
@@ -242,13 +271,6 @@ def _gone(owner: Owner, path: Path, unlockable: bool) -> bool:
             if path.stat().st_mtime_ns != last:
                 return False
     return True
-
-
-def _busy(path: Path, owner: Owner | None) -> UserError:
-    return UserError(
-        f"Another run trains in {path.parent} ({owner or 'just started'}): wait for it or stop it, or choose "
-        "another trainer.default_root_dir."
-    )
 
 
 def _beat(path: Path, ended: threading.Event) -> None:

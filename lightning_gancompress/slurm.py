@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+_asked_for: set[tuple[str, str]] = set()  # starts of jobs which this process has had started again
 INTERACTIVE = ("bash", "interactive")  # names of jobs in which Lightning ignores Slurm
 
 
@@ -23,9 +24,11 @@ def starts_tasks() -> bool:
 
 
 def requeue() -> None:
-    """Have this job started again; only its first task asks for that, and says what came of it."""
-    if os.environ.get("SLURM_PROCID", "0") != "0":
+    """Have this job started again; only its first task asks for that, once, and says what came of it."""
+    this = job()
+    if this is None or this in _asked_for or os.environ.get("SLURM_PROCID", "0") != "0":
         return
+    _asked_for.add(this)
     number = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         number = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"

@@ -63,6 +63,11 @@ class StopSignals:
             signal.signal(signum, handler)
         self._previous, self.received, self.waits, self._requeue = {}, None, False, False
 
+    def ignore(self, signum: int) -> None:
+        """Ignore a signal that is handled here, also after its handler would have been given back."""
+        if self._previous.pop(signum, None) is not None:
+            signal.signal(signum, signal.SIG_IGN)
+
     def end(self, signum: int) -> NoReturn:
         """End this process as `signum` asks, and have its job started again if a signal has asked for that.
 
@@ -95,12 +100,21 @@ class StopSignals:
 
 @contextmanager
 def requeued_at_once() -> Iterator[None]:
-    """Context in which SIGUSR1 has a job of Slurm started again at once: there is no training to save."""
+    """Context in which SIGUSR1 has a job of Slurm started again at once: there is no training to save.
+
+    A task that ends by it ignores it from then on: another task may have told it to stop before it had the
+    signal itself, which would kill it on its way out.
+    """
     signals = StopSignals(requeue_signal=signal.SIGUSR1 if OTHERS else None)
-    if OTHERS and slurm.starts_tasks():
+    takes_over = bool(OTHERS) and slurm.starts_tasks()
+    if takes_over:
         signals.take_over(signal.SIGUSR1)
     try:
         yield
+    except SystemExit as stop:
+        if takes_over and stop.code == 128 + signal.SIGUSR1:
+            signals.ignore(signal.SIGUSR1)
+        raise
     finally:
         signals.give_back()
 

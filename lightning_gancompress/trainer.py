@@ -29,6 +29,7 @@ from lightning_gancompress.callbacks import (
     LastCheckpoint,
     Monitors,
     PredictionWriter,
+    ProgressBars,
     ProgressLines,
     SmallModel,
 )
@@ -53,6 +54,7 @@ from lightning_gancompress.modules.supported import (
     require_whole_networks,
 )
 from lightning_gancompress.run_folder import CHECKPOINTS, training_in
+from lightning_gancompress.run_index import write_index
 from lightning_gancompress.stop_signals import handlers_restored
 
 
@@ -60,8 +62,8 @@ class Trainer(ResumableTrainer):
     """Lightning's trainer, with all files of a run in one folder and runs that can be resumed.
 
     Unless `callbacks` has one of its kind, it adds `LastCheckpoint`, `BestCheckpoint`, `ImageGrid`,
-    `Evaluation`, `PredictionWriter`, `FoundChannels`, `SmallModel` and `HtmlReport`, and without a terminal
-    `ProgressLines`. A
+    `Evaluation`, `PredictionWriter`, `FoundChannels`, `SmallModel`, `HtmlReport`, and `ProgressBars` in a
+    terminal or `ProgressLines` elsewhere. A
     `ModelCheckpoint` or `EarlyStopping` acts in the phase whose figures it monitors: see `Monitors`.
     Checkpoints are written atomically. One run trains in a folder at a time, and a new one sets the results
     of an earlier one aside, in `previous-1`, `previous-2`, and so on. DDP looks for unused parameters, since
@@ -78,7 +80,7 @@ class Trainer(ResumableTrainer):
             a W&B sweep starts, the folder that the run's number names within it.
         logger: Loggers beside `CSVLogger` in `logs` of the run's folder, which the report reads; False for
             none. `WandbLogger` writes to the run's folder too.
-        callbacks: Further callbacks, or others in place of those above.
+        callbacks: Further callbacks, or others in place of the default ones.
         enable_checkpointing: Whether to add `LastCheckpoint` and `BestCheckpoint`.
         enable_progress_bar: Whether to show progress.
         enable_model_summary: Whether to print Lightning's summary; `profile` prints more.
@@ -174,10 +176,33 @@ class Trainer(ResumableTrainer):
                 require_writable(folder, "trainer.default_root_dir")
                 if not self.fast_dev_run:  # type: ignore[attr-defined]
                     self._take(folder, stack)
+                    stack.callback(write_index, folder)
             stack.enter_context(handlers_restored())
             super().fit(*args, **kwargs)
         if self.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_info("All phases ran (fast_dev_run); the files written are removed at the end.")
+
+    def validate(self, *args: Any, **kwargs: Any) -> Any:
+        """Measure on the validation images."""
+        found = super().validate(*args, **kwargs)
+        self._write_index()
+        return found
+
+    def test(self, *args: Any, **kwargs: Any) -> Any:
+        """Measure teacher and student on the test images: quality, MACs, latency."""
+        found = super().test(*args, **kwargs)
+        self._write_index()
+        return found
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Translate pictures with the networks of a checkpoint."""
+        found = super().predict(*args, **kwargs)
+        self._write_index()
+        return found
+
+    def _write_index(self) -> None:
+        if self.is_global_zero and not self.fast_dev_run:  # type: ignore[attr-defined]
+            write_index(Path(self.default_root_dir))
 
     def going_on_from(self, ckpt_path: str | None) -> str | None:
         """The checkpoint that an earlier start of this job of Slurm has saved, if any: it comes first."""
@@ -241,8 +266,8 @@ def missing_callbacks(
             defaults.append(LastCheckpoint(dirpath_of_last(checkpoints)))
         if not any(c.monitor is not None and not of_search(c.monitor) for c in checkpoints):
             defaults.append(BestCheckpoint())
-    if progress_bar is not False and not sys.stdout.isatty():
-        defaults.append(ProgressLines())
+    if progress_bar is not False:
+        defaults.append(ProgressBars() if sys.stdout.isatty() else ProgressLines())
     return [default for default in defaults if not any(isinstance(c, kind(default)) for c in given)]
 
 

@@ -135,6 +135,8 @@ class Run:
             path = log.with_suffix(f".{number}.log")
             if fresh:
                 line = [sys.executable, "-m", "lightning_gancompress", *args]
+                places = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+                env = env | {"PYTHONPATH": os.pathsep.join(places)}  # where `Where` is found
                 with path.open("w") as file:
                     task = subprocess.Popen(line, stdout=file, stderr=file, env=os.environ | env)
             else:  # most of a start is to read the networks
@@ -223,7 +225,7 @@ class Trials:
     def __init__(self, name: str, folder: Path, chance: random.Random) -> None:
         self.kind, self.folder, self.chance = KINDS[name], folder / name.replace(" ", "-"), chance
         self.folder.mkdir(parents=True)
-        self.tally, self._starts, self._requeues = Tally(), 0, 0
+        self.tally, self._starts = Tally(), 0
         teacher = Run(self.kind.teacher(self.folder / "teacher"), self.folder / "teacher.log", False, [{}])
         assert teacher.wait([]) == [0], self.folder
         self._finish(self._args("whole", every_step=True), "whole")
@@ -245,6 +247,7 @@ class Trials:
                 tiny.assert_equal(tiny.read(one), tiny.read(self.folder / name / one.name))
         except AssertionError as error:
             self.tally.faults.append(f"{name}: {str(error)[:300]}")
+            print(self.tally.faults[-1], flush=True)
         else:
             self.tally.equal += 1
         print(f"{name}: {dict(self.tally.places)}, equal {self.tally.equal} of {self.tally.runs}", flush=True)
@@ -273,6 +276,7 @@ class Trials:
 
     def _stop_one(self, args: list[str], name: str) -> None:
         """Stop one run soon after a random event; one that comes to its end before counts as none."""
+        asked = requeues(self.folder)
         run = self._start(args, name)
         wanted = self.chance.randrange(self.events)
         while run.runs and len(self._lines(name)) < wanted:
@@ -292,8 +296,7 @@ class Trials:
             self.tally.places[place] += 1
             if self.kind.tasks:
                 assert set(codes) == {128 + signal.SIGUSR1}, f"exit codes {codes}: {self.folder / name}.0.log"
-                self._requeues += 1
-                assert requeues(self.folder) == self._requeues, f"requeue: {self.folder / name}.0.log"
+                assert requeues(self.folder) == asked + 1, f"requeue: {self.folder / name}.0.log"
 
     def _preempt(self, run: Run, processes: list[int]) -> None:
         """Send all processes the signal, as Slurm does, not quite at once."""

@@ -38,7 +38,7 @@ BASES = (callbacks.PruningPolicy, callbacks.SearchPolicy, data.GANDataModule, ta
 INTERNAL = ("Sampler", "Dataset", "Phase", "NetworkSpec", "Role", "Side")  # which the package itself makes
 OTHERS = (
     *(api.compress, lightning_gancompress.load_generator),
-    *(Commands.export, Commands.profile, Commands.compare, Commands.report),
+    *(Commands.export, Commands.profile, Commands.compare, Commands.report, Commands.demo),
     *(density.BackboneEncoder, density.density_coverage, density.neighbourhood_ise, density.precision_recall),
     *(density.nearest_neighbours, export.export_onnx, export.export_torch, export.load_onnx),
     *(export.measure_latency, export.compare_latency, export.torch_latency, export.onnx_latency),
@@ -123,7 +123,7 @@ MAY_BE_ZERO = {
     ),
     *("distill_weight", "lambda_l1", "lambda_cycle", "lambda_identity", "beta1", "holdout"),
     *("output", "ssim", "features", "channels", "critic", "perceptual", "style", "tv", "task"),
-    *("minutes", "seconds", "teacher_cache_gb", "tolerance", "load_onnx.threads"),
+    *("port", "minutes", "seconds", "teacher_cache_gb", "tolerance", "load_onnx.threads"),
 }
 NEVER_ZERO = {"SegmentationScore.epochs"}  # an untrained network finds nothing
 PATHS = {"root": "there", "folder": "there", "output": "there", "ckpt_path": "there.ckpt"}

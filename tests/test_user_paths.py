@@ -10,6 +10,7 @@ from lightning_gancompress import UserError, compress, load_generator
 from lightning_gancompress.callbacks import LastCheckpoint, PredictionWriter, SegmentationScore
 from lightning_gancompress.checkpoints import load_networks, load_small, load_upstream, save_small
 from lightning_gancompress.cli.commands.compare import compare
+from lightning_gancompress.cli.commands.demo import demo
 from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.report import report
@@ -62,6 +63,8 @@ USES = {
     "profile json": lambda: profile(ckpt_path="here", json=X),
     "compare": lambda: compare(X),
     "report": lambda: report(X),
+    "demo": lambda: demo(X, port=0),
+    "demo samples": lambda: demo("here", samples=X, port=0),
 }
 
 

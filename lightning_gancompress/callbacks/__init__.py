@@ -8,7 +8,7 @@ from lightning_gancompress.callbacks.image_grid import ImageGrid
 from lightning_gancompress.callbacks.last_checkpoint import LastCheckpoint
 from lightning_gancompress.callbacks.monitors import Monitors
 from lightning_gancompress.callbacks.prediction import PredictionWriter
-from lightning_gancompress.callbacks.progress import ProgressLines
+from lightning_gancompress.callbacks.progress import ProgressBars, ProgressLines
 from lightning_gancompress.callbacks.small_model import SmallModel
 from lightning_gancompress.evaluation.evaluation import Evaluation
 from lightning_gancompress.evaluation.measures.segmentation import SegmentationScore
@@ -34,6 +34,7 @@ __all__ = [
     "LastCheckpoint",
     "Monitors",
     "PredictionWriter",
+    "ProgressBars",
     "ProgressLines",
     "PruningPolicy",
     "RandomChannels",

@@ -20,8 +20,8 @@ def main(args: ArgsType = None) -> None:
 
     Raises:
         SystemExit: With code 2 and one sentence on standard error for errors that the user can fix, 130
-            after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 138 after SIGUSR1. With GANCOMPRESS_TRACEBACK=1
-            in the environment errors are raised unchanged.
+            after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 138 after SIGUSR1. With `--debug` among the
+            arguments, or GANCOMPRESS_TRACEBACK=1 in the environment, errors are raised unchanged.
     """
     with requeued_at_once():
         # within, since importing torch takes seconds

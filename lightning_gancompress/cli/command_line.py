@@ -19,21 +19,24 @@ from lightning_gancompress.callbacks.wandb_run import finished, folder_of_sweep_
 from lightning_gancompress.cli.appended import append_once
 from lightning_gancompress.cli.commands.compare import compare
 from lightning_gancompress.cli.commands.data import data
+from lightning_gancompress.cli.commands.demo import demo
 from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.predict import by_model_file, predict
 from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.push import push
 from lightning_gancompress.cli.commands.report import report
+from lightning_gancompress.cli.completion import COMPLETION, PrintCompletion
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
 from lightning_gancompress.cli.data_parser import DataSection, add_commands, with_folder
 from lightning_gancompress.cli.data_parser import run as run_data
 from lightning_gancompress.cli.explain import condense
+from lightning_gancompress.cli.flags import DEBUG, TRUST, Flag
+from lightning_gancompress.cli.help_texts import DESCRIPTION, arrange_options
 from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
-from lightning_gancompress.cli.trusted_settings import TRUST, Trust
 from lightning_gancompress.data import load_all
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
-from lightning_gancompress.lightning_internals import OpenCLI, child_processes
+from lightning_gancompress.lightning_internals import BriefHelp, OpenCLI, child_processes, describe_commands
 from lightning_gancompress.modules import GANModule, TeacherModule
 from lightning_gancompress.shipped_configs import configs_folder, shipped
 from lightning_gancompress.trainer import Trainer
@@ -53,6 +56,7 @@ class Commands(Trainer):
     profile = staticmethod(profile)
     compare = staticmethod(compare)
     report = staticmethod(report)
+    demo = staticmethod(demo)
     push = staticmethod(push)
     data = staticmethod(data)
 
@@ -60,8 +64,8 @@ class Commands(Trainer):
 # defaults of Lightning's classes, such as Timer's interval, which PyYAML would not write
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))
 
+SHORT = ("export", "compare", "report", "push", "demo")  # without options of trainer, model and data
 BY_MODEL_FILE = "Translate pictures by a model file alone; further below with the configuration of a run."
-DESCRIPTION = "Compress image-to-image GANs to a compute budget by preserving their local density structure."
 
 
 class GanCompressCLI(OpenCLI):
@@ -75,9 +79,10 @@ class GanCompressCLI(OpenCLI):
         load_all()
         defaults = [str(path) for path in [configs_folder() / "defaults.yaml"] if path.is_file()]
         words = sys.argv[1:] if args is None else args
-        self._named = {*words[:1]} & {*self.subcommands()} if isinstance(words, list) else set()
+        words = [word for word in words if word != DEBUG] if isinstance(words, list) else []
+        self._named = {*words[:1]} & {*self.subcommands()}
         # `predict --model FILE --input PICTURES` is a command of its own
-        self._without_run = isinstance(words, list) and words[:1] == ["predict"] and by_model_file(words[1:])
+        self._without_run = words[:1] == ["predict"] and by_model_file(words[1:])
         self._runs = [name for name in RUNS if not (self._without_run and name == "predict")]
         super().__init__(
             GANModule,
@@ -103,26 +108,27 @@ class GanCompressCLI(OpenCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """All commands, with the arguments that are not command line options."""
-        own = {
-            "export": set(),
-            "profile": {"model", "datamodule"},
-            "compare": {"rehearse"},
-            "report": set(),
-            "push": set(),
-            "data": set(),
-        }
-        return {**LightningCLI.subcommands(), **own}
+        own = {"profile": {"model", "datamodule"}, "compare": {"rehearse"}}
+        plain: dict[str, set[str]] = {name: set() for name in (*SHORT, "data")}
+        return {**LightningCLI.subcommands(), **plain, **own}
 
     def init_parser(self, config: type[ConfigFile] = ConfigFile, **kwargs: Any) -> LightningArgumentParser:
         """A parser that finds shipped configurations and raises errors as `UserError`."""
-        parser = Parser(**kwargs, allow_abbrev=True)
+        parser = Parser(**kwargs, allow_abbrev=True, formatter_class=BriefHelp)
         parser.add_argument(
             "-c",
             "--config",
             action=config,
             help="YAML file, here or shipped; later ones add to earlier ones.",
         )
+        parser.add_argument(DEBUG, action=Flag, help="Show where an error comes from, with its traceback.")
         return parser
+
+    def setup_parser(self, *args: Any) -> None:
+        """Make the parser, whose help lists the commands first."""
+        super().setup_parser(*args)
+        self.parser.add_argument(COMPLETION, action=PrintCompletion)
+        describe_commands(self.parser)
 
     def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
         """The parser of a command; without options of trainer, model and data where it needs none.
@@ -133,25 +139,24 @@ class GanCompressCLI(OpenCLI):
             return self.init_parser(**kwargs)
         if command == "data":
             return self.init_parser(**kwargs)
-        if command in ("export", "compare", "report", "push"):
-            return with_trust(self.short_parser(trainer, command, **kwargs))
+        if command in SHORT:
+            return with_help(self.short_parser(trainer, command, **kwargs), command)
         if command != "predict":
-            return with_trust(super().command_parser(trainer, command, **kwargs))
-        without_run = with_trust(
-            self.short_parser(WithoutRun, command, skip=set(), description=BY_MODEL_FILE)
-        )
+            return with_help(super().command_parser(trainer, command, **kwargs), command)
+        without_run = self.short_parser(WithoutRun, command, skip=set(), description=BY_MODEL_FILE)
         if self._without_run:
-            return without_run
-        parser = with_trust(super().command_parser(trainer, command, **kwargs))
+            return with_help(without_run, command)
+        parser = with_help(super().command_parser(trainer, command, **kwargs), command)
         parser.set_defaults({"return_predictions": False})  # they are written to files
         assert isinstance(parser, Parser)
-        parser.other_form = without_run
+        parser.other_form = with_help(without_run, command)
         return parser
 
     def add_inner_commands(self) -> None:
         """Add the commands of `data`."""
         if not self._named or "data" in self._named:
             add_commands(self.parser_of("data"), partial(self.init_parser, config=DataSection))
+            describe_commands(self.parser_of("data"))
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add trainer, model and data; the latter two are optional, since a checkpoint may provide them."""
@@ -289,10 +294,11 @@ class Rehearsal(GanCompressCLI):
         """Do nothing."""
 
 
-def with_trust(parser: LightningArgumentParser) -> LightningArgumentParser:
-    """Add the flag that `named_by` looks for."""
+def with_help(parser: LightningArgumentParser, command: str) -> LightningArgumentParser:
+    """The parser of a command with the flag that `named_by` looks for, and its help in order."""
     text = "Trust the checkpoint: let it name any class, whose code then runs."
-    parser.add_argument(TRUST, action=Trust, help=text)
+    parser.add_argument(TRUST, action=Flag, help=text)
+    arrange_options(parser, command)
     return parser
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_gancompress.cli.command_line import GanCompressCLI
 from lightning_gancompress.cli.explain import explain
+from lightning_gancompress.cli.flags import DEBUG
 from lightning_gancompress.cli.other_ranks import failure_of_another_rank, tell_other_ranks
 from lightning_gancompress.cli.quieten import quieten
 from lightning_gancompress.cli.trusted_settings import named_by
@@ -23,9 +24,10 @@ def run(args: ArgsType = None) -> None:
     quieten()
     if (cwd := str(Path.cwd())) not in sys.path:
         sys.path.append(cwd)  # for the user's own classes; last, so that no file there hides a package
+    given = sys.argv[1:] if args is None else args
+    words = given if isinstance(given, list) else []
     try:
-        given = sys.argv[1:] if args is None else args
-        with trusting(named_by(given if isinstance(given, list) else [])):
+        with trusting(named_by(words)):
             GanCompressCLI(args)
     except SystemExit as stop:
         # Lightning turns Ctrl-C into code 1
@@ -34,7 +36,7 @@ def run(args: ArgsType = None) -> None:
         raise SystemExit(130) from None
     except Exception as error:
         message = failure_of_another_rank(error) or explain(error)
-        if message is None or os.environ.get("GANCOMPRESS_TRACEBACK") == "1":
+        if message is None or DEBUG in words or os.environ.get("GANCOMPRESS_TRACEBACK") == "1":
             tell_other_ranks(f"{type(error).__name__}: {first_line(error)}; its output has the traceback.")
             raise
         rank = f"[rank {rank_zero_only.rank}] " if rank_zero_only.rank else ""  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from subprocess import Popen
 
 from torch import distributed
 
+from lightning_gancompress import slurm
 from lightning_gancompress.lightning_internals import close_connections, store_of_ranks
 
 _KEY = "gancompress/failed"
@@ -44,6 +45,8 @@ def failure_of_another_rank(error: Exception) -> str | None:
     """Why another process has ended, where an error says no more than that; None for any other error."""
     if not lost_connection(error):
         return None
+    if slurm.starts_tasks():
+        time.sleep(2)  # the signal that has ended another task may be on its way to this one
     store = store_of_ranks()
     with suppress(RuntimeError):  # the process that holds the store has ended
         if store is not None and store.check([_KEY]):

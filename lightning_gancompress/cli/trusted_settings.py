@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_gancompress.checkpoints.recorded_classes import arguments_of, require_known
+from lightning_gancompress.cli.flags import TRUST
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
 from lightning_gancompress.modules import GANModule
@@ -20,19 +20,6 @@ from lightning_gancompress.run_folder import CHECKPOINTS
 from lightning_gancompress.shipped_configs import find_config
 from lightning_gancompress.trainer import Trainer
 from lightning_gancompress.trust import Named
-
-TRUST = "--trust"
-
-
-class Trust(argparse.Action):
-    """The flag `--trust`, which `named_by` looks for; a configuration neither sets nor records it."""
-
-    def __init__(self, option_strings: list[str], dest: str, help: str | None = None, **kwargs: Any) -> None:
-        nowhere = argparse.SUPPRESS
-        super().__init__(option_strings, dest=nowhere, default=nowhere, nargs=0, help=help)
-
-    def __call__(self, *args: Any) -> None:
-        """Do nothing."""
 
 
 def named_by(args: list[str]) -> Named:

@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from lightning_gancompress.errors import UserError
 
@@ -132,6 +133,30 @@ def _is_deep(image: Image.Image) -> bool:
 # -- pixels ------------------------------------------------------------------------------------------------
 
 
+def open_image(content: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """Open an image file that is in memory; its header is read, its pixels are not yet decoded.
+
+    Args:
+        content: The file.
+        name: Its name for messages.
+
+    Raises:
+        ImageError: It is no image, or has so many pixels that Pillow refuses it.
+    """
+    try:
+        image = Image.open(content, formats=formats())
+    except UnidentifiedImageError as error:  # whose message has the address of the content
+        raise _undecodable(name, "it is in no format that is read") from error
+    except Exception as error:
+        raise _undecodable(name, error) from error
+    image.filename = name
+    return image
+
+
+def _undecodable(name: Path | str, reason: Exception | str) -> ImageError:
+    return ImageError(f"Image {name} can't be decoded ({reason}): replace or remove it.")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
@@ -140,7 +165,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except ImageError:
         raise
     except Exception as error:  # decoders raise all kinds on damaged files
-        raise ImageError(f"Image {path} can't be decoded ({error}): replace or remove it.") from error
+        raise _undecodable(path, error) from error
 
 
 def decode(path: Path, most_bits: int = 16) -> Image.Image:
@@ -161,14 +186,17 @@ def upright(image: Image.Image, name: Path | str, most_bits: int = 16) -> Image.
     """An image that Pillow has opened, upright; `name` is for messages, `most_bits` as for `decode`.
 
     Raises:
-        ImageError: It has more bits.
+        ImageError: It has more bits, or can't be decoded.
     """
     if most_bits == 8 and _is_deep(image):
         raise ImageError(
             f"Image {name} has more than 8 bits a channel, which would lose the lower ones: convert it "
             "to 8 bits, scaled as you want it."
         )
-    image.load()
+    try:
+        image.load()
+    except Exception as error:  # decoders raise all kinds on damaged files
+        raise _undecodable(name, error) from error
     # after loading: Pillow turns some formats by itself, and then forgets their orientation
     turn = _TURNS.get(_orientation(image))
     turned = image if turn is None else image.transpose(turn)
@@ -193,7 +221,7 @@ def as_rgb(image: Image.Image, name: Path | str) -> Image.Image:
     """An image that Pillow has opened as `read_image` returns those of files; `name` is for messages.
 
     Raises:
-        ImageError: It has more than 8 bits a channel, or colours that are not read.
+        ImageError: It can't be decoded, has more than 8 bits a channel, or colours that are not read.
     """
     image = upright(image, name, 8)
     mode = "L" if image.mode in _GREY else "RGB"

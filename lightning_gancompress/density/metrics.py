@@ -11,9 +11,7 @@ from lightning_gancompress.density.neighbourhoods import nearest_neighbours, req
 from lightning_gancompress.density.objectives import kernel_density
 from lightning_gancompress.options import Count, checked
 
-AT_ONCE = (
-    2**22
-)  # pairs: 32 MiB each for squared distances, for what they depart from limits, and to sort them
+AT_ONCE = 2**23  # pairs: tensors of 64 MiB, whose memory goes back at once and leaves no gaps behind
 BLOCK = 4096  # points in double precision, or pairs compared one by one
 
 
@@ -104,13 +102,12 @@ class _Pairs:
         self.rows, self._a, self._b = rows, a, b
         wide = a.double()
         norms = wide.square().sum(1, keepdim=True)
-        columns = []
-        for block in torch.split(
-            b, BLOCK
-        ):  # the whole of `b` in double precision would be the largest tensor
-            other = block.double()
-            columns.append(norms + other.square().sum(1) - 2 * wide @ other.T)
-        self._squared = torch.cat(columns, 1).clamp_(min=0)
+        self._squared = wide.new_empty(len(a), len(b))
+        # in blocks: the whole of `b` in double precision would be the largest tensor
+        for start in range(0, len(b), BLOCK):
+            block = b[start : start + BLOCK].double()
+            squared = norms + block.square().sum(1) - 2 * wide @ block.T
+            self._squared[:, start : start + BLOCK] = squared.clamp_(min=0)
         terms = a.shape[1] + 8
         self._relative = terms * torch.finfo(a.dtype).eps
         largest = float(norms.max() + b.norm(dim=1).max().double() ** 2)
@@ -118,10 +115,9 @@ class _Pairs:
 
     def closer(self, limits: Tensor, compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Which pairs have a distance that compares so with its limit; `limits` broadcasts to all pairs."""
-        squared = limits.double().square()
-        departure = self._squared - squared
-        doubtful = departure.abs() <= self._relative * self._squared + self._absolute
+        departure = self._squared - limits.double().square()
         inside = departure < 0
+        doubtful = departure.abs_() <= (self._relative * self._squared).add_(self._absolute)
         inside[doubtful] = compare(self._exact(doubtful), limits.expand_as(inside)[doubtful])
         return inside
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export.faster_layers import use_faster_layers
@@ -74,7 +75,8 @@ def export_onnx(
         optimize: Whether to write layers in the form that ONNX Runtime computes fastest on CPUs, see
             `use_faster_layers`; False keeps the network's own layers, for other runtimes and devices.
         preprocessing: How images become its input, in plain types; written as JSON into the file's metadata,
-            under the key `preprocessing`.
+            under the key `preprocessing`. Under `cost` is what the network multiplies for one image of
+            `sample`: `macs_exact`, `height`, `width`.
         reduction: In how many bits; None is float32. The tolerance is for the float32 file that it begins
             with: how far the reduced one is from the network is returned, not limited.
         uint8: Read and give pixels of 8 bits, (B, H, W, C), in place of floats (B, C, H, W) in [-1, 1]. Then
@@ -120,7 +122,8 @@ def onnx_model(
     program = trace(reference, sample, dynamic_size)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
     any_width = reduction is not None and reduction.precision == "int8"
-    model = _convert(program, dynamic_size, multiple, optimize, any_width, preprocessing or {})
+    metadata = {"cost": _cost(reference, sample), "preprocessing": preprocessing}
+    model = _convert(program, dynamic_size, multiple, optimize, any_width, metadata)
     difference = max_difference(reference, load_onnx(model.SerializeToString()), sample, dynamic_size)
     check(difference, tolerance, path)
     if reduction is None:
@@ -153,7 +156,7 @@ def _convert(
     multiple: int,
     optimize: bool,
     any_width: bool,
-    preprocessing: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> ModelProto:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
     try:
@@ -183,9 +186,19 @@ def _convert(
         use_faster_layers(model, any_width)
     if multiple > 1:
         _refuse_other_sizes(model, multiple)
-    if preprocessing:
-        model.metadata_props.add(key="preprocessing", value=json.dumps(preprocessing))
+    for key, value in metadata.items():
+        if value:
+            model.metadata_props.add(key=key, value=json.dumps(value))
     return model
+
+
+def _cost(network: nn.Module, sample: Tensor) -> dict[str, int]:
+    """What `profile` says of the network: layers of the file may be in another form, with more products."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(sample)
+    height, width = sample.shape[2:]
+    macs = counter.get_total_flops() // 2 // len(sample)
+    return {"macs_exact": macs, "height": height, "width": width}
 
 
 def _refuse_other_sizes(model: Any, multiple: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from lightning_gancompress.data.labels import Labels, reader_of
@@ -62,7 +62,8 @@ class Sources:
         if isinstance(picture, np.ndarray):
             return Source(self.reader.convert(_from_array(picture), "from an array"), "from an array")
         if isinstance(picture, Image.Image):
-            name = f"from a PIL image of mode {picture.mode}"
+            opened = picture.filename if isinstance(picture, ImageFile.ImageFile) else ""
+            name = str(opened) or f"from a PIL image of mode {picture.mode}"
             return Source(self.reader.convert(picture, name), name)
         raise UserError(
             f"A {type(picture).__name__} can't be translated: give a path, a PIL image, an array of 8 bits "

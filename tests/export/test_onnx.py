@@ -1,4 +1,5 @@
 import importlib.util
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import nn
 from lightning_gancompress import UserError
 from lightning_gancompress.export import export_onnx, load_onnx
 from lightning_gancompress.networks import ResnetGenerator, UnetGenerator, use_image_statistics
+from lightning_gancompress.pruning import count_macs
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -71,6 +73,14 @@ def test_exported_network_equals_the_original_in_any_batch_size(make, instance_n
     assert found["InstanceNormalization"] == instance_norms
     # neither norm is taken apart, batch norms are folded into the convolutions
     assert not found.keys() & {"BatchNormalization", "ReduceMean", "ReduceVar", "Sqrt"}
+
+
+def test_a_file_tells_what_its_network_multiplies(tmp_path):
+    network, path = resnet(), tmp_path / "generator.onnx"
+    export_onnx(network, path, torch.zeros(2, 3, 32, 64))
+    (cost,) = (entry.value for entry in onnx.load(path).metadata_props if entry.key == "cost")
+    macs = count_macs(network, [torch.zeros(1, 3, 32, 64)])
+    assert json.loads(cost) == {"macs_exact": macs, "height": 32, "width": 64}
 
 
 @pytest.mark.parametrize("make", [resnet, unet_image_statistics], ids=["resnet", "unet-image"])

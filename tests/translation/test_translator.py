@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from lightning_gancompress import Translator, UserError, load_generator
 from lightning_gancompress.checkpoints import save_small
 from lightning_gancompress.data import read_source
 from lightning_gancompress.data.pictures import to_picture
+from lightning_gancompress.data.reading import open_image
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.trust import Named, trusting
 
@@ -213,6 +215,17 @@ def test_what_is_no_picture_is_refused_in_a_sentence(unet, given, words):
     with pytest.raises(UserError, match=words) as error:
         Translator(unet).translate(given)
     assert "\n" not in str(error.value)
+
+
+def test_an_opened_file_that_is_truncated_is_no_picture(unet, tmp_path):
+    picture(64, 64).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()[:300]
+    with pytest.raises(UserError, match=r"Image an upload can't be decoded \(image file is truncated"):
+        Translator(unet).translate(open_image(io.BytesIO(content), "an upload"))
+    with pytest.raises(
+        UserError, match=r"Image an upload can't be decoded \(it is in no format that is read"
+    ):
+        open_image(io.BytesIO(b"GIF, or so"), "an upload")
 
 
 def test_an_empty_folder_is_named(unet, tmp_path):

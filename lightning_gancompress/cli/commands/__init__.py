@@ -1,1 +1,1 @@
-"""The commands beside Lightning's, one a file: export, profile, compare and report."""
+"""The commands beside those that Lightning has, one a file; and `predict` without a run."""

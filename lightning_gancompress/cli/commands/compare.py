@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
 from lightning_gancompress.cli.explain import explain
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.metrics import COMPARED
-from lightning_gancompress.files import user_path
+from lightning_gancompress.files import require_writable, user_path
 from lightning_gancompress.options import Items, Seed, Threads, checked
 from lightning_gancompress.pruning import Budget
 from lightning_gancompress.reporting.comparison import (
+    Cluster,
+    Launcher,
     Run,
     execute,
+    execute_jobs,
     found_runs,
     plan,
     require_own,
     write_comparison,
 )
 from lightning_gancompress.reporting.comparison.runs import command_line
+from lightning_gancompress.run_folder import alone_in
 
 Rehearse = Callable[[list[str]], object]  # reads the arguments of a command and makes what they name
 
@@ -38,8 +43,10 @@ def compare(
     test: list[str] = [],  # noqa: B006
     metrics: Annotated[list[str], Items()] = list(COMPARED),  # noqa: B006
     seed_options: list[str] = ["--seed_everything", "--data.seed"],  # noqa: B006
-    jobs: Threads = 1,
+    jobs: Threads | None = None,
     threads: Threads | None = None,
+    launcher: Launcher | None = None,
+    launcher_options: dict[str, Any] = {},  # noqa: B006
     only_report: bool = False,
     dry_run: bool = False,
     rehearse: Rehearse | None = None,
@@ -48,11 +55,11 @@ def compare(
 
     Every run is a `fit` and a `test` in OUTPUT/NAME[/budget_B]/seed_S, whose output is in log.txt. The
     options of the tests are read before anything is trained; epochs are told every minute. Finished commands
-    are not repeated: the same command resumes after Ctrl-C or a failure, and can run on several machines at
-    once if these share a file system with locks. After each run OUTPUT gets results.csv, table.md, plot.png
-    (quality against MACs) and search.png (both sides' losses during the searches). Arguments of a run are
-    configurations (`*.yaml`) and options (`--key=value`), in which {seed} and {budget} are replaced by those
-    of the run.
+    are not repeated: the same command resumes after Ctrl-C or a failure. With --launcher slurm the runs are
+    jobs of a cluster, and go on when the time of a job is over. After each run OUTPUT gets results.csv,
+    table.md, plot.png (quality against MACs) and search.png (both sides' losses during the searches).
+    Arguments of a run are configurations (`*.yaml`) and options (`--key=value`), in which {seed} and {budget}
+    are replaced by those of the run.
 
     Args:
         output: The comparison's folder.
@@ -65,8 +72,14 @@ def compare(
             second table has all others.
         seed_options: Options that get the seed. `--data.seed` sets order and augmentation of the images;
             leave it out for data modules that have none, and for generated pictures, which it would change.
-        jobs: Runs at a time.
-        threads: CPU threads per run; None divides the cores of this process, or OMP_NUM_THREADS, by `jobs`.
+        jobs: Runs at a time; None is one, with `slurm` all.
+        threads: CPU threads per run; None divides the cores of this process, or OMP_NUM_THREADS, by `jobs`,
+            and takes those of its job with `slurm`.
+        launcher: Who runs them: this command, or jobs that submitit starts, `local` on this machine or by
+            `slurm`, whose machines need the same files. Ctrl-C cancels jobs of Slurm; if this command ends
+            otherwise they go on, and the same command waits for them again.
+        launcher_options: Parameters of submitit's executor, such as `timeout_min`, `gpus_per_node`,
+            `cpus_per_task`, `mem_gb`, `slurm_partition`, `slurm_account`, `slurm_setup`.
         only_report: Tabulate the runs in `output`, also those of other commands, and run nothing.
         dry_run: Print the commands, and run nothing.
         rehearse: Tries the arguments of a `fit` or a `test`; without it mistakes show when a run begins.
@@ -87,7 +100,20 @@ def compare(
     else:
         if rehearse is not None:
             check_tests((run for run, stage in stages.items() if stage != "done"), rehearse)
-        _run_all(folder, stages, metrics, jobs, threads or max(1, torch.get_num_threads() // jobs))
+        require_writable(folder, "output")
+        with alone_in(folder, "Another comparison is at work", "output"):
+            _run_all(stages, folder, metrics, engine(folder, jobs, threads, launcher, launcher_options))
+
+
+def engine(
+    folder: Path, jobs: int | None, threads: int | None, launcher: Launcher | None, options: dict[str, Any]
+) -> Callable[..., None]:
+    """What executes runs, and tells when one is finished."""
+    own = threads or max(1, torch.get_num_threads() // (jobs or 1))
+    if launcher is None:
+        return partial(execute, jobs=jobs or 1, threads=own)
+    cluster = Cluster(launcher, options, folder)
+    return partial(execute_jobs, cluster=cluster, jobs=jobs, threads=threads if launcher == "slurm" else own)
 
 
 def _tabulate(folder: Path, metrics: list[str]) -> None:
@@ -110,7 +136,7 @@ def _show(stages: dict[Run, str]) -> None:
         _print(command_line(run.command(command)) for command in commands)
 
 
-def _run_all(folder: Path, stages: dict[Run, str], metrics: list[str], jobs: int, threads: int) -> None:
+def _run_all(stages: dict[Run, str], folder: Path, metrics: list[str], execute: Callable[..., None]) -> None:
     """Execute all due commands, rewrite the tables after each run, and exit with 1 if a run failed."""
     failed: dict[Run, str] = {}
     said: dict[Run, str] = {}
@@ -137,11 +163,9 @@ def _run_all(folder: Path, stages: dict[Run, str], metrics: list[str], jobs: int
                 print(f"{run.place.path}: {now}", flush=True)
                 said[run] = now
 
-    elsewhere = execute(due, jobs, threads, finished, working)
+    execute(due, finished=finished, working=working)
     _print(f"warning: {warning}" for warning in write())
     print((folder / "table.md").read_text())
-    words = "another comparison is at work on it"
-    _print(f"{run.place.path}: {words}, {state(run, run.stage())}" for run in elsewhere)
     if failed:
         print(f"{len(failed)} of {len(stages)} runs failed; the same command tries them again:")
         _print(f"{run.place.path}: {words} (see {run.folder / 'log.txt'})" for run, words in failed.items())

@@ -17,6 +17,7 @@ from lightning_gancompress.export import Precision, Reduction, export_onnx, expo
 from lightning_gancompress.files import fitting, require_writable, user_path
 from lightning_gancompress.networks import BatchNorm, blank_image, image_channels, pixels
 from lightning_gancompress.options import Pixels, checked
+from lightning_gancompress.run_index import write_index
 from lightning_gancompress.translation.inputs import model_inputs
 from lightning_gancompress.translation.torch_model import TorchModel
 
@@ -103,6 +104,8 @@ def export(
             preprocessing=preprocessing,
             reduction=reduction,
         )
+    if path.parent == source.parent:
+        write_index(path.parent)
     shape = "x".join(str(n) for n in facts["input_shape"])
     if uint8:
         batch, channels, height, width = facts["input_shape"]

@@ -101,7 +101,7 @@ class Run:
         try:
             record: dict[str, Any] = json.loads(path.read_bytes())
             return record if {"fit", "test", "finished"} <= record.keys() else None
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # of the latter whoever writes there tells
             return None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} can't be read ({error}): remove the folder to run it again.") from error

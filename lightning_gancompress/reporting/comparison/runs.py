@@ -1,9 +1,8 @@
 """Execution of runs in parallel, each command in a process of its own.
 
 The process pool is our own: `concurrent.futures` reports neither which process died nor of which signal, and
-does not forward Ctrl-C so that a run can save a checkpoint; `submitit` and similar libraries need a scheduler
-such as Slurm. A run is locked while it is executed, so that several machines can share a comparison, and its
-next command is read from its folder, so that the same command resumes after any interruption.
+does not forward Ctrl-C so that a run can save a checkpoint. The next command of a run is read from its
+folder, so that the same command resumes after any interruption. Jobs of a cluster are in `jobs`.
 """
 
 from __future__ import annotations
@@ -20,13 +19,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.context import BaseContext
-from typing import IO, Any
+from typing import Any
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.reporting.comparison.plan import LOG, Run, settings_of
 
 LOOK = 60.0  # seconds between two reports of the runs that are being executed
-BUSY = 75  # exit code if another process holds the lock of the run
 PROGRAM = "lightning_gancompress"
 
 
@@ -36,12 +34,10 @@ def execute(
     threads: int,
     finished: Callable[[Run, str | None], None],
     working: Callable[[list[Run]], None],
-) -> list[Run]:
+) -> None:
     """Execute all commands of every run, `jobs` runs at a time; a failed run does not stop the others.
 
-    Ctrl-C and SIGTERM are forwarded; runs then save a checkpoint from which the next call resumes. Each run
-    is locked by its process with `flock`, which the system releases when the process ends; it works between
-    machines only if their file system supports it, and not on Windows.
+    Ctrl-C and SIGTERM are forwarded; runs then save a checkpoint from which the next call resumes.
 
     Args:
         runs: Runs to execute.
@@ -49,13 +45,10 @@ def execute(
         threads: CPU threads per process.
         finished: Called after each run with None, or with the last line of the log of a failed run.
         working: Called every `LOOK` seconds with the runs that are being executed.
-
-    Returns:
-        Runs that another process had locked.
     """
-    waiting, active, elsewhere = list(runs), dict[Any, tuple[Run, Any]](), list[Run]()
+    waiting, active = list(runs), dict[Any, tuple[Run, Any]]()
     context = _context()
-    with _terminable():
+    with terminable():
         try:
             while waiting or active:
                 while waiting and len(active) < jobs:
@@ -68,29 +61,28 @@ def execute(
                 for sentinel in ended:
                     run, process = active.pop(sentinel)
                     process.join()
-                    if process.exitcode == BUSY:
-                        elsewhere.append(run)
-                    elif process.exitcode == 0 and run.stage() != "done":
+                    if process.exitcode == 0 and run.stage() != "done":
                         waiting.insert(0, run)
                     else:
                         finished(run, last_words(run, process.exitcode) if process.exitcode else None)
         except BaseException:
             _stop([process for _, process in active.values()])
             raise
-    return elsewhere
 
 
 def work(run: Run, threads: int) -> None:
     """Execute the next command of a run in this process, which must be new: DDP leaves state behind.
 
-    Exits with `BUSY` if the run is locked, and with 2 after a UserError.
+    Exits with 2 after a UserError.
     """
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C is forwarded by the parent, which may have to kill the whole group
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(
+            signal.SIGUSR2, signal.SIG_IGN
+        )  # by which Slurm tells the parent that a job's time is up
     run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / "lock").open("a") as lock, (run.folder / LOG).open("a") as log:
-        if not _locked(lock):
-            sys.exit(BUSY)
+    with (run.folder / LOG).open("a") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # for child processes
@@ -105,7 +97,7 @@ def work(run: Run, threads: int) -> None:
 
 
 def _next_command(run: Run) -> None:
-    """Execute the fit or test that is due in a run that this process has locked."""
+    """Execute the fit or test that is due in a run."""
     if (settings_of(run.fit), settings_of(run.test)) != (run.settings["fit"], run.settings["test"]):
         raise UserError("Its configurations were edited after the comparison was started: start it again.")
     stage = run.stage()
@@ -156,21 +148,6 @@ def _context() -> BaseContext:
     return context
 
 
-def _locked(file: IO[str]) -> bool:
-    """Lock a file until this process ends; False if another process holds the lock."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
-
 def _stop(processes: list[Any]) -> None:
     """Terminate processes and wait for their checkpoints; a second Ctrl-C kills them."""
     for process in processes:
@@ -186,7 +163,7 @@ def _stop(processes: list[Any]) -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Context in which SIGTERM raises `SystemExit(143)`."""
     if threading.current_thread() is not threading.main_thread():
         yield

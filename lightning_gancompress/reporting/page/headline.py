@@ -45,12 +45,11 @@ def headline(run: Compression) -> str:
 
 def tiles(generator: Generator) -> list[Tile]:
     """The headline figures of a generator that have been measured."""
-    return [*ratios(generator), *speed(generator), *quality(generator)]
+    return [*ratios(generator.teacher, generator.student), *speed(generator), *quality(generator)]
 
 
-def ratios(generator: Generator) -> Iterator[Tile]:
-    """Reductions of MACs, parameters and file size."""
-    before, after = generator.teacher, generator.student
+def ratios(before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[Tile]:
+    """Reductions of MACs, parameters and file size, as far as both are known."""
     for name, label in RATIOS.items():
         if before.get(name, 0) > 0 and after.get(name, 0) > 0:
             yield Tile(label, times(before[name] / after[name]), change(name, before, after))
@@ -92,7 +91,18 @@ def times(ratio: float) -> str:
 
 def change(name: str, before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """Two figures in the unit of their metric, or in a smaller one: 3.8 M rather than 0.0038 G."""
-    scale, unit = metric(name).scale, metric(name).unit
-    if after[name] * scale < 0.1 and unit in SMALLER:
-        scale, unit = 1000 * scale, SMALLER[unit]
+    scale, unit = _unit(name, after[name])
     return f"{before[name] * scale:.3g} \u2192 {after[name] * scale:.3g} {unit}"
+
+
+def figure(name: str, value: float) -> str:
+    """A figure with its unit, as `change` has it."""
+    scale, unit = _unit(name, value)
+    return f"{value * scale:.3g} {unit}"
+
+
+def _unit(name: str, value: float) -> tuple[float, str]:
+    scale, unit = metric(name).scale, metric(name).unit
+    if value * scale < 0.1 and unit in SMALLER:
+        return 1000 * scale, SMALLER[unit]
+    return scale, unit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import os
 import re
@@ -20,6 +19,7 @@ import torch
 import yaml
 
 from lightning_gancompress.cli import main
+from lightning_gancompress.run_folder import alone_in
 
 FAST = ["--model.epochs=1", "--model.decay_epochs=1", "--trainer.limit_train_batches=2"]
 RANDOM = ["--trainer.callbacks=RandomChannels", "--trainer.callbacks.seed={seed}"]
@@ -164,7 +164,7 @@ def test_interrupted(
     last = tiny.last(tmp_path / "all/long/seed_3")
 
     def interrupt() -> None:
-        for _ in range(300):
+        for _ in range(3000):
             if last.exists():
                 break
             time.sleep(0.1)
@@ -182,10 +182,11 @@ def test_interrupted(
     main([*args, "--dry_run"])
     assert "# long/seed_3: resume, epoch " in capsys.readouterr().out
 
-    with (tmp_path / "all/long/seed_3/lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        main(args)
-    assert "long/seed_3: another comparison is at work on it, resume, epoch " in capsys.readouterr().out
+    with alone_in(tmp_path / "all", "another", ""):
+        code, words = tiny.fail_code(capsys, args)
+    assert code == 2
+    assert words.startswith(f"error: Another comparison is at work in {tmp_path / 'all'} (process ")
+    assert words.endswith(": wait for it or stop it, or choose another output.\n")
 
 
 @pytest.mark.parametrize("config", ["compare_facades_128.yaml", "compare_horse2zebra_128.yaml"])
@@ -211,7 +212,7 @@ def test_runs_share_the_cores_of_the_process(
     found: list[int] = []
     monkeypatch.setattr(
         "lightning_gancompress.cli.commands.compare.execute",
-        lambda runs, jobs, threads, *_: found.append(threads) or [],
+        lambda runs, jobs, threads, **_: found.append(threads),
     )
     before = torch.get_num_threads()
     try:
