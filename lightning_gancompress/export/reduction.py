@@ -133,7 +133,8 @@ def _kept(model: ModelProto, patterns: Sequence[str]) -> list[str]:
 def _half(model: ModelProto, kept: list[str]) -> ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    return convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
+    half: ModelProto = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
+    return half
 
 
 def _quantised(model: ModelProto, reduction: Reduction, kept: list[str]) -> ModelProto:

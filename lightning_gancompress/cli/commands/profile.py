@@ -91,13 +91,11 @@ def profile(
             console.print(groups)
     for role in dict.fromkeys(name.role for name in networks) if advice else ():
         whole, small = (networks.get(GeneratorName(part, role)) for part in ("teacher", "student"))
-        groups = found.get(GeneratorName("teacher", role))
+        of_whole = found.get(GeneratorName("teacher", role))
+        groups_of_whole = of_whole if isinstance(of_whole, ChannelGroups) else None
         budget = budget_of(model, {n.part: costs[str(n)] for n in networks if n.role == role})
-        measured = measure_speed(
-            whole, small, groups if isinstance(groups, ChannelGroups) else None, size, budget
-        )
-        sentences = measured.sentences()
-        console.print("\n".join(sentences), markup=False, highlight=False)
+        sentences = measure_speed(whole, small, groups_of_whole, size, budget).sentences()
+        print(*sentences, sep="\n")
         if ckpt_path and whole is not None and small is not None and path.parent.name == CHECKPOINTS:
             write_advice(path.parent.parent / f"speed{role.suffix}.json", sentences)
     if file:
