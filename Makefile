@@ -7,7 +7,7 @@ ZOO := .zoo/.ready
 
 # These fork processes that train, which a process can't any more once its autograd has threads of its own.
 FORKING := tests/modules/test_ddp.py tests/modules/test_narrowed_runs.py tests/modules/test_ranks.py \
-	tests/data/test_resume_order.py tests/evaluation tests/callbacks tests/test_kills.py
+	tests/modules/test_several_budgets.py tests/data/test_resume_order.py tests/evaluation tests/callbacks tests/test_kills.py
 # a file after the other as they are named: the long ones, which have few tests, would come last by number
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 

@@ -332,6 +332,11 @@ def save_checkpoint(callback: ModelCheckpoint, trainer: lightning.pytorch.Traine
     callback._save_checkpoint(trainer, path)
 
 
+def content_of_checkpoint(trainer: lightning.pytorch.Trainer) -> dict[str, Any]:
+    """What a checkpoint would hold now; called on all ranks."""
+    return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+
 # -- loggers ---------------------------------------------------------------------------------------------
 
 

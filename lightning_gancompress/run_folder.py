@@ -25,6 +25,7 @@ except ImportError:  # Windows, where runs aren't kept apart
 
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
+BORDER = f"{CHECKPOINTS}/border.ckpt"  # from which a run begins with its fine-tuning
 CONFIG_HEADER = "# lightning_gancompress "
 INDEX = "README.txt"
 INDEX_HEADER = "A run of lightning_gancompress, and what its files are.\n"
@@ -52,18 +53,36 @@ _WRITTEN = (
     *(f"test{of}/{name}" for of in ("", "_*") for name in ("grid*.png", "results*.json", "table*.md")),
     *(f"validate{of}/grid*.png" for of in ("", "_*")),
 )
+# what a comparison of runs writes; the first tells that it did
+COMPARISON = ("results.csv", "table.md", "plot.png", "plot.svg", "search.png", "search.svg")
+COMPARISON_HEADER = "experiment,"
 # a folder without any of these is none of a run, whatever else is called alike
-_SIGNS = (f"{CHECKPOINTS}/last.ckpt", "config.yaml", "generator*.json", "test/results*.json")
+_SIGNS = (f"{CHECKPOINTS}/last.ckpt", BORDER, "config.yaml", "generator*.json", "test/results*.json")
+
+
+# -- folders ---------------------------------------------------------------------------------------------
+
+
+def folder_of_budget(root: Path, budget: float | str) -> Path:
+    """The folder of the run of one of several budgets of a search whose run's folder is `root`."""
+    return root / f"budget_{str(budget).strip()}"
 
 
 # -- results of an earlier run ---------------------------------------------------------------------------
 
 
 def earlier_results(folder: Path, without: Collection[Path] = ()) -> list[Path]:
-    """Files that a run has written into its folder, but for those in the folders `without`."""
+    """Files that a run, and the runs of its larger budgets, have written into its folder.
+
+    Those in the folders `without` are left out.
+    """
     if not any(_ours(path) for sign in _SIGNS for path in folder.glob(sign)):
         return []
     found = [path for pattern in _WRITTEN for path in sorted(folder.glob(pattern)) if _ours(path)]
+    if is_comparison(folder):
+        found += [path for name in COMPARISON if (path := folder / name).is_file()]
+    for inner in sorted(folder.glob("budget_*/")):
+        found += earlier_results(inner)
     return [path for path in found if path.parent.resolve() not in without]
 
 
@@ -84,10 +103,17 @@ def set_aside(folder: Path, files: Collection[Path]) -> Path:
             f"The results of an earlier run in {folder} can't be moved to {aside} ({error.strerror}): mend "
             "that, or choose another trainer.default_root_dir."
         ) from error
-    for parent in {path.parent for path in files} - {folder}:
+    parents = {parent for path in files for parent in path.parents if folder in parent.parents}
+    for parent in sorted(parents, key=lambda parent: -len(parent.parts)):
         with suppress(OSError):  # it holds something else
             parent.rmdir()
     return aside
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether the tables and plots in a folder are those of a comparison."""
+    table = folder / COMPARISON[0]
+    return table.is_file() and table.read_text(errors="replace").startswith(COMPARISON_HEADER)
 
 
 def is_aside(path: Path) -> bool:

@@ -20,10 +20,13 @@ RUN = Path("wandb", "run_id")
 
 def folder_of_sweep_run(folder: Path) -> Path:
     """The folder of a run: one within `folder` for each run that an agent of a sweep starts."""
-    run = os.environ.get("WANDB_RUN_ID")
-    if not run or not os.environ.get("WANDB_SWEEP_ID") or folder.name == run:
-        return folder
-    return folder / run
+    run = run_of_sweep()
+    return folder if run is None or folder.name == run else folder / run
+
+
+def run_of_sweep() -> str | None:
+    """The number of the run that an agent of a sweep has started in this process; None without one."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 @contextmanager

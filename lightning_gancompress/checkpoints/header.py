@@ -39,6 +39,7 @@ class Search:
         channel_multiple: Widths of the small networks are multiples of it.
         student_weights: Weights that the small networks begin with: `inherited` or `fresh`.
         options: Further options of the policy that are plain values, by name.
+        passes: Larger budgets of the generators that the search keeps on its way, the largest first.
     """
 
     policy: str
@@ -49,11 +50,17 @@ class Search:
     channel_multiple: int
     student_weights: str
     options: dict[str, Any] = field(default_factory=dict)
+    passes: list[float | str] = field(default_factory=list)
+
+    def budget(self, side: Side) -> Any:
+        """The budget of a side, or all of them."""
+        own = self.budgets[side]
+        return [*self.passes, own] if self.passes and side is Side.GENERATOR else own
 
     def beside(self, configured: Search) -> list[tuple[str, Any, Any]]:
         """Name of each option, its value here, and its value in `configured`."""
         names = {Side.GENERATOR: "model.budget", Side.DISCRIMINATOR: "model.discriminator_budget"}
-        budgets = [(names[side], self.budgets[side], configured.budgets[side]) for side in Side]
+        budgets = [(names[side], self.budget(side), configured.budget(side)) for side in Side]
         options = {
             "trainer.callbacks.search_epochs": "epochs",
             "model.macs": "convention",
@@ -85,12 +92,14 @@ class Header:
         ignored_layers: Layers that are not pruned, by side.
         search: Options of the search; None for a teacher, and for files of releases that did not record it.
         began: Epoch in which the fine-tuning began; None before it, and for files of releases that did not
-            record it, where it is the length of the search.
+            record it, where it is the length of the search. With the phase "search" the file stands at the
+            border: the small networks are what its masks keep.
         versions: Versions of the packages that wrote it, by name.
         seed: Seed of the run; None for files of releases that did not record it.
         images: Digest of the training images; empty if it is not known.
         epoch: Of an epoch in progress, options by which its batches are counted.
         precision: The trainer's precision; empty for files of releases that did not record it.
+        passed: In the search, the larger budgets that it has kept.
     """
 
     kind: str
@@ -108,6 +117,12 @@ class Header:
     images: str = ""
     epoch: dict[str, Any] = field(default_factory=dict)
     precision: str = ""
+    passed: list[float | str] = field(default_factory=list)
+
+    @property
+    def at_border(self) -> bool:
+        """Whether the search of the file is over, and the fine-tuning has not begun."""
+        return self.phase == "search" and self.began is not None
 
     def require_compressed(self, compressed: Sequence[Role], path: Path, exactly: bool) -> None:
         """Check that the checkpoint is of a compression of these generators.
@@ -148,15 +163,19 @@ class Header:
             UserError: An option has changed; the message names it with its old and its new value.
         """
         options: list[Change] = [("model.partner", self.partner or partner, partner)]
-        if configured is not None and self.phase == "search" and configured.epochs == 0:
+        searching = self.phase == "search" and not self.at_border
+        if configured is not None and searching and configured.epochs == 0:
             raise UserError(
                 f"ckpt_path: {path} is in the midst of a search, but {configured.policy} does not search; "
                 "resume with the policy that began it."
             )
         if configured is not None and self.search is not None:
             options.append(("trainer.callbacks", self.search.policy, configured.policy))
-            if self.phase == "finetune":
+            if not searching:
                 options += self.search.beside(configured)
+            elif self.search.passes or configured.passes:
+                side = Side.GENERATOR
+                options.append(("model.budget", self.search.budget(side), configured.budget(side)))
         refuse_late(options, path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,9 +189,9 @@ class Header:
             "wanted": [str(role) for role in self.compressed],
             "versions": self.versions,
         }
-        known = {"seed": self.seed, "images": self.images, "epoch": self.epoch, "began": self.began}
-        known["precision"] = self.precision
-        entry |= {name: value for name, value in known.items() if value not in (None, "", {})}
+        known: dict[str, Any] = {"seed": self.seed, "images": self.images, "epoch": self.epoch}
+        known |= {"began": self.began, "precision": self.precision, "passed": self.passed}
+        entry |= {name: value for name, value in known.items() if value not in (None, "", {}, [])}
         if self.kind == "compression":
             entry |= {
                 "partner": self.partner,
@@ -182,6 +201,8 @@ class Header:
         if self.search is not None:
             budgets = {str(side): budget for side, budget in self.search.budgets.items()}
             entry["search"] = {**vars(self.search), "budgets": budgets}
+            if not self.search.passes:
+                del entry["search"]["passes"]
         return entry
 
     @classmethod
@@ -236,6 +257,7 @@ class Header:
             typed(written.get("images", ""), str, "images"),
             dict(items(written.get("epoch", {}), "epoch")),
             typed(written.get("precision", ""), str, "precision"),
+            _budgets(written.get("passed", []), "passed"),
         )
 
 
@@ -263,6 +285,10 @@ def _number(written: Any, where: str) -> int | None:
     return None if written is None else whole(written, where, 0, 2**64 - 1)
 
 
+def _budgets(written: Any, where: str) -> list[float | str]:
+    return [typed(value, float | str, where) for value in typed(written, list, where)]
+
+
 def _read_search(written: Mapping[str, Any]) -> Search:
     budgets = dict(items(written.get("budgets"), "search.budgets"))
     if budgets.keys() != {str(side) for side in Side}:
@@ -276,6 +302,7 @@ def _read_search(written: Mapping[str, Any]) -> Search:
         channel_multiple=whole(written.get("channel_multiple"), "search.channel_multiple", 1, 10**9),
         student_weights=typed(written.get("student_weights"), str, "search.student_weights"),
         options=dict(items(written.get("options", {}), "search.options")),
+        passes=_budgets(written.get("passes", []), "search.passes"),
     )
 
 

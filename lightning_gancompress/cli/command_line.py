@@ -33,6 +33,7 @@ from lightning_gancompress.cli.explain import condense
 from lightning_gancompress.cli.flags import DEBUG, TRUST, Flag
 from lightning_gancompress.cli.help_texts import DESCRIPTION, arrange_options
 from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
+from lightning_gancompress.cli.several_budgets import require_own_folders
 from lightning_gancompress.data import load_all
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.leaves import leaves
@@ -256,6 +257,8 @@ class GanCompressCLI(OpenCLI):
                 arguments["rehearse"] = Rehearsal
             getattr(WithoutRun if self._without_run else Commands, command)(**arguments)
             return
+        if command == "fit":
+            require_own_folders(self.trainer, self.model)
         try:
             with finished(self.trainer.loggers):
                 super().run_command(command)

@@ -14,9 +14,23 @@ from lightning_gancompress.cli.explain import explain
 from lightning_gancompress.cli.flags import DEBUG
 from lightning_gancompress.cli.other_ranks import failure_of_another_rank, tell_other_ranks
 from lightning_gancompress.cli.quieten import quieten
+from lightning_gancompress.cli.several_budgets import BudgetRuns
 from lightning_gancompress.cli.trusted_settings import named_by
 from lightning_gancompress.errors import first_line
+from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.trust import trusting
+
+
+def _follow(cli: GanCompressCLI, args: object) -> None:
+    """Run what follows a command: after a `fit` of several budgets those of the larger ones."""
+    if cli.subcommand != "fit" or not isinstance(cli.model, CompressionModule):
+        return
+    tried: bool = cli.trainer.fast_dev_run  # type: ignore[attr-defined]
+    if tried or not (isinstance(args, list) and cli.model.pruning.passes):
+        return
+    runs = BudgetRuns(cli.trainer, cli.model, args, GanCompressCLI)
+    del cli  # data and networks of the run that has ended
+    runs.run()
 
 
 def run(args: ArgsType = None) -> None:
@@ -28,7 +42,7 @@ def run(args: ArgsType = None) -> None:
     words = given if isinstance(given, list) else []
     try:
         with trusting(named_by(words)):
-            GanCompressCLI(args)
+            _follow(GanCompressCLI(args), given)
     except SystemExit as stop:
         # Lightning turns Ctrl-C into code 1
         raise SystemExit(130) if isinstance(stop.__context__, KeyboardInterrupt) else stop from None

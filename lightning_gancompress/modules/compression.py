@@ -20,6 +20,7 @@ from lightning_gancompress.lightning_internals import (
     wrap_again,
 )
 from lightning_gancompress.modules.base import ClipAlgorithm, GANModule
+from lightning_gancompress.modules.borders import save_border
 from lightning_gancompress.modules.compression_phases import CompressionPhases
 from lightning_gancompress.modules.optimizers import fit_states
 from lightning_gancompress.modules.same_run import (
@@ -31,9 +32,9 @@ from lightning_gancompress.modules.same_run import (
 from lightning_gancompress.modules.teacher_loader import Missing, TeacherLoader
 from lightning_gancompress.networks import BatchNorm
 from lightning_gancompress.options import Amount, Count, CountOrNone, Positive, Rate, Share, checked
-from lightning_gancompress.pruning import Budget, Convention
+from lightning_gancompress.pruning import Budget, Budgets, Convention, largest_first
 from lightning_gancompress.search.phase import Pruning, SearchPhase, ignored_layers
-from lightning_gancompress.search.policy import PruningPolicy
+from lightning_gancompress.search.policy import PruningPolicy, SearchPolicy
 from lightning_gancompress.tasks import Role, Side, Task
 from lightning_gancompress.training.narrowing import carry_over
 from lightning_gancompress.training.phase import Position, Schedule
@@ -65,7 +66,9 @@ class CompressionModule(GANModule):
         partner: CycleGAN's other generator, where only one direction is compressed: `trained` along with the
             small one, `frozen`, or `left_out` together with the cycle loss.
         budget: MACs of the small generators together: a fraction of the teacher's or a number such as `2.4G`.
-        discriminator_budget: Likewise for the discriminators; 1.0 keeps them whole.
+            Of a list the search goes to the smallest, and keeps what the others need as it comes past them;
+            `fit` then fine-tunes each in a folder `budget_<b>` and compares all.
+        discriminator_budget: Likewise for the discriminators, the same at each budget; 1.0 keeps them whole.
         macs: How MACs are counted: `exact`, or `literature` (transposed convolutions at output resolution).
         min_channels: Least number of channels in every group.
         channel_multiple: Widths of the small networks are multiples of this (8 suits many devices).
@@ -100,7 +103,7 @@ class CompressionModule(GANModule):
         task: Task | None = None,
         missing: Missing = "train",
         partner: Partner = "trained",
-        budget: Budget = 0.1,
+        budget: Budgets = 0.1,
         discriminator_budget: Budget = 0.5,
         macs: Convention = "exact",
         min_channels: Count = 1,
@@ -121,9 +124,10 @@ class CompressionModule(GANModule):
         super().__init__(task, gradient_clip_val, gradient_clip_algorithm, accumulate_grad_batches)
         self.remember_arguments()
         schedule = Schedule(epochs, decay_epochs, lr, beta1)
-        budgets = {Side.GENERATOR: budget, Side.DISCRIMINATOR: discriminator_budget}
+        *passes, smallest = largest_first(budget, "model.budget")
+        budgets = {Side.GENERATOR: smallest, Side.DISCRIMINATOR: discriminator_budget}
         layers = ignored_layers or []
-        self.pruning = Pruning(budgets, macs, min_channels, channel_multiple, student_weights, layers)
+        self.pruning = Pruning(budgets, macs, min_channels, channel_multiple, student_weights, layers, passes)
         self.distillation = one_distillation(distill_weight, distillation)
         arguments = {Side.GENERATOR: generator, Side.DISCRIMINATOR: discriminator}
         own = {s: (net, self.describe(s.value, net)) for s, net in arguments.items() if net is not None}
@@ -136,6 +140,7 @@ class CompressionModule(GANModule):
         self.policy: PruningPolicy | None = None
         self._finished_search: Search | None = None
         self._border: int | None = None  # once it is crossed
+        self._passed: list[float | str] = []  # larger budgets that the search has kept
 
     def generators(self, role: Role) -> dict[str, nn.Module]:
         """The generators `teacher` and `student` of a role."""
@@ -214,6 +219,23 @@ class CompressionModule(GANModule):
             self._cross_border(self.phase)
             wrap_again(self.trainer, self)
 
+    def keep_passed(self, at: Position) -> None:
+        """Save what the run of a larger budget starts from, once target and masks have come down to it."""
+        search = self.phase
+        if not isinstance(search, SearchPhase) or not isinstance(self.policy, SearchPolicy):
+            return
+        for budget, macs in search.passes.items():
+            # the first is the same on all ranks, which wait for each other only once it is true
+            if budget in self._passed or self.policy.target(search, at) > macs:
+                continue
+            kept = search.sides[Side.GENERATOR].cost(self.policy.decide(search)[Side.GENERATOR])
+            if self.trainer.strategy.broadcast(float(kept) <= macs):
+                self._keep(search, budget)
+
+    def _keep(self, search: SearchPhase, budget: float | str) -> None:
+        save_border(self, search, budget)
+        self._passed = [*self._passed, budget]
+
     def narrow(self, at: Position) -> None:
         """Cut the channels that the policy has no more in reach, at one of the points where it is asked."""
         search = self.phase
@@ -238,7 +260,10 @@ class CompressionModule(GANModule):
     def _cross_border(self, search: SearchPhase) -> None:
         assert self.policy is not None
         broadcast = self.trainer.strategy.broadcast
-        masks = {side: broadcast(mask) for side, mask in self.policy.choose(search).items()}
+        if self.policy.search_epochs:  # else each budget has a run that is cut by itself
+            for budget in [budget for budget in search.passes if budget not in self._passed]:
+                self._keep(search, budget)
+        masks = {side: broadcast(mask) for side, mask in search.choose().items()}
         self.phases.cut(search, masks, self.seed)
         self._begin_finetune(self._configured_search(), self.border)
 
@@ -266,6 +291,7 @@ class CompressionModule(GANModule):
             ignored_layers=ignored_layers(self.networks, self.pruning.ignored_layers),
             search=self._finished_search or self._configured_search(),
             began=self._border,
+            passed=self._passed if self.phase.name == "search" else [],
             **facts(self),
         )
 
@@ -277,7 +303,7 @@ class CompressionModule(GANModule):
     def _require_same_run(self, header: Header, checkpoint: dict[str, Any], path: Path) -> None:
         """Check that this run changes no option that can't act any more."""
         header.require_same_search(self.networks.partner, self._configured_search(), path)
-        if header.phase == "search":
+        if header.phase == "search" and not header.at_border:
             _, done = epochs_in(checkpoint)
             if self.border <= done:
                 raise _too_short(self.border, done, path)
@@ -309,15 +335,20 @@ class CompressionModule(GANModule):
         header.require_compressed(self.task.compressed, path, exactly=fitting)
         if fitting:
             self._require_same_run(header, checkpoint, path)
-        if header.phase == "finetune":
+        if header.phase == "finetune" or (fitting and header.at_border):
             self.phases.restore("student", header, checkpoint, path)
+            if header.at_border:
+                self.phases.begin_at_border(self.seed, path)
             self._begin_finetune(header.search or self._configured_search(), self._border_of(header))
+            if header.at_border:
+                checkpoint["state_dict"] = self.state_dict()
         elif fitting:
             if lacks_end_of_epoch(checkpoint) and checkpoint["epoch"] + 1 >= self.border:
                 raise UserError(
                     f"ckpt_path: {path} was saved between the last batch of the search and its end, which a "
                     "resumed run would leave out: resume from last.ckpt, or from an earlier checkpoint."
                 )
+            self._passed = header.passed
             self._begin_search(state)
         else:
             search = self.phases.masked([s for s in Side if f"sides.{s}.masks.mask" in state])

@@ -17,7 +17,8 @@ from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.finetune.phase import FinetunePhase
 from lightning_gancompress.modules.check_networks import check_before_search
 from lightning_gancompress.modules.teacher_loader import NetworkAndSpec, TeacherLoader
-from lightning_gancompress.search.phase import Pruning, SearchPhase
+from lightning_gancompress.networks import renew
+from lightning_gancompress.search.phase import Pruning, SearchPhase, counted
 from lightning_gancompress.search.policy import PruningPolicy
 from lightning_gancompress.tasks import Role, Side
 from lightning_gancompress.training.image_pool import ImagePools
@@ -102,6 +103,31 @@ class CompressionPhases:
         """
         for summary in search.cut(masks, seed):
             rank_zero_info(summary)
+        self._add_missing()
+
+    def begin_at_border(self, seed: int, path: Path) -> None:
+        """Prepare small networks, restored from a search that stood at the border, for the fine-tuning.
+
+        Args:
+            seed: Seed of the weights of `fresh` networks.
+            path: Path of the checkpoint, for messages.
+
+        Raises:
+            UserError: They are larger than their budgets.
+        """
+        for side in self.pruning.sides(self.networks):
+            if self.pruning.student_weights == "fresh":
+                for network in self.networks.group(side).values():
+                    renew(network, seed=seed)
+            try:
+                rank_zero_info(counted(self.networks, side, self.pruning))
+            except AssertionError as error:
+                raise UserError(
+                    f"{path} is damaged, its masks keep more than its budget: copy it again, or begin anew."
+                ) from error
+        self._add_missing()
+
+    def _add_missing(self) -> None:
         for role, new in self._make_missing().items():
             if new is not None:
                 self.networks.adopt_student(role, *new)

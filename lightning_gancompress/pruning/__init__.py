@@ -2,8 +2,10 @@
 
 from lightning_gancompress.pruning.budget import (
     Budget,
+    Budgets,
     budget_penalty,
     fit_budget,
+    largest_first,
     parse_budget,
     smallest_mask,
 )
@@ -24,6 +26,7 @@ from lightning_gancompress.pruning.slim import slim
 
 __all__ = [
     "Budget",
+    "Budgets",
     "ChannelGroups",
     "ChannelMasks",
     "Convention",
@@ -37,6 +40,7 @@ __all__ = [
     "count_params",
     "find_groups",
     "fit_budget",
+    "largest_first",
     "layer_costs",
     "parse_budget",
     "read_groups",

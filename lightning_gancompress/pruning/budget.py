@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.options import Items
 from lightning_gancompress.pruning.channels import ChannelGroups
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -33,6 +34,7 @@ class IsBudget:
 
 
 Budget = Annotated[float | str, IsBudget()]
+Budgets = Budget | Annotated[list[Budget], Items()]
 
 
 def _number(value: float | str) -> float:
@@ -68,6 +70,33 @@ def parse_budget(value: float | str, full: int, name: str = "budget") -> int:
             "to keep it whole."
         )
     return int(macs)
+
+
+def largest_first(budgets: float | str | Sequence[float | str], name: str) -> list[float | str]:
+    """One budget or several, the largest first.
+
+    Args:
+        budgets: Either fractions below 1, or numbers of MACs, all different.
+        name: Name of the option in errors.
+
+    Raises:
+        UserError: Two can't be told apart, or the teacher would have to be known to sort them.
+    """
+    if isinstance(budgets, (str, float, int)):
+        return [budgets]
+    numbers = {budget: _number(budget) for budget in budgets}
+    if len({number <= 1 for number in numbers.values()}) > 1:
+        raise UserError(
+            f"{name}: {list(budgets)} are fractions and numbers of MACs, which can't be sorted: give all as "
+            "the one or the other."
+        )
+    if len(budgets) > len(set(numbers.values())):
+        raise UserError(f"{name}: {list(budgets)} has a budget twice: leave one out.")
+    if len(budgets) > 1 and 1 in numbers.values():
+        raise UserError(
+            f"{name}: 1.0 of {list(budgets)} is the whole network, not a smaller one: leave it out."
+        )
+    return sorted(budgets, key=_number, reverse=True)
 
 
 def budget_penalty(macs: Tensor, budget: float) -> Tensor:

@@ -127,9 +127,10 @@ class PrunedSide(nn.Module):
             mask: `(total,)`; gradients flow into it.
             progress: Position in the fall: at 0 the target is the whole network, from 1 on the budget.
         """
-        return budget_penalty(self.cost(mask), self._target(progress))
+        return budget_penalty(self.cost(mask), self.target(progress))
 
-    def _target(self, progress: float) -> float:
+    def target(self, progress: float) -> float:
+        """The MACs to which the penalty pulls at a position in the fall, see `penalty`."""
         whole = float(self.cost.full)
         return whole * math.pow(self.budget / whole, min(progress, 1.0))
 
@@ -143,7 +144,7 @@ class PrunedSide(nn.Module):
             slack: From 0 to 1: in reach are as many MACs as the fall has come to, as a fraction of the whole,
                 to the power of 1 - slack.
         """
-        fallen = max(self._target(progress), float(self.cost(mask))) / self.cost.full
+        fallen = max(self.target(progress), float(self.cost(mask))) / self.cost.full
         macs = math.ceil(self.cost.full * fallen ** (1 - slack))
         multiple = self.channel_multiple
         return fit_budget(scores, self.groups, self.cost, macs, self.min_channels, multiple, self.name)

@@ -38,7 +38,7 @@ from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.policy import SearchPolicy
 from lightning_gancompress.search.teacher_images import TeacherImages
 from lightning_gancompress.tasks import Images, Role, Side
-from lightning_gancompress.training.phase import SEARCH, Logs, Position
+from lightning_gancompress.training.phase import SEARCH, Bordered, Logs, Position
 from lightning_gancompress.training.teacher_student import TeacherStudent
 
 GENERATOR, DISCRIMINATOR = Side.GENERATOR, Side.DISCRIMINATOR
@@ -174,11 +174,21 @@ class CollaborativePruning(SearchPolicy):
             return 0.0 if len(search.networks.group(DISCRIMINATOR)) else 1.0
         return self.kernel_weight
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Free the memory after the search: fine-tuning does not use the teacher's images."""
+        if self.searching(pl_module) is None:
+            self._images = TeacherImages(0)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Also log whether there was feedback, as 0 or 1."""
+        """Also log whether there was feedback, as 0 or 1, and say how far the search has come at its end."""
         super().on_train_epoch_end(trainer, pl_module)
-        if self.searching(pl_module) is not None:
-            pl_module.log(f"{SEARCH}feedback", float(self.feedback), sync_dist=True)
+        search = self.searching(pl_module)
+        if search is None:
+            return
+        pl_module.log(f"{SEARCH}feedback", float(self.feedback), sync_dist=True)
+        if isinstance(pl_module, Bordered) and trainer.current_epoch + 1 >= pl_module.border:
+            for side, mask in self.decide(search).items():
+                _warn_unless_converged(search.sides[side], mask)
 
     # -- neighbourhoods --------------------------------------------------------------------------------
 
@@ -353,6 +363,10 @@ class CollaborativePruning(SearchPolicy):
 
     # -- fewer channels on the way ---------------------------------------------------------------------
 
+    def target(self, search: SearchPhase, at: Position) -> float:
+        """What the budget penalty pulls the generators' masks to."""
+        return search.sides[GENERATOR].target(self._progress(at))
+
     @torch.no_grad()
     def in_reach(self, search: SearchPhase, at: Position) -> Mapping[Side, Tensor]:
         """The channels with the highest logits, more of them than the present budget has room for."""
@@ -390,13 +404,6 @@ class CollaborativePruning(SearchPolicy):
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
         """The agent's logits `(total,)`, without noise."""
         return self._logits(search, side)
-
-    def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
-        """Masks of the highest scores within the budgets; warn where the agents did not reach them."""
-        for side, mask in self.decide(search).items():
-            _warn_unless_converged(search.sides[side], mask)
-        self._images = TeacherImages(0)  # frees the memory: fine-tuning does not use it
-        return super().choose(search)
 
 
 def _warn_unless_converged(pruned: PrunedSide, mask: Tensor) -> None:

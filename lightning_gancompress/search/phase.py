@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,14 @@ from torch.optim import Optimizer
 from lightning_gancompress.checkpoints.header import Search
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.networks import renew
-from lightning_gancompress.pruning import Convention, NetworkGroup, PrunedSide, count_macs, slim
+from lightning_gancompress.pruning import (
+    Convention,
+    NetworkGroup,
+    PrunedSide,
+    count_macs,
+    parse_budget,
+    slim,
+)
 from lightning_gancompress.tasks import Role, Side
 from lightning_gancompress.training.narrowing import Elements, elements_left
 from lightning_gancompress.training.phase import Logs, Optimizers, Phase, PhaseName, Position
@@ -37,6 +44,7 @@ class Pruning:
         student_weights: Whether the small networks start with the weights of the kept channels
             (`inherited`), or from scratch (`fresh`).
         ignored_layers: Layers that are not pruned, by name or pattern.
+        passes: Larger budgets of the generators that the search keeps on its way, the largest first.
     """
 
     budgets: Mapping[Side, float | str]
@@ -45,6 +53,7 @@ class Pruning:
     channel_multiple: int
     student_weights: Literal["inherited", "fresh"]
     ignored_layers: list[str]
+    passes: Sequence[float | str] = ()
 
     def search_of(self, policy: Policy) -> Search:
         """The record of a search by `policy`, for checkpoints."""
@@ -57,7 +66,13 @@ class Pruning:
             min_channels=self.min_channels,
             channel_multiple=self.channel_multiple,
             student_weights=self.student_weights,
+            passes=list(self.passes),
         )
+
+    def sides(self, networks: TeacherStudent) -> list[Side]:
+        """Sides that are not left whole, and have networks."""
+        pruned = [side for side, budget in self.budgets.items() if budget not in WHOLE]
+        return [side for side in pruned if len(networks.group(side))]
 
 
 class SinglePrecision(nn.ModuleDict):
@@ -123,6 +138,7 @@ class SearchPhase(Phase):
     Attributes:
         sides: Channel groups, masks, cost and budget of each pruned side.
         agents: Trained modules of the policy, by side.
+        passes: MACs of the larger budgets that are still to come, by budget, the largest first.
     """
 
     name: PhaseName = "search"
@@ -138,7 +154,7 @@ class SearchPhase(Phase):
         self.networks, self.pruning, self.policy, self.beta1 = networks, pruning, policy, beta1
         self.sides, self.agents = Sides(), SinglePrecision()
         if budgets is None:
-            budgets = {side: budget for side, budget in pruning.budgets.items() if budget not in WHOLE}
+            budgets = {side: pruning.budgets[side] for side in pruning.sides(networks)}
         ignored = ignored_layers(networks, pruning.ignored_layers)
         for side, budget in budgets.items():
             group = networks.group(side)
@@ -153,6 +169,9 @@ class SearchPhase(Phase):
                     pruning.channel_multiple,
                     ignored[side],
                 )
+        generators = self.sides[Side.GENERATOR].cost.full if Side.GENERATOR in self.sides else 0
+        passes = pruning.passes if policy is not None else ()
+        self.passes = {b: parse_budget(b, generators, "generator budget") for b in passes}
 
     def pruned(self) -> list[tuple[Side, PrunedSide]]:
         """The pruned sides, in the order in which agents draw."""
@@ -299,6 +318,22 @@ class SearchPhase(Phase):
 
     # -- the border ------------------------------------------------------------------------------------
 
+    def choose(self, macs: int | None = None) -> dict[Side, Tensor]:
+        """The policy's final masks, `(total,)` by side.
+
+        Args:
+            macs: Budget of the generators in place of their own.
+        """
+        assert self.policy is not None
+        if macs is None:
+            return self.policy.choose(self)
+        generators = self.sides[Side.GENERATOR]
+        own, generators.budget = generators.budget, macs
+        try:
+            return self.policy.choose(self)
+        finally:
+            generators.budget = own
+
     def cut(self, masks: Mapping[Side, Tensor], seed: int) -> list[str]:
         """Replace the student's masked networks by small dense ones with the kept channels alone.
 
@@ -309,31 +344,31 @@ class SearchPhase(Phase):
         Returns:
             One line of text per side with the MACs of its small networks.
         """
-        summaries = []
         for side, mask in masks.items():
-            pruned, group = self.sides[side], self.networks.group(side)
-            small = pruned.slim(group, mask)
-            summaries.append(self._checked_macs(pruned, small))
+            small = self.sides[side].slim(self.networks.group(side), mask)
             for role, network in small.items():
                 if self.pruning.student_weights == "fresh":
                     renew(network, seed=seed)
                 self.networks.adopt_small(Role(role), network)
-        return summaries
-
-    def _checked_macs(self, pruned: PrunedSide, small: NetworkGroup) -> str:
-        """Count the MACs of the small networks, not of the masks, and require them to be in the budget."""
-        convention = self.pruning.convention
-        macs = count_macs(small, self.networks.samples(small), convention)
-        if macs > pruned.budget:
-            raise AssertionError(f"{pruned.name}: {macs} MACs are above the budget of {pruned.budget}")
-        return (
-            f"{' and '.join(small)}: {macs / 1e9:.4g} of {pruned.cost.full / 1e9:.4g} GMACs ({convention}), "
-            f"budget {pruned.budget / 1e9:.4g}"
-        )
+        return [counted(self.networks, side, self.pruning) for side in masks]
 
     def saved_modules(self) -> dict[str, nn.Module]:
         """Masks and agents."""
         return {"sides": self.sides, "agents": self.agents}
+
+
+def counted(networks: TeacherStudent, side: Side, pruning: Pruning) -> str:
+    """Count the MACs of small networks, not of their masks, and say that they are within the budget."""
+    small, convention = networks.group(side), pruning.convention
+    whole, samples = NetworkGroup({role: networks.teacher[role] for role in small}), networks.samples(small)
+    macs, full = (count_macs(group, samples, convention) for group in (small, whole))
+    budget = parse_budget(pruning.budgets[side], full, f"{side} budget")
+    if macs > budget:
+        raise AssertionError(f"{side}: {macs} MACs are above the budget of {budget}")
+    return (
+        f"{' and '.join(small)}: {macs / 1e9:.4g} of {full / 1e9:.4g} GMACs ({convention}), "
+        f"budget {budget / 1e9:.4g}"
+    )
 
 
 def ignored_layers(networks: TeacherStudent, patterns: list[str]) -> dict[Side, list[str]]:

@@ -33,6 +33,9 @@ class Searching(Protocol):
     def position(self, batch_idx: int) -> Position:
         """Position of a batch in the run."""
 
+    def keep_passed(self, at: Position) -> None:
+        """Save what the small networks of a larger budget start from, where the search has come to it."""
+
     def narrow(self, at: Position) -> None:
         """Cut for good, now and then, what the policy has no more in reach; before the masks of a step."""
 
@@ -79,6 +82,10 @@ class PruningPolicy(Callback, ABC):
     def choose(self, search: SearchPhase) -> dict[Side, Tensor]:
         """The final mask `(total,)` of zeros and ones per side, within the budgets."""
         return {side: pruned.fit(self.scores(search, side)) for side, pruned in search.pruned()}
+
+    def target(self, search: SearchPhase, at: Position) -> float:
+        """MACs to which the search asks the generators to come down at a step; by default the budget."""
+        return float(search.sides[Side.GENERATOR].budget)
 
     def in_reach(self, search: SearchPhase, at: Position) -> Mapping[Side, Tensor]:
         """The channels `(total,)` of zeros and ones that later masks may still keep, by side.
@@ -155,6 +162,7 @@ class SearchPolicy(PruningPolicy):
         if search is not None:
             assert isinstance(pl_module, Searching)
             at = pl_module.position(batch_idx)
+            pl_module.keep_passed(at)
             pl_module.narrow(at)
             search.set_masks(self.draw(search, at))
 

@@ -15,6 +15,7 @@ from lightning_gancompress.pruning import (
     count_macs,
     find_groups,
     fit_budget,
+    largest_first,
     parse_budget,
     slim,
 )
@@ -43,6 +44,20 @@ from lightning_gancompress.pruning import (
 )
 def test_a_budget_is_a_fraction_or_a_number(value, macs):
     assert parse_budget(value, 6_000_000_000) == macs
+
+
+@pytest.mark.parametrize(
+    ("budgets", "order"),
+    [
+        (0.1, [0.1]),
+        ("2.4G", ["2.4G"]),
+        ([0.1, "0.25", 0.05], ["0.25", 0.1, 0.05]),
+        (["600M", "2.4 G", 800e6], ["2.4 G", 800e6, "600M"]),
+        ([1.0], [1.0]),
+    ],
+)
+def test_budgets_are_sorted(budgets, order):
+    assert largest_first(budgets, "model.budget") == order
 
 
 @pytest.mark.parametrize("value", ["abc", "", "nan", "inf", "2.4X", "1..2", "10%", "2.4G MACs", True])

@@ -25,6 +25,7 @@ from lightning_gancompress.reporting.comparison import (
     found_runs,
     plan,
     require_own,
+    with_larger_budgets,
     write_comparison,
 )
 from lightning_gancompress.reporting.comparison.runs import command_line
@@ -146,9 +147,8 @@ def _run_all(stages: dict[Run, str], folder: Path, metrics: list[str], execute: 
     def write() -> list[str]:
         names = list(dict.fromkeys(run.place.name for run in stages))
         done = [run.place for run in stages if run.stage() == "done"]
-        return write_comparison(
-            folder, sorted(done, key=lambda p: (names.index(p.name), p.seed or 0)), metrics
-        )
+        done.sort(key=lambda place: (names.index(place.name), place.seed or 0))
+        return write_comparison(folder, with_larger_budgets(folder, done), metrics)
 
     def finished(run: Run, failure: str | None) -> None:
         print(f"{run.place.path}: {'failed: ' + failure if failure else 'done'}", flush=True)

@@ -2,7 +2,12 @@
 
 from lightning_gancompress.reporting.comparison.jobs import Cluster, Launcher, execute_jobs
 from lightning_gancompress.reporting.comparison.plan import Run, plan
-from lightning_gancompress.reporting.comparison.results import Row, found_runs, read_rows
+from lightning_gancompress.reporting.comparison.results import (
+    Row,
+    found_runs,
+    read_rows,
+    with_larger_budgets,
+)
 from lightning_gancompress.reporting.comparison.runs import execute
 from lightning_gancompress.reporting.comparison.tables import require_own, write_comparison
 
@@ -17,5 +22,6 @@ __all__ = [
     "plan",
     "read_rows",
     "require_own",
+    "with_larger_budgets",
     "write_comparison",
 ]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lightning_gancompress.checkpoints.small import read_description
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.evaluation.results import TestResults
 from lightning_gancompress.leaves import leaves
 from lightning_gancompress.run_folder import is_aside
+
+BUDGET = re.compile(r"budget_(\d.*)")  # folder of one of several budgets from one search
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,24 @@ class Place:
     """Name, budget and seed of a run, which define its folder: `NAME[/budget_B][/seed_S]`.
 
     Runs of `compare` have a seed. Those without, such as the runs of a sweep, are named after their folder.
+
+    Attributes:
+        name: Name of the experiment.
+        budget: Its budget; empty where an experiment has only one.
+        seed: Its seed, or None.
+        folder: Folder of a run of several budgets from one search, which is another one; else empty.
     """
 
     name: str
     budget: str
     seed: int | None
+    folder: str = ""
 
     @property
     def path(self) -> Path:
         """Folder of the run, relative to that of the comparison."""
+        if self.folder:
+            return Path(self.folder)
         budget = [f"budget_{self.budget}"] if self.budget else []
         return Path(self.name, *budget, *([] if self.seed is None else [f"seed_{self.seed}"]))
 
@@ -77,8 +89,40 @@ class Row:
 def found_runs(output: Path) -> list[Place]:
     """All tested runs below `output`, also those that `compare` has not run; not what new ones set aside."""
     folders = {path.parent.parent.relative_to(output) for path in output.glob("**/test/results*.json")}
-    places = [Place.of(path) for path in folders if path.parts and not is_aside(path)]
+    folders = {path for path in folders if not is_aside(path)}
+    roots = {path.parent for path in folders if BUDGET.fullmatch(path.name)}
+    inner = {path for path in folders if path.parent in roots and BUDGET.fullmatch(path.name)}
+    places = [Place.of(path) for path in folders - roots - inner if path.parts]
+    for root in roots:
+        places += of_one_search(output, root, folders)
     return sorted(places, key=lambda place: (place.name, size_of(place.budget), place.seed or 0))
+
+
+def of_one_search(output: Path, root: Path, folders: Collection[Path]) -> list[Place]:
+    """The runs of several budgets from the search in a folder `root`, the smallest of which lies there.
+
+    Args:
+        output: The comparison's folder.
+        root: Folder relative to it: itself, or that of a run.
+        folders: Folders of all tested runs, likewise.
+    """
+    place = Place.of(root) if root.parts else Place(output.resolve().name, "", None)
+    inner = {
+        path: match[1] for path in folders if path.parent == root and (match := BUDGET.fullmatch(path.name))
+    }
+    if root in folders:
+        small = next(iter((output / root).glob("generator*.json")), None)
+        inner[root] = str(read_description(small)["provenance"].get("budget", "")) if small else ""
+    return [Place(place.name, budget, place.seed, str(folder)) for folder, budget in inner.items()]
+
+
+def with_larger_budgets(output: Path, places: Sequence[Place]) -> list[Place]:
+    """The runs at `places`, with those of the larger budgets of each that has searched for several."""
+    several = [place for place in found_runs(output) if place.folder]
+    found = []
+    for place in places:
+        found += [run for run in several if place.path in (run.path, run.path.parent)] or [place]
+    return found
 
 
 def differing_settings(output: Path, places: list[Place]) -> dict[str, dict[str, str]]:
@@ -87,7 +131,7 @@ def differing_settings(output: Path, places: list[Place]) -> dict[str, dict[str,
     Raises:
         UserError: A file of settings can't be read.
     """
-    alone = [place for place in places if place.seed is None]
+    alone = [place for place in places if place.seed is None and place.path == Path(place.name)]
     found = {place.name: settings_at(output / place.path) for place in alone}
     values: dict[str, set[str | None]] = {}
     for key in {key for settings in found.values() for key in settings}:

@@ -21,10 +21,10 @@ from lightning_gancompress.reporting.comparison.results import (
     size_of,
 )
 from lightning_gancompress.reporting.comparison.statistics import SIGNIFICANCE, Sample, pooled_std, winner
+from lightning_gancompress.run_folder import COMPARISON, is_comparison
 
 SAME = 1e-3  # relative tolerance; repeated measurements of a teacher differ by rounding alone
 
-FILES = ("results.csv", "table.md", "plot.png", "plot.svg", "search.png", "search.svg")
 COLUMNS = ("experiment", "budget", "seed", "direction")
 
 Group = tuple[str, str, str]
@@ -69,9 +69,8 @@ def write_comparison(output: Path, places: list[Place], metrics: Sequence[str] =
 
 def require_own(output: Path) -> None:
     """Raise a UserError if tables or plots would replace files that no comparison has written."""
-    strangers = [path for name in FILES if (path := output / name).exists()]
-    table = output / "results.csv"
-    if strangers and not (table.is_file() and table.read_text(errors="replace").startswith(f"{COLUMNS[0]},")):
+    strangers = [path for name in COMPARISON if (path := output / name).exists()]
+    if strangers and not is_comparison(output):
         raise UserError(f"{strangers[0]} is of no comparison and would be replaced: choose another output.")
 
 

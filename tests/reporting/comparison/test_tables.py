@@ -128,6 +128,19 @@ def test_table(tmp_path: Path) -> None:
     assert "Holm" in lines[-1]
 
 
+@pytest.mark.parametrize(
+    ("root", "name", "seed"), [("", "out", None), ("a/seed_3/", "a", 3), ("sweep/x1/", "sweep/x1", None)]
+)
+def test_budgets_of_one_search_are_one_line(root: str, name: str, seed: int | None, tmp_path: Path) -> None:
+    for folder in ("", "budget_0.25", "budget_0.1", "previous-1/budget_0.5"):
+        result(tmp_path / "out", root + folder, {"fid_768": 1.0})
+    description = {"version": 1, "provenance": {"budget": 0.05}}
+    (tmp_path / "out" / root / "generator.json").write_text(json.dumps(description))
+    found = [(p.name, p.budget, p.seed, p.path) for p in found_runs(tmp_path / "out")]
+    places = {"0.25": "budget_0.25", "0.1": "budget_0.1", "0.05": ""}
+    assert found == [(name, budget, seed, Path(root + folder)) for budget, folder in places.items()]
+
+
 def test_the_table_leaves_no_metric_of_the_csv_out(tmp_path: Path) -> None:
     figures = {"psnr": 20.0, "ssim": 0.5, "stripes": 7.0, "latency_ms": latency(3.0)}
     result(tmp_path, "a/seed_0", figures, teacher_ssim=0.25)
