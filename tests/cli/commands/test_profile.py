@@ -99,7 +99,7 @@ def test_advice_is_printed_and_kept_for_the_report(unet, tmp_path, facades, caps
     main(["profile", f"--ckpt_path={tiny.last(tmp_path)}", "--advice=true"])
     said = capsys.readouterr().out
     assert "An image by channel_multiple, random weights" in said
-    main(["report", str(tmp_path)])
+    main(["report", f"--folder={tmp_path}"])
     page = html.unescape((tmp_path / "report.html").read_text())
     for sentence in read_advice(tmp_path / "speed.json"):
         assert sentence in said
