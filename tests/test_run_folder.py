@@ -13,7 +13,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning_gancompress import run_folder
 from lightning_gancompress.cli import main
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.run_folder import LOCK, Owner, earlier_results, set_aside, training_in
+from lightning_gancompress.run_folder import INDEX, LOCK, Owner, earlier_results, set_aside, training_in
 from lightning_gancompress.trainer import Trainer
 
 HOLD = """
@@ -65,7 +65,7 @@ def test_a_killed_run_leaves_no_obstacle(tmp_path, other):
     other.wait()
     assert (tmp_path / LOCK).exists()
     boring(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", INDEX}
 
 
 def test_runs_without_checkpoints_may_share_a_folder(tmp_path, other):
@@ -159,7 +159,9 @@ def test_a_damaged_lock_is_no_obstacle(text, tmp_path):
 
 
 def files(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != INDEX
+    }
 
 
 def test_a_new_run_stopped_early_has_no_results_of_another(tmp_path, unet, facades, capsys):

@@ -15,7 +15,15 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.shipped_configs import configs_folder, find_config
 
 SHIPPED = sorted(path.name for path in configs_folder().glob("*.yaml"))
-PARTS = ("policy", "switch", "finetune", "evaluate", "compare", "defaults")  # not to be fitted by themselves
+PARTS = (
+    "log_",
+    "policy",
+    "switch",
+    "finetune",
+    "evaluate",
+    "compare",
+    "defaults",
+)  # not to be fitted by themselves
 
 
 def fails(capsys, *args):
