@@ -35,19 +35,21 @@ PATIENCE = (
 )
 
 _ASIDE = "previous-"  # and a number
+_EXPORTED = (".onnx", ".pt2", ".xml", ".bin")
 
 # what runs, their tests and exports write
 _WRITTEN = (
-    *(f"{CHECKPOINTS}/*{ending}" for ending in (".ckpt", ".onnx", ".pt2")),
+    *(f"{CHECKPOINTS}/*{ending}" for ending in (".ckpt", *_EXPORTED)),
     "config.yaml",
     "config_*[0-9].yaml",
     INDEX,
-    *(f"generator*{ending}" for ending in (".pth", ".json", ".safetensors", ".onnx", ".pt2")),
+    *(f"generator*{ending}" for ending in (".pth", ".json", ".safetensors", *_EXPORTED)),
     "images/epoch_*[0-9]*.png",
     "logs/version_*[0-9]/metrics.csv",
     "logs/version_*[0-9]/hparams.yaml",
     *(f"{name}/**/*.png" for name in ("predictions", "predictions_*")),
     "report.html",
+    "speed*.json",
     *(f"test{of}/{name}" for of in ("", "_*") for name in ("grid*.png", "results*.json", "table*.md")),
     *(f"validate{of}/grid*.png" for of in ("", "_*")),
 )

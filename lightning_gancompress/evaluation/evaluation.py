@@ -8,7 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_gancompress.density import Encoder
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.evaluation.evaluable import output_folder, phase_of, tested
+from lightning_gancompress.evaluation.evaluable import evaluable, output_folder, phase_of, tested
+from lightning_gancompress.evaluation.exported import ExportedFiles
 from lightning_gancompress.evaluation.measure import Findings, Measure, Seen
 from lightning_gancompress.evaluation.measures.costs import Costs, Device, Runtime
 from lightning_gancompress.evaluation.measures.density import LocalDensity
@@ -50,8 +51,12 @@ class Evaluation(Callback):
         lpips_weights: File of torchvision's AlexNet or VGG-16, to measure LPIPS as well.
         cache_dir: Folder where Inception's features of the real images are cached; None is
             `<default_root_dir>/cache`.
+        exported: Exported files to measure beside the networks, with the same figures, and with the latency
+            of the file itself in its runtime: ONNX files, OpenVINO's `.xml`. For CycleGAN their names have
+            the direction (`generator_AtoB.int8.onnx`).
         latency: Whether to time the generators, one image at a time.
-        latency_runtimes: Runtimes to time: torch, torch after `torch.compile`, ONNX Runtime.
+        latency_runtimes: Runtimes to time: torch, torch after `torch.compile`, ONNX Runtime, OpenVINO;
+            those of exported files are timed as well.
         latency_device: Device of torch's timings.
         latency_threads: CPU threads while timing.
         latency_repetitions: Timed calls per generator.
@@ -67,6 +72,7 @@ class Evaluation(Callback):
         density_encoder: Encoder | None = None,
         lpips_weights: str | None = None,
         cache_dir: str | None = None,
+        exported: list[str] | None = None,
         latency: bool = True,
         latency_runtimes: Annotated[list[Runtime], Items()] | None = None,
         latency_device: Device = "cpu",
@@ -78,8 +84,9 @@ class Evaluation(Callback):
                 f"fid_weights is {fid_weights}, but fid_feature is not set: set it to 64, 192, 768 or 2048."
             )
         runtimes = latency_runtimes or ["torch"]
+        self.exported = ExportedFiles(exported or [])
         measures: list[Measure] = [
-            Costs(latency, runtimes, latency_device, latency_threads, latency_repetitions),
+            Costs(latency, runtimes, latency_device, latency_threads, latency_repetitions, self.exported),
             ImageErrors(lpips_weights),
         ]
         if fid_feature is not None:
@@ -98,6 +105,8 @@ class Evaluation(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the networks of measures before a test, and check before a fit that a test will find them."""
+        if stage == "test":
+            self.exported.open(evaluable(pl_module).task.compressed)
         for measure in self.measures if stage in ("fit", "test") else ():
             measure.setup(trainer, pl_module, stage)
         if stage == "test" and trainer.is_global_zero:
@@ -106,6 +115,7 @@ class Evaluation(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free the networks of measures."""
         self._session = None
+        self.exported.close()
         for measure in self.measures:
             measure.teardown(trainer, pl_module, stage)
 
@@ -135,7 +145,7 @@ class Evaluation(Callback):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a session of the test, with the user's measures after the built-in ones."""
         users = [c for c in trainer.callbacks if isinstance(c, Measure)]  # type: ignore[attr-defined]
-        self._session = Session(trainer, pl_module, [*self.measures, *users])
+        self._session = Session(trainer, pl_module, [*self.measures, *users], self.exported)
         for measure in self._session.measures:
             register(*measure.metrics)
         for measure in self.measures:  # the hooks of the user's are called by Lightning
@@ -161,7 +171,8 @@ class Evaluation(Callback):
             log(pl_module, f"test/{role.log_prefix}", findings)
             if trainer.is_global_zero:
                 weights = tested(trainer, pl_module)
-                results = results_of(phase_of(pl_module), weights, seen, findings)
+                files = tuple(self.exported.of(role))
+                results = results_of(phase_of(pl_module), weights, seen, findings, files)
                 write_results_and_table(output_folder(trainer, "test"), results, role.suffix)
                 log_table(trainer, f"test/table{role.suffix}", *figures(results))
 
@@ -177,7 +188,9 @@ def phase_prefix(module: LightningModule) -> str:
     return SEARCH if phase_of(module) == "search" else ""
 
 
-def results_of(phase: str, weights: Tested, seen: Seen, findings: Findings) -> TestResults:
+def results_of(
+    phase: str, weights: Tested, seen: Seen, findings: Findings, exported: tuple[str, ...] = ()
+) -> TestResults:
     """The content of `results.json`."""
     _, _, height, width = seen.sample.shape
     return TestResults(
@@ -189,4 +202,5 @@ def results_of(phase: str, weights: Tested, seen: Seen, findings: Findings) -> T
         latency=findings.latency,
         facts=findings.facts,
         checkpoint=weights,
+        exported=exported,
     )

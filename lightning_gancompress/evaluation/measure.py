@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_gancompress.evaluation.metrics import Metric
+from lightning_gancompress.evaluation.metrics import TEACHER, Metric
 from lightning_gancompress.evaluation.results import LatencyResult, RuntimeFacts
 from lightning_gancompress.tasks.role import Role
 
@@ -25,7 +25,8 @@ class Translated:
         role: Role of the generators.
         source: Sources `(B, C, H, W)` in [-1, 1].
         target: Targets `(B, C, H, W)` in [-1, 1]; None without pairs.
-        generated: Generated images `(B, C, H, W)` by name of the generator; the trained one comes last.
+        generated: Generated images `(B, C, H, W)` by name of the generator; the trained one comes last, but
+            for exported files.
         index: Positions `(B,)` in the data set; None where it does not number its images.
         path: Paths of the B sources; None where the data has none.
     """
@@ -74,6 +75,15 @@ class Findings:
     comparison: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     latency: dict[str, RuntimeFacts] = field(default_factory=dict)
+
+    @classmethod
+    def beside_teacher(cls, figures: Mapping[str, Mapping[str, float]]) -> Findings:
+        """Figures that compare a generator with the teacher, by generator and metric without `teacher_`.
+
+        Those of the student are the comparison; those of exported files stand among their own.
+        """
+        named = {key: {TEACHER + name: v for name, v in own.items()} for key, own in figures.items()}
+        return cls(comparison=named.pop("student", {}), networks={k: {**v} for k, v in named.items()})
 
     def add(self, other: Findings) -> None:
         """Add the figures and facts of another measure."""

@@ -11,6 +11,7 @@ TEACHER = "teacher_"  # prefix of figures that compare the student with the teac
 MACS_EXACT, MACS_LITERATURE, PARAMS, BYTES = "macs_exact", "macs_literature", "params", "bytes"
 ACTIVATION_BYTES = "activation_bytes"
 LATENCY, LATENCY_COMPILE, LATENCY_ONNX = "latency_ms", "latency_compile_ms", "latency_onnx_ms"
+LATENCY_OPENVINO = "latency_openvino_ms"
 L1, PSNR, SSIM, LPIPS = "l1", "psnr", "ssim", "lpips"
 FID, KID = "fid", "kid"
 DENSITY, COVERAGE, PRECISION, RECALL, ISE = "density", "coverage", "precision", "recall", "ise"
@@ -78,6 +79,7 @@ register(
     Metric(LATENCY, "Latency", "ms", "lower"),
     Metric(LATENCY_COMPILE, "Latency, compiled", "ms", "lower"),
     Metric(LATENCY_ONNX, "Latency, ONNX", "ms", "lower"),
+    Metric(LATENCY_OPENVINO, "Latency, OpenVINO", "ms", "lower"),
     Metric(L1, "L1", "", "lower", 4),
     Metric(PSNR, "PSNR", "dB", "higher", 2),
     Metric(SSIM, "SSIM", "", "higher", 4),

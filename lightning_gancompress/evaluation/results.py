@@ -129,11 +129,12 @@ class TestResults:
         phase: Phase of the module: `teacher`, `search` (the student is a masked network), `finetune`.
         images: Number of translated images, each counted once.
         size: Height and width of an image, in pixels.
-        networks: Figures by generator; the trained one comes last.
+        networks: Figures by generator; the trained one comes last, but for exported files.
         comparison: Figures of the student against the teacher, such as its distance.
         latency: How latencies were measured, by runtime.
         facts: How other figures were measured, by metric: `{"fid": {"resize": "pytorch-fid", ...}}`.
         checkpoint: Which weights were tested.
+        exported: Names of the networks that are exported files.
         version: Version of the file.
     """
 
@@ -147,12 +148,22 @@ class TestResults:
     latency: dict[str, RuntimeFacts] = field(default_factory=dict)
     facts: Json = field(default_factory=dict)
     checkpoint: Tested = field(default_factory=Tested)
+    exported: tuple[str, ...] = ()
     version: int = VERSION
 
     @property
     def trained(self) -> str:
         """Name of the generator that was trained: `student`, or the only one."""
-        return list(self.networks)[-1]
+        return [name for name in self.networks if name not in self.exported][-1]
+
+    @property
+    def shown(self) -> dict[str, NetworkResults]:
+        """The figures as tables show them: beside exported files the student has those of its comparison."""
+        if not self.exported:
+            return self.networks
+        student = self.networks[self.trained]
+        figures = {**student.figures, **self.comparison}
+        return {**self.networks, self.trained: NetworkResults(figures, student.latencies)}
 
     def has(self, network: str, *figures: str) -> bool:
         """Whether a network was measured, and these figures of it."""
@@ -204,7 +215,10 @@ class TestResults:
         networks = {k: NetworkResults.parse(v, k) for k, v in items(rest.pop("networks", None), "networks")}
         checkpoint = build(Tested, rest.pop("checkpoint", {}), "checkpoint")
         size = rest.pop("size", None)
-        if not networks:
+        exported = rest.pop("exported", [])
+        if not isinstance(exported, list) or not all(isinstance(name, str) for name in exported):
+            raise ValueError("exported is no list of names")
+        if not networks.keys() - {*exported}:
             raise ValueError("networks is empty")
         if not (isinstance(size, list) and len(size) == 2):
             raise ValueError(f"size is {size!r}, not a height and a width")
@@ -220,6 +234,7 @@ class TestResults:
             comparison={k: v for k, v in rest.items() if is_number(v)},
             facts={k: v for k, v in rest.items() if not is_number(v)},
             checkpoint=checkpoint,
+            exported=tuple(exported),
             version=version,
         )
 
@@ -234,6 +249,8 @@ class TestResults:
         }
         if str(self.checkpoint):
             data["checkpoint"] = {k: v for k, v in asdict(self.checkpoint).items() if v is not None}
+        if self.exported:
+            data["exported"] = list(self.exported)
         if self.latency:
             data["latency"] = {runtime: facts.to_json() for runtime, facts in self.latency.items()}
         declared = {name: asdict(METRICS[name]) for name in self.names if name in METRICS.keys() - BUILT_IN}

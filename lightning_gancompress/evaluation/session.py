@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_gancompress.data.ledger import Ledger
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.evaluable import evaluable
+from lightning_gancompress.evaluation.exported import ExportedFiles
 from lightning_gancompress.evaluation.measure import Findings, Measure, Seen, Translated
 from lightning_gancompress.tasks.role import Role
 
@@ -24,10 +25,18 @@ class Session:
         trainer: Trainer of the run.
         module: An `Evaluable`.
         measures: Measures in the order of their figures.
+        exported: Exported files to measure as well.
     """
 
-    def __init__(self, trainer: Trainer, module: LightningModule, measures: Sequence[Measure]) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        measures: Sequence[Measure],
+        exported: ExportedFiles | None = None,
+    ) -> None:
         self.trainer, self.module, self.measures = trainer, module, measures
+        self.exported = exported or ExportedFiles([])
         self.task = evaluable(module).task
         process = trainer.strategy.root_device, trainer.global_rank, trainer.world_size
         self._images, self._reals = Ledger[Key](*process), Ledger[Key](*process)
@@ -47,11 +56,15 @@ class Session:
         """
         views = self.task.views(batch)
         for role, columns in outputs.items():
+            source = columns["source"]
+            generated = {name: columns[name] for name in evaluable(self.module).generators(role)}
+            for name, model in self.exported.of(role).items():
+                generated[name] = model(source.float().cpu()).to(source.device)
             images = Translated(
                 role=role,
-                source=columns["source"],
+                source=source,
                 target=columns.get("target"),
-                generated={name: columns[name] for name in evaluable(self.module).generators(role)},
+                generated=generated,
                 index=views[role].get("index"),
                 path=views[role].get("path"),
             )

@@ -36,21 +36,21 @@ def write_results_and_table(folder: Path, results: TestResults, suffix: str = ""
 def figures(results: TestResults) -> tuple[list[str], list[list[Any]]]:
     """The figures of all generators as columns and rows: a row each, by name; None where not measured."""
     columns = _columns(results)
-    rows = [[name, *(network.figures.get(c) for c in columns)] for name, network in results.networks.items()]
+    rows = [[name, *(network.figures.get(c) for c in columns)] for name, network in results.shown.items()]
     return ["network", *columns], rows
 
 
 def _columns(results: TestResults) -> list[str]:
-    return in_order(name for network in results.networks.values() for name in network.figures)
+    return in_order(name for network in results.shown.values() for name in network.figures)
 
 
 def table(results: TestResults) -> str:
     """The results as Markdown: a table with one row per generator, then notes."""
-    columns = _columns(results)
+    networks, columns = results.shown, _columns(results)
     lines = [
         ["", *(metric(name).heading for name in columns)],
         ["---", *["---:"] * len(columns)],
-        *([name, *(cell(network, c) for c in columns)] for name, network in results.networks.items()),
+        *([name, *(cell(network, c) for c in columns)] for name, network in networks.items()),
     ]
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *notes(results), ""])
 

@@ -15,13 +15,18 @@ Array = NDArray[Any]
 END = np.iinfo(np.int64).max  # of a slice, whatever the size
 
 
-def use_faster_layers(model: ModelProto) -> None:
+def use_faster_layers(model: ModelProto, any_width: bool = False) -> None:
     """Replace layers in place; each has the same output, but for rounding, at any size of the image.
 
     A convolution with few outputs, such as the last of a ResNet, would be computed with eight or sixteen of
     them, the width of the CPU's vectors; here the rows of its kernel are outputs, to be shifted and added. A
     transposed convolution would be a matrix product whose result is scattered; here it is an ordinary
     convolution with an output for each place within a stride, for which the runtime has faster code.
+
+    Args:
+        model: Changed in place.
+        any_width: Replace transposed convolutions of all numbers of inputs. In float32 those that aren't
+            multiples of four would be slower, outside of the runtime's fast layout; in 8 bits all are faster.
     """
     from onnx import numpy_helper
 
@@ -30,7 +35,7 @@ def use_faster_layers(model: ModelProto) -> None:
     nodes: list[NodeProto] = []
     for node in graph.node:
         layer = _Layer.of(node, constants)
-        replacement = (_summed_rows(layer) or _upsampling(layer)) if layer else None
+        replacement = (_summed_rows(layer) or _upsampling(layer, any_width)) if layer else None
         if replacement is None:
             nodes.append(node)
             continue
@@ -84,11 +89,11 @@ class _Replacement:
     def __init__(self, node: NodeProto) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, Array] = {}
-        self._source, self._name = node.input[0], node.output[0]
+        self._source, self._weight, self._name = node.input[0], node.input[1], node.output[0]
 
     def constant(self, value: Array) -> str:
         """The name of a new constant."""
-        name = f"{self._name}_constant_{len(self.constants)}"
+        name = f"{self._weight}_of_{self._name}_{len(self.constants)}"  # which tells the layer
         self.constants[name] = np.ascontiguousarray(value)
         return name
 
@@ -139,7 +144,7 @@ def _summed_rows(layer: _Layer) -> _Replacement | None:
     return new.finished()
 
 
-def _upsampling(layer: _Layer) -> _Replacement | None:
+def _upsampling(layer: _Layer, any_width: bool) -> _Replacement | None:
     """A transposed convolution whose kernel is a multiple of its stride: convolution and depth to space."""
     inputs, outputs, *kernel = layer.weight.shape
     stride, top, left = layer.strides[0], *layer.pads[:2]
@@ -151,7 +156,7 @@ def _upsampling(layer: _Layer) -> _Replacement | None:
         or layer.strides != [stride] * 2
         or kernel != [stride * n for n in steps]
         or min(crop) < 0
-        or inputs % 4  # the runtime's fast layout is for multiples of four; in the other it would be slower
+        or (inputs % 4 and not any_width)
     ):
         return None
     new = _Replacement(layer.node)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,18 +90,32 @@ def compare_latency(
         clock: Returns seconds; None is `time.perf_counter`. `time.process_time` leaves out what other
             processes do meanwhile, and adds up threads.
     """
+    return compare_times(*time_in_turn([a, b], warmup=warmup, repetitions=repetitions, clock=clock))
+
+
+def time_in_turn(
+    runs: Sequence[Run],
+    *,
+    warmup: int = 3,
+    repetitions: int = 20,
+    clock: Callable[[], float] | None = None,
+) -> list[list[float]]:
+    """Seconds of each call of several functions in rounds, whose order alternates; see `compare_latency`."""
     for _ in range(warmup):
-        a()
-        b()
-    times_a: list[float] = []
-    times_b: list[float] = []
+        for run in runs:
+            run()
+    times: list[list[float]] = [[] for _ in runs]
     for repetition in range(repetitions):
-        pair = [(a, times_a), (b, times_b)]
-        for run, times in pair if repetition % 2 == 0 else reversed(pair):
-            times.append(_seconds(run, clock))
-    ratios = np.divide(times_a, times_b)
-    p10, ratio, p90 = (float(p) for p in np.percentile(ratios, [10, 50, 90]))
-    return LatencyComparison(Latency.of(times_a), Latency.of(times_b), ratio, p10, p90)
+        turn = list(zip(runs, times, strict=True))
+        for run, own in turn if repetition % 2 == 0 else reversed(turn):
+            own.append(_seconds(run, clock))
+    return times
+
+
+def compare_times(a: list[float], b: list[float]) -> LatencyComparison:
+    """The comparison of two lists of seconds of `time_in_turn`."""
+    p10, ratio, p90 = (float(p) for p in np.percentile(np.divide(a, b), [10, 50, 90]))
+    return LatencyComparison(Latency.of(a), Latency.of(b), ratio, p10, p90)
 
 
 @checked

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,10 +25,23 @@ from lightning_gancompress.export.onnx_pixels import (
     require_pictures,
     use_pixels,
 )
-from lightning_gancompress.export.program import check, describe, inference_copy, max_difference, quiet, trace
+from lightning_gancompress.export.program import (
+    check,
+    describe,
+    image_differences,
+    inference_copy,
+    max_difference,
+    quiet,
+    random_images,
+    trace,
+)
+from lightning_gancompress.export.reduction import Reduction, require_half_range
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks.layers import Network
 from lightning_gancompress.options import Amount, Workers, checked
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 OPSET = 18  # the version that torch's exporter writes without conversion, for the oldest possible runtimes
 
@@ -42,6 +56,7 @@ def export_onnx(
     dynamic_size: bool = False,
     optimize: bool = True,
     preprocessing: Mapping[str, Any] | None = None,
+    reduction: Reduction | None = None,
     uint8: bool = False,
 ) -> dict[str, Any]:
     """Write `network` as one self-contained ONNX file: input `image`, output `output`, free batch size.
@@ -62,31 +77,77 @@ def export_onnx(
         preprocessing: How images become its input, in plain types; written as JSON into the file's metadata,
             under the key `preprocessing`. Under `cost` is what the network multiplies for one image of
             `sample`: `macs_exact`, `height`, `width`.
+        reduction: In how many bits; None is float32. The tolerance is for the float32 file that it begins
+            with: how far the reduced one is from the network is returned, not limited.
         uint8: Read and give pixels of 8 bits, (B, H, W, C), in place of floats (B, C, H, W) in [-1, 1]. Then
-            the difference is one of grey levels, and at most 1 is accepted.
+            the difference is one of grey levels, and at most 1 is accepted; with a `reduction` it is that of
+            the file with floats.
 
     Returns:
-        The facts of `describe`, and the `opset`.
+        The facts of `describe`, the `opset`, and with a `reduction` the `mean_difference`, and `float_bytes`,
+        the size that the file would have in float32.
 
     Raises:
         UserError: A package is missing, the network can't be exported, differs too much, or can't be written.
     """
-    _require("onnx", "onnxruntime", "onnxscript")
     path = user_path(path)
+    model, facts = onnx_model(
+        network, path, sample, tolerance, dynamic_size, optimize, preprocessing, reduction
+    )
+    if uint8:
+        require_pictures(network, sample)
+        reference = inference_copy(network) if reduction is None else load_onnx(model.SerializeToString())
+        use_pixels(model)
+        run = load_onnx(model.SerializeToString())
+        levels = levels_of_difference(reference, run, sample, dynamic_size)
+        check(levels, CLOSE, path)
+        facts |= {"max_difference": levels} if reduction is None else {}
+    write_files({path: model.SerializeToString()})
+    return {**describe(path, "onnx", sample, 0.0, dynamic_size), **facts, "opset": OPSET}
+
+
+def onnx_model(
+    network: nn.Module,
+    path: Path,
+    sample: Tensor,
+    tolerance: float,
+    dynamic_size: bool,
+    optimize: bool,
+    preprocessing: Mapping[str, Any] | None,
+    reduction: Reduction | None,
+) -> tuple[ModelProto, dict[str, Any]]:
+    """The model that `export_onnx` writes, with float images, and how far it is from the network."""
+    require("onnx", "onnxruntime", "onnxscript")
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
+    any_width = reduction is not None and reduction.precision == "int8"
     metadata = {"cost": _cost(reference, sample), "preprocessing": preprocessing}
-    model = _convert(program, dynamic_size, multiple, optimize, metadata)
-    if uint8:
-        require_pictures(reference, sample)
-        use_pixels(model)
-    content = model.SerializeToString()
-    compare = levels_of_difference if uint8 else max_difference
-    difference = compare(reference, load_onnx(content), sample, dynamic_size)
-    check(difference, CLOSE if uint8 else tolerance, path)
-    write_files({path: content})
-    return {**describe(path, "onnx", sample, difference, dynamic_size), "opset": OPSET}
+    model = _convert(program, dynamic_size, multiple, optimize, any_width, metadata)
+    difference = max_difference(reference, load_onnx(model.SerializeToString()), sample, dynamic_size)
+    check(difference, tolerance, path)
+    if reduction is None:
+        return model, {"max_difference": difference}
+    return _reduced(model, reduction, reference, path, random_images(sample, dynamic_size))
+
+
+def _reduced(
+    model: ModelProto, reduction: Reduction, reference: nn.Module, path: Path, probes: list[Tensor]
+) -> tuple[ModelProto, dict[str, Any]]:
+    if reduction.precision == "fp16":
+        require_half_range(reference, [*probes, *reduction.held_out])
+    size = model.ByteSize()
+    reduced = reduction.apply(model)
+    run = load_onnx(reduced.SerializeToString())
+    mean, largest = image_differences(reference, run, probes)
+    if reduction.held_out:
+        mean, largest = image_differences(reference, run, reduction.held_out)
+    if not math.isfinite(largest):
+        raise UserError(
+            f"{path.name} was not written: in {reduction.precision} its output isn't finite; export it in "
+            "float32."
+        )
+    return reduced, {"max_difference": largest, "mean_difference": mean, "float_bytes": size}
 
 
 def _convert(
@@ -94,8 +155,9 @@ def _convert(
     dynamic_size: bool,
     multiple: int,
     optimize: bool,
+    any_width: bool,
     metadata: Mapping[str, Any],
-) -> Any:
+) -> ModelProto:
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
     try:
         with quiet(), warnings.catch_warnings():
@@ -118,8 +180,10 @@ def _convert(
         ) from error
     assert exported is not None  # only the TorchScript exporter returns nothing
     model = exported.model_proto
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # paths of this machine's code, a tenth of a small network's file
     if optimize:
-        use_faster_layers(model)
+        use_faster_layers(model, any_width)
     if multiple > 1:
         _refuse_other_sizes(model, multiple)
     for key, value in metadata.items():
@@ -191,7 +255,7 @@ def onnx_session(model: str | Path | bytes, threads: int = 0, cuda: bool = False
     Raises:
         UserError: A package is missing, or the model can't be read.
     """
-    _require("onnxruntime")
+    require("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -209,8 +273,10 @@ def onnx_session(model: str | Path | bytes, threads: int = 0, cuda: bool = False
         ) from error
 
 
-def _require(*packages: str) -> None:
+def require(*packages: str, extra: str = "export") -> None:
+    """Raise a `UserError` that names the extra whose packages are missing."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         names = " and ".join(missing)
-        raise UserError(f"ONNX needs {names}: run `pip install lightning_gancompress[export]`.")
+        kind = {"export": "ONNX"}.get(extra, "OpenVINO")
+        raise UserError(f"{kind} needs {names}: run `pip install lightning_gancompress[{extra}]`.")

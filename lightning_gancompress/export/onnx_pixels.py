@@ -73,7 +73,10 @@ def require_pictures(network: nn.Module, sample: Tensor) -> None:
 
 
 def levels_of_difference(
-    network: nn.Module, run: Callable[[Any], Any], sample: Tensor, dynamic_size: bool = False
+    network: Callable[[Tensor], Tensor],
+    run: Callable[[Any], Any],
+    sample: Tensor,
+    dynamic_size: bool = False,
 ) -> float:
     """Largest difference of `run`, on pixels (B, H, W, C), from a network, in grey levels."""
     random = torch.Generator().manual_seed(0)

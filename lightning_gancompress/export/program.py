@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -102,30 +102,39 @@ def _require_image(network: nn.Module, image: Tensor) -> None:
         )
 
 
-@torch.inference_mode()
 def max_difference(
     network: nn.Module, run: Callable[[Tensor], Tensor], sample: Tensor, dynamic_size: bool = False
 ) -> float:
-    """Largest absolute difference of `run` from `network` on random images in [-1, 1].
+    """Largest absolute difference of `run` from `network` on `random_images`; NaN if an output has NaN."""
+    return image_differences(network, run, random_images(sample, dynamic_size))[1]
 
-    Tries batches of one and three images, and with `dynamic_size` also twice the height. NaN if an output has
-    NaN.
-    """
+
+def random_images(sample: Tensor, dynamic_size: bool = False) -> list[Tensor]:
+    """Images in [-1, 1]: batches of one and three, and with `dynamic_size` also of twice the height."""
     generator = torch.Generator().manual_seed(0)
     _, channels, height, width = sample.shape
     shapes = [(1, channels, height, width), (3, channels, height, width)]
     if dynamic_size:
         shapes.append((1, channels, 2 * height, width))
-    probes = [torch.rand(shape, generator=generator) * 2 - 1 for shape in shapes]
-    differences = []
-    for probe in probes:
+    return [torch.rand(shape, generator=generator) * 2 - 1 for shape in shapes]
+
+
+@torch.inference_mode()
+def image_differences(
+    network: nn.Module, run: Callable[[Tensor], Tensor], images: Sequence[Tensor]
+) -> tuple[float, float]:
+    """Mean and largest absolute difference of `run` from `network` on image batches; NaN if one has NaN."""
+    means, largest = [], []
+    for image in images:
         try:
-            output = run(probe)
+            output = run(image)
         except Exception as error:  # any runtime's error
-            msg = f"The exported {type(network).__name__} fails on {tuple(probe.shape)}: {first_line(error)}"
+            msg = f"The exported {type(network).__name__} fails on {tuple(image.shape)}: {first_line(error)}"
             raise UserError(msg) from error
-        differences.append((output - network(probe)).abs().max())
-    return float(torch.stack(differences).max())  # Python's max may drop NaN
+        difference = (output - network(image)).abs()
+        means.append(difference.mean())
+        largest.append(difference.max())
+    return float(torch.stack(means).mean()), float(torch.stack(largest).max())  # Python's max may drop NaN
 
 
 def check(difference: float, tolerance: float, path: str | Path) -> None:

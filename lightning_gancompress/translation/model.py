@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -30,7 +30,12 @@ class ImageModel(ABC):
         preprocessing: How images become its input, as files record it; empty where the file doesn't tell.
         in_channels: Channels of its input.
         fixed_size: The only height and width that it takes; None if it takes others.
+
+    Attributes:
+        runtime: What runs it.
     """
+
+    runtime: ClassVar[Literal["torch", "onnx", "openvino"]]
 
     def __init__(
         self, path: Path, preprocessing: Mapping[str, Any], in_channels: int, fixed_size: Size | None = None
@@ -60,6 +65,11 @@ class ImageModel(ABC):
                 f"{self.path} fails on images of {height}x{width} pixels ({first_line(error)[:300]}): choose "
                 "another size, or tiles where memory is short."
             ) from error
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self.path.stat().st_size
 
     @property
     def model_size(self) -> Size:

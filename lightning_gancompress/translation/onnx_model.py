@@ -31,6 +31,8 @@ class OnnxModel(ImageModel):
         threads: CPU threads; 0 for ONNX Runtime's default.
     """
 
+    runtime = "onnx"
+
     def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
         self.session = onnx_session(path, threads, cuda=_on_cuda(device))
         self._input, output = _images(path, "input", self.session.get_inputs()), self.session.get_outputs()
@@ -39,7 +41,8 @@ class OnnxModel(ImageModel):
         self._last = _channels_last(path, self._input.shape, self._dtype == np.uint8)
         batch, channels, *sides = _first(self._input.shape) if self._last else self._input.shape
         self._batch = batch if isinstance(batch, int) and batch > 0 else None
-        record = _record(path, self.session.get_modelmeta().custom_metadata_map)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        record = read_record(path, metadata.get("preprocessing", "{}"))
         super().__init__(path, record, _whole(path, channels, MOST_CHANNELS), _fixed(path, sides))
         if record.get("in_channels", self.in_channels) != self.in_channels:
             raise UserError(
@@ -114,8 +117,13 @@ def _fixed(path: Path, sides: Sequence[Any]) -> Size | None:
     return _whole(path, sides[0], LARGEST_SIDE), _whole(path, sides[1], LARGEST_SIDE)
 
 
-def _record(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def read_record(path: Path, text: str) -> dict[str, Any]:
+    """The record of the preprocessing in the metadata of a file, as JSON.
+
+    Raises:
+        UserError: It is damaged.
+    """
     try:
-        return read_preprocessing(json.loads(metadata.get("preprocessing", "{}")))
+        return read_preprocessing(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} has damaged metadata ({error}): export it again.") from error

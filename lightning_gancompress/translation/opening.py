@@ -22,13 +22,13 @@ def open_model(
     batch_norm: BatchNorm | None = None,
     architecture: nn.Module | None = None,
 ) -> ImageModel:
-    """Open a model file: ONNX, or any that `load_generator` reads.
+    """Open a model file: ONNX, OpenVINO's `.xml`, or any that `load_generator` reads.
 
     Args:
         path: The file.
         device: `auto` is a CUDA GPU if there is one, else the CPU; or a name such as `cpu`, `cuda`, `mps`.
         threads: CPU threads; 0 for the runtime's default.
-        network: See `load_generator`, for files that hold several; this and the following aren't for ONNX.
+        network: See `load_generator`, for files that hold several; this and the rest are for them alone.
         batch_norm: Statistics of batch norms; see `load_generator`.
         architecture: A network of the same class and arguments, where the file lacks them.
 
@@ -36,7 +36,7 @@ def open_model(
         UserError: The file is missing, damaged, or holds something else.
     """
     path = model_file(path)
-    if path.suffix.lower() != ".onnx":
+    if path.suffix.lower() not in (".onnx", ".xml"):
         from lightning_gancompress.translation.torch_model import TorchModel
 
         return TorchModel(path, device, threads, network, batch_norm, architecture)
@@ -46,6 +46,10 @@ def open_model(
         raise UserError(
             f"{path} holds one network as it runs: leave network, batch_norm and architecture out."
         )
+    if path.suffix.lower() == ".xml":
+        from lightning_gancompress.translation.openvino_model import OpenVinoModel
+
+        return OpenVinoModel(path, device, threads)
     from lightning_gancompress.translation.onnx_model import OnnxModel
 
     return OnnxModel(path, device, threads)

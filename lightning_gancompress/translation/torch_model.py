@@ -29,6 +29,8 @@ class TorchModel(ImageModel):
         architecture: A network of the same class and arguments, where the file lacks them.
     """
 
+    runtime = "torch"
+
     def __init__(
         self,
         path: Path,

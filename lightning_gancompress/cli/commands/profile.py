@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Mapping
 from typing import get_args
 
 from lightning.pytorch import LightningDataModule
@@ -29,10 +30,13 @@ from lightning_gancompress.pruning import (
     MaskedCost,
     NetworkGroup,
     layer_costs,
+    parse_budget,
     read_groups,
     smallest_mask,
 )
-from lightning_gancompress.tasks import Role
+from lightning_gancompress.run_folder import CHECKPOINTS
+from lightning_gancompress.speed import measure_speed, write_advice
+from lightning_gancompress.tasks import Role, Side
 
 Size = Pixels | tuple[Pixels, Pixels]
 
@@ -44,6 +48,7 @@ def profile(
     ckpt_path: str | None = None,
     size: Size | None = None,
     json: str | None = None,
+    advice: bool = False,
 ) -> None:
     """Print the cost of every layer of teacher and student, its channel groups, or why it can't be pruned.
 
@@ -53,6 +58,9 @@ def profile(
         ckpt_path: A training checkpoint, a small model, or an upstream `latest_net_G.pth`.
         size: Image size in pixels, or `[height, width]`; None is that of the training.
         json: File for the totals.
+        advice: Whether to measure, in seconds, what is fast on this machine: widths in multiples of 4, 8 and
+            16, threads, batches, and which layers take the time. Of `checkpoints/last.ckpt` of a compression
+            it is kept in the run's folder, for the report.
     """
     file = user_path(json) if json else None
     if file and file.exists() and MACS_EXACT not in file.read_text(errors="replace"):
@@ -72,14 +80,24 @@ def profile(
     console = Console()
     console.width = max(console.width, 140)  # a file has no width
     costs = {str(name): costs_of(network, size) for name, network in networks.items()}
+    found = {}
     for name, network in networks.items():
-        groups = channel_groups(network, name.role, size, ignored_layers)
+        groups = found[name] = channel_groups(network, name.role, size, ignored_layers)
         if isinstance(groups, ChannelGroups):
             console.print(cost_table(str(name), costs[str(name)], groups))
             console.print(smallest_network(network, groups, size))
         else:
             console.print(cost_table(str(name), costs[str(name)], None))
             console.print(groups)
+    for role in dict.fromkeys(name.role for name in networks) if advice else ():
+        whole, small = (networks.get(GeneratorName(part, role)) for part in ("teacher", "student"))
+        of_whole = found.get(GeneratorName("teacher", role))
+        groups_of_whole = of_whole if isinstance(of_whole, ChannelGroups) else None
+        budget = budget_of(model, {n.part: costs[str(n)] for n in networks if n.role == role})
+        sentences = measure_speed(whole, small, groups_of_whole, size, budget).sentences()
+        print(*sentences, sep="\n")
+        if ckpt_path and whole is not None and small is not None and path.parent.name == CHECKPOINTS:
+            write_advice(path.parent.parent / f"speed{role.suffix}.json", sentences)
     if file:
         with replacing(file) as draft:
             draft.write_text(json_format.dumps({n: totals(c) for n, c in costs.items()}, indent=2) + "\n")
@@ -110,6 +128,17 @@ def costs_of(network: nn.Module, size: Size) -> list[LayerCost]:
             f"{type(network).__name__} doesn't take images of {image.shape[-2]} x {image.shape[-1]} pixels "
             f"({first_line(error)}): give another --size."
         ) from error
+
+
+def budget_of(model: GANModule | None, costs: Mapping[str, list[LayerCost]]) -> float:
+    """The budget relative to the teacher: as it came out, else as it is configured, else a tenth."""
+    macs = {part: totals(layers)[MACS_EXACT] for part, layers in costs.items()}
+    if macs.keys() == {"teacher", "student"}:
+        return macs["student"] / macs["teacher"]
+    if isinstance(model, CompressionModule):
+        full = macs["teacher"]
+        return parse_budget(model.pruning.budgets[Side.GENERATOR], full) / full
+    return 0.1
 
 
 def totals(layers: list[LayerCost]) -> dict[str, int]:

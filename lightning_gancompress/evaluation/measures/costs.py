@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,8 +14,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_gancompress.devices import device_name
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.evaluation.evaluable import evaluable, phase_of
+from lightning_gancompress.evaluation.exported import ExportedFiles
 from lightning_gancompress.evaluation.measure import Findings, Measure, Seen
 from lightning_gancompress.evaluation.metrics import (
     ACTIVATION_BYTES,
@@ -24,25 +25,26 @@ from lightning_gancompress.evaluation.metrics import (
     LATENCY,
     LATENCY_COMPILE,
     LATENCY_ONNX,
+    LATENCY_OPENVINO,
     MACS_EXACT,
     MACS_LITERATURE,
     PARAMS,
 )
 from lightning_gancompress.evaluation.results import LatencyResult, RuntimeFacts
 from lightning_gancompress.export import (
-    compare_latency,
     export_onnx,
-    measure_latency,
-    onnx_run,
+    export_openvino,
     peak_activation_bytes,
     torch_run,
     torch_threads,
 )
-from lightning_gancompress.export.latency import Latency, Run
+from lightning_gancompress.export.latency import Latency, Run, compare_times, time_in_turn
 from lightning_gancompress.export.program import inference_copy
 from lightning_gancompress.pruning import count_macs, count_params
+from lightning_gancompress.translation.model import ImageModel
+from lightning_gancompress.translation.opening import open_model
 
-Runtime = Literal["torch", "compile", "onnx"]
+Runtime = Literal["torch", "compile", "onnx", "openvino"]
 
 
 class IsDevice:
@@ -61,7 +63,13 @@ class IsDevice:
 
 
 Device = Annotated[str, IsDevice()]
-FIGURES: dict[Runtime, str] = {"torch": LATENCY, "compile": LATENCY_COMPILE, "onnx": LATENCY_ONNX}
+FIGURES: dict[Runtime, str] = {
+    "torch": LATENCY,
+    "compile": LATENCY_COMPILE,
+    "onnx": LATENCY_ONNX,
+    "openvino": LATENCY_OPENVINO,
+}
+FILES: dict[Runtime, str] = {"onnx": ".onnx", "openvino": ".xml"}  # of runtimes that run files
 
 
 class Costs(Measure):
@@ -69,15 +77,23 @@ class Costs(Measure):
 
     Args:
         latency: Whether to time the generators.
-        runtimes: Runtimes to time: torch, torch after `torch.compile`, ONNX Runtime on the CPU.
+        runtimes: Runtimes to time: torch, torch after `torch.compile`, ONNX Runtime and OpenVINO on the CPU.
         device: Device of torch's timings.
         threads: CPU threads while timing.
         repetitions: Timed calls per generator, after three warm-up calls.
+        exported: Exported files, which are timed in their runtimes, in turn with the networks.
     """
 
     def __init__(
-        self, latency: bool, runtimes: list[Runtime], device: str, threads: int, repetitions: int
+        self,
+        latency: bool,
+        runtimes: list[Runtime],
+        device: str,
+        threads: int,
+        repetitions: int,
+        exported: ExportedFiles | None = None,
     ) -> None:
+        self.exported = exported or ExportedFiles([])
         self.latency, self.runtimes, self.device = latency, runtimes, device
         self.threads, self.repetitions = threads, repetitions
 
@@ -98,26 +114,39 @@ class Costs(Measure):
         copies = {name: inference_copy(network) for name, network in networks.items()}
         for name, network in copies.items():
             findings.networks[name][ACTIVATION_BYTES] = peak_activation_bytes(network, seen.sample)
-        for runtime in self.runtimes if self.latency else ():
-            findings.add(self.time(copies, seen.sample, runtime))
+        files = self.exported.of(seen.role)
+        findings.networks |= {name: {BYTES: model.bytes} for name, model in files.items()}
+        for runtime in self._runtimes(files):
+            own = {name: model.path for name, model in files.items() if model.runtime == runtime}
+            findings.add(self.time(copies, own, seen.sample, runtime))
         return findings
 
-    def time(self, networks: Mapping[str, nn.Module], sample: Tensor, runtime: Runtime) -> Findings:
-        """Latency of each network in one runtime; the calls of two networks alternate."""
-        device = "cpu" if runtime == "onnx" else self.device
+    def _runtimes(self, files: Mapping[str, ImageModel]) -> list[Runtime]:
+        """The runtimes to time."""
+        own = [model.runtime for model in files.values()]
+        return list(dict.fromkeys([*self.runtimes, *own])) if self.latency else []
+
+    def time(
+        self, networks: Mapping[str, nn.Module], files: Mapping[str, Path], sample: Tensor, runtime: Runtime
+    ) -> Findings:
+        """Latency of each network and file in one runtime; their calls alternate."""
+        device = "cpu" if runtime in FILES else self.device
         try:
             with tempfile.TemporaryDirectory() as folder, torch_threads(self.threads):
                 runs = [
-                    make_run(net, sample, runtime, device, self.threads, Path(folder, f"{name}.onnx"))
+                    make_run(net, sample, runtime, device, self.threads, Path(folder, name))
                     for name, net in networks.items()
                 ]
-                latencies, speedup = time_runs(runs, self.repetitions)
+                runs += [file_run(path, sample, device, self.threads) for path in files.values()]
+                times = time_in_turn(runs, repetitions=self.repetitions)
         except Exception as error:  # a missing compiler or package must not stop the test
             return Findings(latency={runtime: RuntimeFacts(failed=first_line(error))})
-        figures = [LatencyResult(**asdict(latency)) for latency in latencies]
+        figures = [LatencyResult(**asdict(Latency.of(seconds))) for seconds in times]
+        speedup = compare_times(*times[:2]).ratio if len(networks) == 2 else None
         facts = RuntimeFacts(device_name(device), self.threads, version(runtime), speedup)
+        names = [*networks, *files]
         return Findings(
-            networks={name: {FIGURES[runtime]: f} for name, f in zip(networks, figures, strict=True)},
+            networks={name: {FIGURES[runtime]: f} for name, f in zip(names, figures, strict=True)},
             latency={runtime: facts},
         )
 
@@ -135,21 +164,15 @@ def count_costs(network: nn.Module, sample: Tensor) -> dict[str, int]:
     }
 
 
-def time_runs(runs: list[Run], repetitions: int) -> tuple[list[Latency], float | None]:
-    """Latency of each call; of two calls also the speed-up of the second over the first."""
-    if len(runs) != 2:
-        return [measure_latency(run, repetitions=repetitions) for run in runs], None
-    compared = compare_latency(*runs, repetitions=repetitions)
-    return [compared.a, compared.b], compared.ratio
-
-
 def make_run(
     network: nn.Module, sample: Tensor, runtime: Runtime, device: str, threads: int, path: Path
 ) -> Run:
     """A function that runs a network in a runtime once, to be timed."""
-    if runtime == "onnx":
-        export_onnx(network, path, sample.cpu())
-        return onnx_run(path, sample.cpu(), threads)
+    if runtime in FILES:
+        export = export_onnx if runtime == "onnx" else export_openvino
+        file = path.with_name(path.name + FILES[runtime])
+        export(network, file, sample.cpu())
+        return file_run(file, sample, device, threads)
     network, sample = network.to(device), sample.to(device)
     if runtime == "torch":
         return torch_run(network, sample)
@@ -165,13 +188,20 @@ def make_run(
     return run
 
 
+def file_run(path: Path, sample: Tensor, device: str, threads: int) -> Run:
+    """A function that runs a model file once, to be timed."""
+    model, images = open_model(path, device, threads), sample.cpu()
+    return lambda: model.run(images)
+
+
 def require_runtimes(runtimes: Sequence[Runtime]) -> None:
     """Raise a `UserError` where a runtime's package is missing."""
-    if "onnx" in runtimes and importlib.util.find_spec("onnxruntime") is None:
-        raise UserError(
-            "latency_runtimes: onnx needs a package that isn't installed: pip install "
-            "'lightning_gancompress[export]', or leave it out."
-        )
+    for runtime, package, extra in (("onnx", "onnxruntime", "export"), ("openvino", "openvino", "openvino")):
+        if runtime in runtimes and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"latency_runtimes: {runtime} needs a package that isn't installed: pip install "
+                f"'lightning_gancompress[{extra}]', or leave it out."
+            )
 
 
 def version(runtime: Runtime) -> str:
@@ -180,14 +210,8 @@ def version(runtime: Runtime) -> str:
         import onnxruntime
 
         return f"ONNX Runtime {onnxruntime.__version__}"
+    if runtime == "openvino":
+        import openvino
+
+        return f"OpenVINO {openvino.__version__.partition('-')[0]}"
     return f"torch {torch.__version__}" + (" compiled" if runtime == "compile" else "")
-
-
-def device_name(device: str) -> str:
-    """Model name of the GPU or CPU."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()

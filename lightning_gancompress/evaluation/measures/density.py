@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from lightning_gancompress.density import Encoder, density_coverage, neighbourhood_ise, precision_recall
 from lightning_gancompress.evaluation.measure import Findings, Measure, Rows, Seen, Translated
-from lightning_gancompress.evaluation.metrics import COVERAGE, DENSITY, ISE, PRECISION, RECALL, TEACHER
+from lightning_gancompress.evaluation.metrics import COVERAGE, DENSITY, ISE, PRECISION, RECALL
 
 NEIGHBOURS = 5  # as in the search and in Naeem et al. 2020
 
@@ -44,17 +44,21 @@ def beside_teacher(features: Mapping[str, Tensor], encoder: str) -> Findings:
 
     Returns:
         `teacher_density`, `teacher_coverage`, `teacher_precision` and `teacher_recall` (1 is best), and
-        `teacher_ise` (0 is best), the mean integrated squared error within the neighbourhoods. Empty without
-        both, or for N up to `NEIGHBOURS`.
+        `teacher_ise` (0 is best), the mean integrated squared error within the neighbourhoods; the same of
+        exported files. Empty without a teacher and another, or for N up to `NEIGHBOURS`.
     """
-    if not {"teacher", "student"} <= features.keys() or len(features["teacher"]) <= NEIGHBOURS:
+    others = {name: normalize(own, dim=1) for name, own in features.items() if name != "teacher"}
+    if "teacher" not in features or not others or len(features["teacher"]) <= NEIGHBOURS:
         return Findings()
-    teacher, student = (normalize(features[name], dim=1) for name in ("teacher", "student"))
-    figures = manifold(teacher, student) | {ISE: neighbourhood_ise(teacher, student, NEIGHBOURS)}
-    return Findings(
-        comparison={TEACHER + name: value for name, value in figures.items()},
-        facts={DENSITY: {"encoder": encoder, "k": NEIGHBOURS}},
+    teacher = normalize(features["teacher"], dim=1)
+    findings = Findings.beside_teacher(
+        {
+            name: manifold(teacher, own) | {ISE: neighbourhood_ise(teacher, own, NEIGHBOURS)}
+            for name, own in others.items()
+        }
     )
+    findings.facts = {DENSITY: {"encoder": encoder, "k": NEIGHBOURS}}
+    return findings
 
 
 def manifold(reference: Tensor, samples: Tensor) -> dict[str, float]:

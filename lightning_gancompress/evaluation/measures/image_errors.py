@@ -66,8 +66,13 @@ class ValidationErrors(ImageErrors):
 
 
 def teacher_errors(images: Translated, errors: dict[str, Error]) -> Rows:
-    """Errors `(B,)` between the student's and the teacher's images; empty unless there are both."""
-    if not {"teacher", "student"} <= images.generated.keys():
+    """Errors `(B,)` to the teacher's images: of the student, and by name of exported files."""
+    teacher = images.generated.get("teacher")
+    if teacher is None:
         return {}
-    student, teacher = images.generated["student"], images.generated["teacher"]
-    return {TEACHER + key: error(student, teacher) for key, error in errors.items()}
+    others = {name: image for name, image in images.generated.items() if name != "teacher"}
+    return {
+        f"{'' if name == 'student' else f'{name}/'}{TEACHER}{key}": error(image, teacher)
+        for name, image in others.items()
+        for key, error in errors.items()
+    }

@@ -111,7 +111,8 @@ class SetDistances(Measure):
         real = self._real(trainer, pl_module, seen)
         if real is not None:
             for name, features in seen.rows.items():
-                findings.networks[name] = {**distances(features, real), **manifold(real, features)}
+                own = findings.networks.setdefault(name, {})
+                own |= {**distances(features, real), **manifold(real, features)}
             findings.facts |= {"fid_reals": self.reals, FID: self._facts(len(real), seen.count)}
         return findings
 

@@ -20,7 +20,7 @@ MEASURE_FID = (
 
 
 class Row(NamedTuple):
-    """A metric: its figure for each generator, and the last one in per cent of the first."""
+    """A metric: its figure for each generator, and the student's in per cent of the teacher's."""
 
     label: str
     figures: dict[str, str]
@@ -42,9 +42,9 @@ def quality_rows(networks: Mapping[str, NetworkResults]) -> list[Row]:
 
 def row(name: str, values: Mapping[str, float | None]) -> Row:
     """The row of one metric."""
-    shown, ends = metric(name), [*values.values()]
+    shown, before, after = metric(name), values.get("teacher"), values.get("student")
     figures = {key: UNKNOWN if value is None else format_cell(shown, value) for key, value in values.items()}
-    share = f"{100 * ends[-1] / ends[0]:.3g}" if ends[0] and ends[-1] is not None else ""
+    share = f"{100 * after / before:.3g}" if before and after is not None else ""
     return Row(shown.heading, figures, share)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lightning_gancompress.evaluation.metrics import MACS_EXACT, MACS_LITERATURE
 from lightning_gancompress.evaluation.results import NetworkResults, TestResults
 from lightning_gancompress.networks import blank_image, image_channels, pixels
 from lightning_gancompress.pruning import count_params, layer_costs
+from lightning_gancompress.speed import read_advice
 from lightning_gancompress.tasks import Role, Side
 
 Networks = Mapping[Role, nn.Module]
@@ -30,12 +31,14 @@ class Generator:
 
     Attributes:
         role: Role of the generator.
-        networks: Figures of `teacher` and `student`: those of the test, or costs alone without a test.
+        networks: Figures of `teacher`, `student` and exported files: those of the test, or costs alone
+            without a test.
         results: Results of the test, or None.
         size: Height and width of an image, in pixels.
         file: File of the small model; None if it isn't written.
         provenance: Policy, budget, versions and so on, as saved with the small model.
         grid: Image grid of the test, else of the last validation, or None.
+        speed: Measured advice on speed, in sentences; empty if there is none.
     """
 
     role: Role
@@ -45,6 +48,7 @@ class Generator:
     file: Path | None
     provenance: Mapping[str, Any]
     grid: Path | None
+    speed: Sequence[str] = ()
 
     @property
     def teacher(self) -> Mapping[str, float]:
@@ -157,12 +161,13 @@ def read_generator(
         raise UserError(f"{results} lacks the MACs of teacher or student: remove it, or test again.")
     return Generator(
         role,
-        tested.networks if tested else {k: costs(n, (height, width), channels) for k, n in networks.items()},
+        tested.shown if tested else {k: costs(n, (height, width), channels) for k, n in networks.items()},
         tested,
         (height, width),
         file if file.is_file() else None,
         description.get("provenance", {}),
         find_grid(folder, role),
+        read_advice(folder / f"speed{role.suffix}.json"),
     )
 
 

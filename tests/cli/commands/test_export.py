@@ -1,10 +1,13 @@
 """Export of Pix2Pix's networks, of CycleGAN's, and of foreign ones."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 from torch import nn
 
 from lightning_gancompress import UserError, load_generator, trust
@@ -128,3 +131,43 @@ def test_a_foreign_network_that_takes_no_image_is_refused(tmp_path, command, net
     with trust.trusting(trust.Named(everything=True)), pytest.raises(UserError, match=words):
         command(ckpt_path=str(path))
     assert {path.name for path in tmp_path.iterdir()} == {"own.pth", "own.json"}
+
+
+def test_int8_takes_its_ranges_from_pictures_as_the_network_sees_them(unet, tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    (tmp_path / "pictures").mkdir()
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (50, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+    options = [f"--ckpt_path={unet}", "--precision=int8", f"--calibration={tmp_path / 'pictures'}"]
+    main(["export", *options, f"--output={tmp_path / 'small.onnx'}"])
+    said = capsys.readouterr().out
+    assert re.search(r"MB \([\d.]+ in float32\), input 1x3x32x32, .* on average, at most ", said)
+    assert "QuantizeLinear" in [node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node]
+    main(["export", *options, "--size=64"])  # not that of the training, beside the checkpoint
+    assert unet.with_name("last.int8.onnx").is_file()
+    unet.with_name("last.int8.onnx").unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--precision=int8"], "int8 needs --calibration, a folder of pictures"),
+        (["--precision=int8", "--calibration=EMPTY"], r"No pictures .* holds nothing; expected files"),
+        (
+            ["--precision=int8", "--calibration=EMPTY", "--format=torch"],
+            "int8 is for --format onnx and openvino",
+        ),
+        (["--calibration=EMPTY"], "calibration is for --precision int8: leave it out"),
+        (["--keep_float=[a]"], "keep_float is for --precision int8 or fp16: leave it out"),
+    ],
+)
+def test_bad_options_of_the_precision_are_refused(unet, tmp_path, capsys, options, words):
+    (tmp_path / "empty").mkdir()
+    options = [option.replace("EMPTY", str(tmp_path / "empty")) for option in options]
+    capsys.readouterr()
+    arguments = ["export", f"--ckpt_path={unet}", f"--output={tmp_path / 'n.onnx'}", *options]
+    code, text = tiny.fail_code(capsys, arguments)
+    assert code == 2
+    assert re.search(words, text)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]

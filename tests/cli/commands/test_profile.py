@@ -1,5 +1,6 @@
 """Profiles of checkpoints and of configurations."""
 
+import html
 import json
 
 import tiny
@@ -11,6 +12,7 @@ from lightning_gancompress.cli.commands.profile import profile, teachers_of
 from lightning_gancompress.modules import TeacherModule
 from lightning_gancompress.networks import PatchDiscriminator, ResnetGenerator
 from lightning_gancompress.pruning import count_macs, count_params
+from lightning_gancompress.speed import measuring, read_advice
 from lightning_gancompress.tasks import CycleGAN
 
 SOURCE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -88,3 +90,17 @@ def test_a_profile_reads_checkpoints_of_other_projects(tmp_path):
     torch.save({"epoch": 3, "pytorch-lightning_version": "2.6", "state_dict": state}, path)
     profile(ckpt_path=str(path), size=16, json=str(tmp_path / "macs.json"))
     assert macs(tmp_path / "macs.json") == {"teacher": count_macs(network, [SOURCE])}
+
+
+def test_advice_is_printed_and_kept_for_the_report(unet, tmp_path, facades, capsys, monkeypatch):
+    monkeypatch.setattr(measuring, "MULTIPLES", (1, 4))
+    main([*tiny.compression(tmp_path, unet, "UniformWidth"), *facades, "--trainer.max_epochs=1"])
+    capsys.readouterr()
+    main(["profile", f"--ckpt_path={tiny.last(tmp_path)}", "--advice=true"])
+    said = capsys.readouterr().out
+    assert "An image by channel_multiple, random weights" in said
+    main(["report", f"--folder={tmp_path}"])
+    page = html.unescape((tmp_path / "report.html").read_text())
+    for sentence in read_advice(tmp_path / "speed.json"):
+        assert sentence in said
+        assert sentence in page
