@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from torch import Tensor
 
-from lightning_gancompress.options import Amount, checked
+from lightning_gancompress.options import Amount, Count, checked
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.tasks import Side
 from lightning_gancompress.training.phase import SEARCH, Bordered, Phased
@@ -90,7 +90,8 @@ class ProgressBars(TQDMProgressBar):
         leave: Whether the bar of each epoch stays on the screen.
     """
 
-    def __init__(self, refresh_rate: int = 1, leave: bool = False) -> None:
+    @checked
+    def __init__(self, refresh_rate: Count = 1, leave: bool = False) -> None:
         super().__init__(refresh_rate, leave=leave)
         self._pace = Pace()
         self._done = 0
