@@ -67,9 +67,8 @@ def test_a_fit_without_validation_images(tmp_path: Path, capsys: pytest.CaptureF
     line = [*tiny.teacher(tmp_path / "run"), *data]
     code, said = tiny.fail_code(capsys, line)
     assert code == 2
-    assert "Move train to trainA and trainannot to trainB" in said
-    (tmp_path / "train").rename(tmp_path / "trainA")
-    (tmp_path / "trainannot").rename(tmp_path / "trainB")
+    assert "Set data.source_folder to '{split}' and data.target_folder to '{split}annot'" in said
+    line += ["--data.source_folder={split}", "--data.target_folder={split}annot"]
     assert "or trainer.limit_val_batches to 0" in tiny.fail_code(capsys, line)[1]
     main([*line, "--trainer.limit_val_batches=0"])
     assert tiny.last(tmp_path / "run").is_file()

@@ -297,8 +297,8 @@ def test_exported_files_record_the_preprocessing(maps):
     last = tiny.last(maps / "teacher")
     main(["export", f"--ckpt_path={last}"])
     main(["export", f"--ckpt_path={last}", "--format=torch"])
-    (entry,) = onnx.load(last.with_suffix(".onnx")).metadata_props
-    assert (entry.key, json.loads(entry.value)) == ("preprocessing", recorded_preprocessing(last))
+    entries = {entry.key: entry.value for entry in onnx.load(last.with_suffix(".onnx")).metadata_props}
+    assert json.loads(entries["preprocessing"]) == recorded_preprocessing(last)
     extra = {"preprocessing": ""}
     torch.export.load(last.with_suffix(".pt2"), extra_files=extra)
     assert json.loads(extra["preprocessing"]) == recorded_preprocessing(last)

@@ -20,6 +20,8 @@ OLD = Path(__file__).parents[1] / "checkpoints" / "old" / "results.json"
 # the same words for other things: losses, and groups of an optimizer
 OTHER_MEANING = {
     "checkpoints/resumable.py": {"params"},
+    "demo/models.py": {"macs_exact"},  # in the metadata of an ONNX file
+    "export/onnx.py": {"macs_exact"},
     "modules/base.py": {"params"},
     "modules/optimizers.py": {"params"},
     "finetune/distillation.py": {"ssim"},

@@ -82,7 +82,7 @@ def test_slurm_runs_an_array_and_its_failures_are_told(
     said = capsys.readouterr().out
     for seed in (0, 1):
         assert f"broken/seed_{seed}: failed: error: model: option 'nonsense' is not accepted." in said
-    (script,) = (tmp_path / "all/submitit").glob("*submission*.sh")
+    (script,) = (tmp_path / "all/submitit").glob("[0-9]*_submission*.sh")
     lines = script.read_text().splitlines()
     for words in ("array=0-1%1", "partition=small", "time=90", "signal=USR2@300", "job-name=gancompress"):
         assert f"#SBATCH --{words}" in lines
