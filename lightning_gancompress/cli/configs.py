@@ -172,7 +172,8 @@ def recorded_config(arguments: Arguments) -> dict[str, Any]:
     checkpoint = read_torch(path)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(
-            f"{path} is no training checkpoint: `export` and `profile` read it, the other commands don't."
+            f"{path} is no training checkpoint: `export`, `profile`, `predict --model` and `demo` read it, "
+            "this command doesn't."
         )
     settings = recorded_settings(checkpoint)
     keys = ("seed_everything", "trainer", "model", "data")

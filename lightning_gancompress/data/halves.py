@@ -6,7 +6,9 @@ middle is no special place. And the contours of A and B coincide, which those of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_gancompress.data.listing import evenly
-from lightning_gancompress.data.reading import read_image
+from lightning_gancompress.data.reading import ImageError, read_header, read_image
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Verdict = Literal["pairs", "single", "unclear"]
@@ -37,6 +39,19 @@ def judge_halves(paths: Sequence[Path]) -> Verdict:
     steep = np.mean([_steepness(picture) > 0.97 for picture in clear])
     alike = np.mean([_likeness(picture) for picture in clear])
     return "pairs" if steep > STEEPEST or alike > ALIKE else "single"
+
+
+def doubt_of_pairs(paths: Sequence[Path]) -> str | None:
+    """A warning where single images are more likely pairs A | B side by side, by some of them."""
+    with suppress(ImageError):
+        sizes = [read_header(path).size for path in evenly(paths, SAMPLE)]
+        if all(width == 2 * height for width, height in sizes) and judge_halves(paths) == "pairs":
+            folder = os.path.commonpath([path.parent for path in paths])
+            return (
+                f"The images of {folder} look like pairs A | B side by side, but are read whole: cut them "
+                "apart, unless that is meant."
+            )
+    return None
 
 
 def _steepness(picture: Image.Image) -> float:

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from lightning_gancompress.data.datasets import Files
-from lightning_gancompress.data.halves import SAMPLE, judge_halves
+from lightning_gancompress.data.halves import SAMPLE, doubt_of_pairs
 from lightning_gancompress.data.listing import evenly, skipped
 from lightning_gancompress.data.reading import Header, ImageError, read_header
 
@@ -42,11 +42,8 @@ def doubts(splits: Mapping[str, Sequence[Files]]) -> list[str]:
     for files in chain.from_iterable(splits.values()):
         if len(files[0]) == 2:
             continue
-        if _look_like_pairs(files):
-            warnings.append(
-                f"The images of {_folders([files])[0]} look like pairs A | B side by side, but are read "
-                "whole: cut them apart, unless that is meant."
-            )
+        if (text := doubt_of_pairs([path for (path,) in files])) is not None:
+            warnings.append(text)
         names: dict[Path, set[str]] = {}
         for (path,) in files:
             names.setdefault(path.parent, set()).add(path.stem)
@@ -88,15 +85,6 @@ def _folders(domains: Sequence[Files]) -> list[Path]:
     return list(
         dict.fromkeys(Path(os.path.commonpath([path.parent for path in column])) for column in columns)
     )
-
-
-def _look_like_pairs(files: Files) -> bool:
-    """Whether single images are more likely pairs A | B side by side, by some of them."""
-    paths = [path for path, *_ in files]
-    with suppress(ImageError):
-        sizes = [read_header(path).size for path in evenly(paths, SAMPLE)]
-        return all(width == 2 * height for width, height in sizes) and judge_halves(paths) == "pairs"
-    return False
 
 
 def _headers(paths: Iterable[Path]) -> list[Header]:

@@ -91,11 +91,12 @@ def export_onnx(
         UserError: A package is missing, the network can't be exported, differs too much, or can't be written.
     """
     path = user_path(path)
+    if uint8:
+        require_pictures(inference_copy(network), sample)
     model, facts = onnx_model(
         network, path, sample, tolerance, dynamic_size, optimize, preprocessing, reduction
     )
     if uint8:
-        require_pictures(network, sample)
         reference = inference_copy(network) if reduction is None else load_onnx(model.SerializeToString())
         use_pixels(model)
         run = load_onnx(model.SerializeToString())

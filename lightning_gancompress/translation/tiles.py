@@ -53,7 +53,8 @@ class Tiles:
             if side not in size:
                 raise UserError(
                     f"tile is {side}, and {model.path} takes images of {size[0]}x{size[1]} pixels alone: "
-                    f"set tile to {max(size)}."
+                    f"set tile to {max(size)}"
+                    + (f" and overlap to {min(size) // 8}." if overlap >= min(size) else ".")
                 )
         elif side % multiple:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lightning_gancompress.data.halves import doubt_of_pairs
 from lightning_gancompress.data.listing import describe_folder, list_images
 from lightning_gancompress.data.options import IMAGE_MODES
 from lightning_gancompress.data.pictures import to_picture
@@ -270,14 +272,16 @@ class Translator:
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
-    """The pictures below a folder, sorted; of a file itself.
+    """The pictures below a folder, sorted; of a file itself. Warns if they look like pairs A | B.
 
     Raises:
         UserError: There are none.
     """
     path = user_path(folder)
-    if path.is_file():
-        return [path]
-    if found := list_images(path):
+    if not path.exists():
+        raise UserError(f"There is no picture or folder {path}: check the path.")
+    if found := [path] if path.is_file() else list_images(path):
+        if (doubt := doubt_of_pairs(found)) is not None:
+            warnings.warn(doubt, stacklevel=2)
         return found
     raise UserError(f"No pictures to translate: {describe_folder(path)}; expected files with {ENDINGS}.")

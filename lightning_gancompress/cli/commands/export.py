@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from lightning_gancompress.translation.inputs import model_inputs
 from lightning_gancompress.translation.torch_model import TorchModel
 
 _ENDING = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+_FEW_PICTURES = 10  # from which on ranges and difference held for others, to 10 %, in a trial
 _MOST_PICTURES = 128  # of a calibration; one in five is held out, to compare the file with the network
 
 
@@ -92,7 +94,7 @@ def export(
         if calibration is not None:
             original = TorchModel(source, "cpu", network=network, batch_norm=batch_norm)
             original.fixed_size = (image.size(2), image.size(3))
-            pictures = model_inputs(original, calibration, _MOST_PICTURES)
+            pictures = _calibration(original, calibration)
         reduction = None if precision == "float32" else _reduction(precision, pictures, keep_float or [])
         write = partial(export_onnx, uint8=uint8) if format == "onnx" else export_openvino
         facts = write(
@@ -131,6 +133,24 @@ def _unusable(
         option = "calibration" if calibration is not None else "keep_float"
         return f"{option} is for --precision int8{' or fp16' * (option != 'calibration')}: leave it out."
     return None
+
+
+def _calibration(model: TorchModel, folder: str) -> list[Tensor]:
+    """Inputs for pictures of a folder; warns where they can't stand for what the network will see."""
+    pictures = model_inputs(model, folder, _MOST_PICTURES)
+    plain = sum(bool((picture == picture[..., :1, :1]).all()) for picture in pictures)
+    if plain == len(pictures):
+        raise UserError(
+            f"calibration {folder} has pictures of a single colour alone: give pictures such as the network "
+            "will see."
+        )
+    if (told := len(pictures) - plain) < _FEW_PICTURES:
+        warnings.warn(
+            f"calibration {folder} has {told} pictures of more than one colour: the file may differ more on "
+            f"others than what is told; give {_FEW_PICTURES} or more.",
+            stacklevel=2,
+        )
+    return pictures
 
 
 def _reduction(

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from rich.progress import track
 
+from lightning_gancompress.data.reading import endings
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import require_writable, user_path, write_files
 from lightning_gancompress.networks import BatchNorm
@@ -69,6 +70,8 @@ def predict(
     """
     sources, folder, names = user_path(input), user_path(output), PictureNames()
     place = folder.resolve()
+    if place.suffix.lower() in endings():
+        raise UserError(f"output {output} is the name of a picture: give the folder that holds the results.")
     if place == (sources if sources.is_dir() else sources.parent).resolve():
         raise UserError(f"output {output} is the folder of the pictures: choose another.")
     files = [file for file in pictures_in(sources) if not file.resolve().is_relative_to(place)]

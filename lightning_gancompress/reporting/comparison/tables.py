@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -69,7 +70,7 @@ def write_comparison(output: Path, places: list[Place], metrics: Sequence[str] =
 
 def require_own(output: Path) -> None:
     """Raise a UserError if tables or plots would replace files that no comparison has written."""
-    strangers = [path for name in COMPARISON if (path := output / name).exists()]
+    strangers = [path for name in COMPARISON if os.path.lexists(path := output / name)]
     if strangers and not is_comparison(output):
         raise UserError(f"{strangers[0]} is of no comparison and would be replaced: choose another output.")
 

@@ -140,7 +140,8 @@ def test_int8_takes_its_ranges_from_pictures_as_the_network_sees_them(unet, tmp_
         pixels = np.random.default_rng(number).integers(0, 256, (50, 40, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
     options = [f"--ckpt_path={unet}", "--precision=int8", f"--calibration={tmp_path / 'pictures'}"]
-    main(["export", *options, f"--output={tmp_path / 'small.onnx'}"])
+    with pytest.warns(UserWarning, match=r"has 5 pictures of more than one colour.* give 10 or more"):
+        main(["export", *options, f"--output={tmp_path / 'small.onnx'}"])
     said = capsys.readouterr().out
     assert re.search(r"MB \([\d.]+ in float32\), input 1x3x32x32, .* on average, at most ", said)
     assert "QuantizeLinear" in [node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node]
@@ -154,6 +155,7 @@ def test_int8_takes_its_ranges_from_pictures_as_the_network_sees_them(unet, tmp_
     [
         (["--precision=int8"], "int8 needs --calibration, a folder of pictures"),
         (["--precision=int8", "--calibration=EMPTY"], r"No pictures .* holds nothing; expected files"),
+        (["--precision=int8", "--calibration=PLAIN"], "pictures of a single colour alone: give pictures"),
         (
             ["--precision=int8", "--calibration=EMPTY", "--format=torch"],
             "int8 is for --format onnx and openvino",
@@ -164,10 +166,13 @@ def test_int8_takes_its_ranges_from_pictures_as_the_network_sees_them(unet, tmp_
 )
 def test_bad_options_of_the_precision_are_refused(unet, tmp_path, capsys, options, words):
     (tmp_path / "empty").mkdir()
-    options = [option.replace("EMPTY", str(tmp_path / "empty")) for option in options]
+    (tmp_path / "plain").mkdir()
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "plain" / "a.png")
+    for folder in ("empty", "plain"):
+        options = [option.replace(folder.upper(), str(tmp_path / folder)) for option in options]
     capsys.readouterr()
     arguments = ["export", f"--ckpt_path={unet}", f"--output={tmp_path / 'n.onnx'}", *options]
     code, text = tiny.fail_code(capsys, arguments)
     assert code == 2
     assert re.search(words, text)
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "plain"]

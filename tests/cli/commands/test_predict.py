@@ -12,6 +12,7 @@ from lightning_gancompress.checkpoints import save_small
 from lightning_gancompress.cli import main
 from lightning_gancompress.cli.commands import predict as command
 from lightning_gancompress.cli.commands.predict import by_model_file
+from lightning_gancompress.data.synthetic import render_facade
 from lightning_gancompress.networks import NetworkSpec
 
 
@@ -100,7 +101,7 @@ def test_nothing_is_written_where_nothing_can_be(model, photos, tmp_path, capsys
     out, before = tmp_path / "out", {name: (photos / name).read_bytes() for name in files(photos)}
     for args, words in [
         (["--model", model, "--input", tmp_path / "empty"], "No pictures to translate: "),
-        (["--model", model, "--input", tmp_path / "nowhere"], "nowhere is not a folder"),
+        (["--model", model, "--input", tmp_path / "nowhere"], "There is no picture or folder"),
         (["--model", tmp_path / "no.onnx", "--input", photos], "There is no file"),
         (["--model", model, "--input", photos, "--tile=18"], "takes multiples of 4: set tile to 20"),
         (["--model", model, "--input", photos, "--size=model", "--tile=16"], "leave tile out"),
@@ -117,7 +118,19 @@ def test_nothing_is_written_where_nothing_can_be(model, photos, tmp_path, capsys
     with pytest.raises(SystemExit):
         run("--model", model, "--input", photos, "--output", photos)
     assert "is the folder of the pictures: choose another" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("--model", model, "--input", photos, "--output", tmp_path / "result.png")
+    assert "is the name of a picture: give the folder" in capsys.readouterr().err
     assert {name: (photos / name).read_bytes() for name in files(photos)} == before
+
+
+def test_pairs_that_are_read_whole_are_told(model, tmp_path):
+    (tmp_path / "pairs").mkdir()
+    for number in range(8):
+        sides = [np.array(side) for side in render_facade(64, 0, number)]
+        Image.fromarray(np.concatenate(sides, axis=1)).save(tmp_path / "pairs" / f"{number}.png")
+    with pytest.warns(UserWarning, match=r"pairs look like pairs A \| B side by side, but are read whole"):
+        run("--model", model, "--input", tmp_path / "pairs", "--output", tmp_path / "out")
 
 
 def test_results_within_the_folder_are_no_sources_of_the_next_run(model, photos, capsys):
