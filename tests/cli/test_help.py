@@ -116,7 +116,7 @@ def test_debug_is_no_setting(capsys):
         (["export", "--form"], ["--format"]),
         (["data", "ch"], ["check"]),
         (["data", "check", "--data.crop_s"], ["--data.crop_size"]),
-        (["export", "--format", ""], ["onnx", "torch"]),
+        (["export", "--format", ""], ["onnx", "openvino", "torch"]),
         (["fit", "--model.discriminator_bud"], ["--model.discriminator_budget"]),
         (["fit", "--model.macs", "l"], ["literature"]),
         (["fit", "--trainer.callbacks.search_e"], ["--trainer.callbacks.search_epochs"]),
