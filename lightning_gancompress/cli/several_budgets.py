@@ -21,6 +21,7 @@ from lightning_gancompress.lightning_internals import epochs_in
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.reporting.comparison import found_runs, require_own, write_comparison
 from lightning_gancompress.run_folder import BORDER, CHECKPOINTS, folder_of_budget, training_in
+from lightning_gancompress.run_index import write_index
 from lightning_gancompress.search.policy import PruningPolicy
 
 LAST = f"{CHECKPOINTS}/last.ckpt"
@@ -129,6 +130,7 @@ class BudgetRuns:
     def _compare(self) -> None:
         for warning in write_comparison(self.root, found_runs(self.root)):
             rank_zero_warn(warning)
+        write_index(self.root)
         print((self.root / "table.md").read_text())
         rank_zero_info(f"Quality against MACs: {self.root / 'plot.png'}")
 

@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -22,18 +21,13 @@ from lightning_gancompress.demo.models import DemoModel, Made
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import fits, words
 from lightning_gancompress.reporting.page.headline import Tile, figure, ratios
+from lightning_gancompress.reporting.page.rendering import environment
 from lightning_gancompress.translation.sizes import ResultSize
 
 MOST_BYTES = 20 * 2**20  # of an upload
 THUMBNAIL = 200  # pixels
 _ASSETS = {"style.css": "text/css", "demo.js": "text/javascript"}
-_TEMPLATES = Environment(
-    loader=PackageLoader(__package__),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES = environment("lightning_gancompress.demo")
 _TEMPLATES.globals["figure"] = figure
 
 

@@ -87,8 +87,9 @@ def _radii(points: Tensor, k: int) -> Tensor:
 def _pairs(a: Tensor, b: Tensor) -> Iterator[_Pairs]:
     """All pairs: rows of `a` with all of `b`, a part after the other."""
     count = rows_within(AT_ONCE, len(b))
+    norms = torch.cat([block.double().square().sum(1) for block in torch.split(b, BLOCK)])
     for start in range(0, len(a), count):
-        yield _Pairs(slice(start, start + count), a[start : start + count], b)
+        yield _Pairs(slice(start, start + count), a[start : start + count], b, norms)
 
 
 class _Pairs:
@@ -96,21 +97,27 @@ class _Pairs:
 
     The figures are of what `torch.cdist` computes pair by pair, in single precision and twenty times slower.
     Only pairs as close to a limit as its rounding are compared by it.
+
+    Args:
+        rows: Which rows of the first set these are.
+        a: They, `(R, F)`.
+        b: The second set, `(N, F)`.
+        norms: Squared norms of `b` in double precision, `(N,)`.
     """
 
-    def __init__(self, rows: slice, a: Tensor, b: Tensor) -> None:
+    def __init__(self, rows: slice, a: Tensor, b: Tensor, norms: Tensor) -> None:
         self.rows, self._a, self._b = rows, a, b
         wide = a.double()
-        norms = wide.square().sum(1, keepdim=True)
+        own = wide.square().sum(1, keepdim=True)
         self._squared = wide.new_empty(len(a), len(b))
         # in blocks: the whole of `b` in double precision would be the largest tensor
         for start in range(0, len(b), BLOCK):
-            block = b[start : start + BLOCK].double()
-            squared = norms + block.square().sum(1) - 2 * wide @ block.T
-            self._squared[:, start : start + BLOCK] = squared.clamp_(min=0)
+            columns = slice(start, start + BLOCK)
+            squared = own + norms[columns] - 2 * wide @ b[columns].double().T
+            self._squared[:, columns] = squared.clamp_(min=0)
         terms = a.shape[1] + 8
         self._relative = terms * torch.finfo(a.dtype).eps
-        largest = float(norms.max() + b.norm(dim=1).max().double() ** 2)
+        largest = float(own.max() + norms.max())
         self._absolute = 4 * terms * torch.finfo(torch.float64).eps * largest
 
     def closer(self, limits: Tensor, compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -60,7 +60,7 @@ def save_border(module: CompressionModule, search: SearchPhase, budget: float | 
         for side, m in masks.items()
     }
     words = " and ".join(f"{100 * value:.3g} % of the {side}'s MACs" for side, value in share.items())
-    rank_zero_info(f"Budget {budget}: kept after {module.epochs_done:.3g} epochs with {words}: {path}")
+    rank_zero_info(f"Budget {budget}: kept after {module.epochs_done:.3g} epoch(s) with {words}: {path}")
 
 
 def as_new_run(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_gancompress.checkpoints.header import Header, Search, refuse_late
@@ -228,9 +229,14 @@ class CompressionModule(GANModule):
             # the first is the same on all ranks, which wait for each other only once it is true
             if budget in self._passed or self.policy.target(search, at) > macs:
                 continue
-            kept = search.sides[Side.GENERATOR].cost(self.policy.decide(search)[Side.GENERATOR])
-            if self.trainer.strategy.broadcast(float(kept) <= macs):
+            if self.trainer.strategy.broadcast(self._come_down(search, self.policy, macs)):
                 self._keep(search, budget)
+
+    @staticmethod
+    def _come_down(search: SearchPhase, policy: SearchPolicy, macs: int) -> bool:
+        """Whether what the policy means to keep of the generators has come down to some MACs."""
+        mask = policy.decide(search)[Side.GENERATOR]
+        return float(search.sides[Side.GENERATOR].cost(mask)) <= macs
 
     def _keep(self, search: SearchPhase, budget: float | str) -> None:
         save_border(self, search, budget)
@@ -260,8 +266,15 @@ class CompressionModule(GANModule):
     def _cross_border(self, search: SearchPhase) -> None:
         assert self.policy is not None
         broadcast = self.trainer.strategy.broadcast
-        if self.policy.search_epochs:  # else each budget has a run that is cut by itself
-            for budget in [budget for budget in search.passes if budget not in self._passed]:
+        if isinstance(self.policy, SearchPolicy):  # else each budget has a run that is cut by itself
+            for budget, macs in search.passes.items():
+                if budget in self._passed:
+                    continue
+                if not self._come_down(search, self.policy, macs):
+                    rank_zero_warn(
+                        f"Budget {budget}: the search has not come down to it. What the cut drops was not "
+                        "chosen by the agent: search longer (search_epochs), or raise lr or budget_weight."
+                    )
                 self._keep(search, budget)
         masks = {side: broadcast(mask) for side, mask in search.choose().items()}
         self.phases.cut(search, masks, self.seed)

@@ -76,6 +76,19 @@ def test_each_budget_has_a_run_of_its_own(several: Path, unet: Path) -> None:
             assert (folder / file).is_file()
 
 
+def test_the_folder_says_where_the_other_budgets_are(several: Path) -> None:
+    told = (several / "README.txt").read_text()
+    for name in ("budget_0.5 and 1 more", "table.md", "results.csv", "plot."):
+        assert f"\n{name}" in told
+
+
+def test_a_search_that_does_not_come_down_is_told(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    slow = [*tiny.compression(tmp_path, unet), "--trainer.callbacks.lr=1e-6"]
+    with pytest.warns(UserWarning, match=r"^Budget 0\.6: the search has not come down to it") as told:
+        main([*slow, *facades, "--model.budget=[0.3, 0.6]", *SHORT])
+    assert any("generator: the search ended at" in str(one.message) for one in told)
+
+
 def test_a_border_is_read_as_the_small_network_that_follows(several: Path, unet: Path) -> None:
     for budget in (0.7, 0.5):
         path = several / f"budget_{budget}" / "checkpoints" / "border.ckpt"

@@ -21,7 +21,7 @@ from lightning_gancompress.data.known_sets import SETS
 from lightning_gancompress.data.labels import as_picture
 from lightning_gancompress.data.pictures import to_picture
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import user_path, write_files
+from lightning_gancompress.files import require_writable, user_path, write_files
 from lightning_gancompress.options import CountOrNone, checked
 from lightning_gancompress.reporting.grid import cut, lay_out, png
 
@@ -58,6 +58,7 @@ def check(
         )
     path = user_path(output)
     _require_own(path)
+    require_writable(path.parent, "output")
     data.prepare_data()
     inspection = Check(data, limit, _progress)
     inspection.run()
