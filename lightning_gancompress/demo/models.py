@@ -152,7 +152,7 @@ def _blank(model: ImageModel) -> Tensor:
 def _bytes(model: ImageModel) -> int:
     if isinstance(model, TorchModel):
         return sum(tensor.nbytes for tensor in model.network.state_dict().values())
-    return model.path.stat().st_size
+    return model.bytes
 
 
 def _macs(model: ImageModel) -> int:

@@ -91,6 +91,7 @@ def export_onnx(
         UserError: A package is missing, the network can't be exported, differs too much, or can't be written.
     """
     path = user_path(path)
+    sample = torch.zeros(sample.shape)  # as the copies of the network are: float32, on the CPU
     if uint8:
         require_pictures(inference_copy(network), sample)
     model, facts = onnx_model(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.export.onnx import onnx_model, require
 from lightning_gancompress.export.program import describe, image_differences, inference_copy, random_images
-from lightning_gancompress.export.reduction import Reduction
+from lightning_gancompress.export.reduction import Reduction, require_half_range
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.options import Amount, checked
 
@@ -54,13 +54,18 @@ def export_openvino(
     """
     require("openvino", extra="openvino")
     path = user_path(path)
+    sample = torch.zeros(sample.shape)  # as the copies of the network are: float32, on the CPU
     half = reduction is not None and reduction.precision == "fp16"  # OpenVINO halves by itself
+    images = random_images(sample, dynamic_size)
+    if reduction is not None and half:
+        if reduction.keep_float:
+            raise UserError("keep_float is not for OpenVINO in fp16, which halves all layers: leave it out.")
+        require_half_range(inference_copy(network), [*images, *reduction.held_out])
     model, facts = onnx_model(
         network, path, sample, tolerance, dynamic_size, optimize, None, None if half else reduction
     )
     content = model.SerializeToString()
     files = _convert(content, half, preprocessing or {}, path)
-    images = random_images(sample, dynamic_size)
     images = list(reduction.held_out) if reduction and reduction.held_out else images
     with tempfile.TemporaryDirectory() as folder:
         for ending, data in files.items():

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def measure_speed(
         raise UserError("There is no network to time: give --ckpt_path.")
     with tempfile.TemporaryDirectory() as folder, torch_threads(1):
         bench = _Bench(Path(folder))
-        sample = blank_image(networks[0], size)
+        sample = torch.zeros(blank_image(networks[0], size).shape)  # as the copies are: float32, on the CPU
         cut = {}
         if whole is not None and groups is not None and groups.total:
             cut = _cut(inference_copy(whole), groups, sample, budget)
@@ -82,14 +82,19 @@ def measure_speed(
 
 
 def _cut(whole: nn.Module, groups: ChannelGroups, sample: Tensor, budget: float) -> dict[int, nn.Module]:
-    """Networks by `channel_multiple`, with the widths that an agent might leave, by random scores."""
+    """Networks by `channel_multiple`, with the widths that an agent might leave, by random scores.
+
+    Multiples with which a narrow network can't come down to the budget are left out.
+    """
     scores = torch.rand(groups.total, generator=torch.Generator().manual_seed(1))
     cost = MaskedCost(whole, groups, [sample], "exact")
     most = int(budget * cost.full)
-    return {
-        multiple: slim(whole, groups, fit_budget(scores, groups, cost, most, channel_multiple=multiple))
-        for multiple in MULTIPLES
-    }
+    cut = {}
+    for multiple in MULTIPLES:
+        with suppress(UserError):
+            mask = fit_budget(scores, groups, cost, most, channel_multiple=multiple)
+            cut[multiple] = slim(whole, groups, mask)
+    return cut
 
 
 class _Bench:

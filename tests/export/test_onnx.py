@@ -165,3 +165,11 @@ def test_exporter_of_another_release(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"can't be converted to ONNX by torch .*no dtype.*onnxscript 0\.2"):
         export_onnx(resnet(), tmp_path / "g.onnx", torch.zeros(1, 3, 32, 32))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_networks_and_samples_of_any_precision_are_written_in_float32(dtype, tmp_path):
+    network, sample = nn.Conv2d(3, 3, 1).to(dtype), torch.zeros(1, 3, 8, 8, dtype=dtype)
+    facts = export_onnx(network, tmp_path / "n.onnx", sample)
+    assert facts["max_difference"] < 1e-5
+    assert load_onnx(tmp_path / "n.onnx")(torch.zeros(1, 3, 8, 8)).dtype == torch.float32

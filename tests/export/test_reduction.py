@@ -95,12 +95,24 @@ def test_openvino_reads_int8_and_other_sizes(tmp_path):
         open_model(path)
 
 
-def test_features_beyond_half_precision_are_refused(tmp_path):
+@pytest.mark.parametrize("write", [export_onnx, export_openvino])
+def test_features_beyond_half_precision_are_refused(write, tmp_path):
+    if write is export_openvino:
+        pytest.importorskip("openvino")
     network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.Conv2d(3, 3, 1, bias=False))
     network[0].weight.data.fill_(1e5)
     network[1].weight.data.fill_(1e-6)
     with pytest.raises(UserError, match=r"features of layer 0, up to .* ends at 65504: export it in float32"):
-        export_onnx(network, tmp_path / "n.onnx", SAMPLE, reduction=reduction("fp16"))
+        write(network, tmp_path / "n.onnx", SAMPLE, reduction=reduction("fp16"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_openvino_keeps_no_layer_of_fp16_in_float(tmp_path):
+    pytest.importorskip("openvino")
+    with pytest.raises(UserError, match=r"keep_float is not for OpenVINO in fp16"):
+        export_openvino(
+            nn.Conv2d(3, 3, 1), tmp_path / "n.xml", SAMPLE, reduction=reduction("fp16", "model.1")
+        )
     assert not list(tmp_path.iterdir())
 
 

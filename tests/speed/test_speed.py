@@ -49,6 +49,11 @@ def test_widths_are_multiples_within_the_budget():
         assert count_macs(network, [sample]) <= 0.3 * count_macs(whole, [sample])
 
 
+def test_multiples_that_are_too_wide_are_left_out():
+    whole, sample = ResnetGenerator(ngf=16, n_blocks=1).eval(), torch.zeros(1, 3, 16, 16)
+    assert [*measuring._cut(whole, find_groups(whole, [sample]), sample, 0.1)] == [1, 4]
+
+
 def test_a_slow_layer_is_found():
     class Slow(nn.Identity):
         def forward(self, image):
