@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_gancompress.cli.commands.data import check, download, pair
 from lightning_gancompress.cli.configs import ConfigFile
+from lightning_gancompress.cli.flags import DEBUG
 from lightning_gancompress.data.kinds import kind_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
@@ -62,6 +63,8 @@ def add_commands(parser: LightningArgumentParser, make: Parsers) -> None:
 
 def with_folder(words: list[str]) -> list[str]:
     """The words of a command line in which the DIR of `data check` becomes an option of a data module."""
+    if DEBUG in words:
+        return [DEBUG, *with_folder([word for word in words if word != DEBUG])]
     if words[:2] != ["data", "check"] or {"-h", "--help"} & {*words}:
         return words
     rest = words[2:]

@@ -71,12 +71,15 @@ class Checked:
 
     def sizes(self) -> Counter[tuple[int, int]]:
         """Width and height of its images, of which two may be side by side in a file, with their numbers."""
-        found: Counter[tuple[int, int]] = Counter()
+        return Counter(size for size, _ in self.sized())
+
+    def sized(self) -> Iterator[tuple[tuple[int, int], Path]]:
+        """Width and height of the images of each sample, and its first file."""
         for files in chain(*self.files.values()):
             if files[0] in self.headers:
                 width, height = self.headers[files[0]].size
-                found[(width // 2, height) if len(set(files)) < len(files) else (width, height)] += 1
-        return found
+                halves = len(set(files)) < len(files)
+                yield (width // 2 if halves else width, height), files[0]
 
 
 class Check:
@@ -172,11 +175,14 @@ class Check:
                 continue
             for role in train.files:
                 a, b = (sorted(set(chain(*s.files.get(role, [])))) for s in (train, checked))
-                copies = same_files(a, b)
+                copied = dict(same_files(a, b))
+                # all files of a sample: different photos may share a mask without any object
+                whole = [files for files in checked.files.get(role, []) if copied.keys() >= {*files}]
+                copies = [(path, copied[path]) for files in whole for path in dict.fromkeys(files)]
                 self._find(_twice(copies, f"a file of {split} is a copy of one of train"))
                 found = twins(train.looks.get(role, []), checked.looks.get(role, []))
-                copied = {pair[0] for pair in copies}
-                exact = [pair for pair, equal in found if equal and pair[0] not in copied]
+                told = {path for path, _ in copies}
+                exact = [pair for pair, equal in found if equal and pair[0] not in told]
                 near = [pair for pair, equal in found if not equal]
                 self._find(_twice(exact, f"an image of {split} has the pixels of one of train"))
                 self._find(_twice(near, f"an image of {split} looks nearly like one of train"))
@@ -244,19 +250,18 @@ def _of_pairs(split: str, checked: Checked) -> Iterator[Finding]:
 def _of_sizes(split: str, checked: Checked, data: ImageDataModule) -> Iterator[Finding]:
     """Sizes that the preprocessing can't take, or that can't share a training batch."""
     first: dict[tuple[int, int], Path] = {}
-    for files in chain(*checked.files.values()):
-        if header := checked.headers.get(files[0]):
-            first.setdefault(header.size, files[0])
+    for size, path in checked.sized():
+        first.setdefault(size, path)
     small: dict[str, None] = {}
-    for size in checked.sizes():
+    for size, path in first.items():
         try:
-            data.options.final_size(size, next((p for s, p in first.items() if size[1] == s[1]), ""))
+            data.options.final_size(size, path)
         except ImageError as error:
             small[str(error)] = None
     if small:
         yield Finding(f"{split}: {next(iter(small))}", stops=True)
     elif split == "train" and data.batch_size > 1:
-        results = {data.options.trained_size(size) for size in checked.sizes()}
+        results = {data.options.trained_size(size) for size in first}
         if len(results) > 1:
             some = ", ".join("x".join(map(str, size)) for size in sorted(results)[:SHOWN])
             yield Finding(

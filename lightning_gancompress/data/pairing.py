@@ -86,8 +86,15 @@ def pairs_in(sides: Sides) -> list[tuple[Path, Path]]:
 
 
 def _named(a: Side, b: Side) -> tuple[dict[str, Path], dict[str, Path]]:
-    """The images of A and B by name; those of the inner folder, or of the longer suffix, are no other's."""
-    first, second = sorted((a, b), key=lambda side: (len(side.folder.parts), len(side.suffix)), reverse=True)
+    """The images of A and B by name; those of the inner folder, or of the longer suffix, are no other's.
+
+    A mere ending comes after any suffix of names: `.png` would take `house_L.png` as well.
+    """
+
+    def rank(side: Side) -> tuple[int, bool, int]:
+        return len(side.folder.parts), not side.suffix.startswith("."), len(side.suffix)
+
+    first, second = sorted((a, b), key=rank, reverse=True)
     inner = first.named(list_images(first.folder))
     taken = set(inner.values())
     if second.folder != first.folder:  # with a suffix some in its folder may be of nobody
@@ -100,7 +107,17 @@ def _ways(sides: Sides, a: Collection[str], b: Collection[str]) -> Iterable[tupl
     """Suffixes to take off the names of A and B: none, and those that all names of a folder share."""
     yield "", ""
     if sides[0].folder != sides[1].folder and not any(side.suffix for side in sides):
-        yield _shared_suffix(a), _shared_suffix(b)
+        one, other = _shared_suffix(a), _shared_suffix(b)
+        # numbers may just count, or be dates: 1_0 and 1_1 are other images, 1_a and 1_b two sides of one
+        if all(not suffix or _in_words(suffix) for suffix in (one, other)) and _in_words(one) != _in_words(
+            other
+        ):
+            yield one, other
+
+
+def _in_words(suffix: str) -> str:
+    """The letters of a suffix."""
+    return "".join(re.findall(r"[^\W\d_]", suffix)).casefold()
 
 
 def _renamed(named: Mapping[str, Path], suffix: str) -> dict[str, Path]:
@@ -165,7 +182,7 @@ def _by_suffix(names: list[str]) -> tuple[str, str] | None:
         a = {name for name in names if not name.endswith(suffix)}
         shared = _shared_suffix(a)
         # numbers may just count: 1 and 1_0
-        if a == b and re.search(r"[^\W\d_]", suffix):
+        if a == b and _in_words(suffix):
             return "", suffix
         if shared and {name.removesuffix(shared) for name in a} == b:
             one, other = sorted((shared, suffix))

@@ -23,8 +23,8 @@ class Tiles:
     """Tiles of a model.
 
     Tiles begin at multiples of a step: where a network halves its features, it computes them for every second
-    pixel, and a shift by one pixel would change the image. Tiles too small for the step begin at a half of it,
-    a quarter and so on.
+    pixel, and a shift by one pixel would change the image. Tiles that are too small for the step begin at
+    a half of it, a quarter and so on.
 
     Attributes:
         size: Height and width in pixels.

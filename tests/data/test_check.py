@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import noise
+from noise_files import noise
 from PIL import Image
 
 from lightning_gancompress.cli import main
@@ -193,6 +193,27 @@ def test_sizes_that_cannot_share_a_batch(folder, capsys):
     assert "Images of train have 2 sizes (64x64, 80x64) after data.preprocess none" in text
     code, text = check(folder, capsys, "--data.preprocess=crop", "--data.crop_size=72", "--data.load_size=80")
     assert (code, "smaller than data.crop_size 72" in text) == (1, True)
+
+
+def test_the_file_of_a_small_size_is_named(folder, capsys):
+    """Not another one of the same height."""
+    for name in ("images", "labels"):
+        noise(200, 70, 0).save(folder / f"train/{name}/train0.png")
+        noise(60, 70, 0).save(folder / f"train/{name}/train5.png")
+    code, text = check(folder, capsys, "--data.preprocess=crop", "--data.crop_size=62", "--data.load_size=64")
+    assert code == 1
+    assert "train5.png is 60x70" in text
+
+
+def test_a_shared_mask_is_no_copy_of_a_sample(folder, capsys):
+    for split in ("train", "test"):
+        Image.new("RGB", (64, 64)).save(folder / split / "labels" / f"{split}0.png")
+    assert "is a copy of one of train" not in check(folder, capsys)[1]
+
+
+def test_the_folder_may_follow_the_flag_debug(folder, capsys):
+    main(["data", "check", "--debug", str(folder), f"--output={folder.parent / 'check.png'}", *SMALL])
+    assert "Fine." in capsys.readouterr().out
 
 
 def test_label_maps_by_their_option(folder, capsys):

@@ -252,5 +252,12 @@ def test_the_command_line(server, tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
+def test_options_of_a_set_need_its_name(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "download", "--url=http://127.0.0.1/a.zip"])
+    assert stop.value.code == 2
+    assert "url is for one set: give its name too" in capsys.readouterr().err
+
+
 def test_digests_are_whole():
     assert {len(known.sha256) for known in SETS.values()} == {0, 64}

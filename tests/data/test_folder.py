@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import noise
+from noise_files import noise
 
 from lightning_gancompress.data import FolderDataModule
 from lightning_gancompress.errors import UserError

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import noise
+from noise_files import noise
 from PIL import Image
 
 from lightning_gancompress.cli import main

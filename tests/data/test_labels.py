@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from conftest import noise
+from noise_files import noise
 from PIL import Image
 
 from lightning_gancompress import load_generator

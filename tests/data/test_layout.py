@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from conftest import noise, write_aligned
+from noise_files import noise, write_aligned
 from PIL import Image
 
 from lightning_gancompress.data import PairedDataModule, UnpairedDataModule

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import noise, write_aligned
 from lightning.pytorch import LightningModule, Trainer
+from noise_files import noise, write_aligned
 from PIL import Image
 
 from lightning_gancompress.data import PairedDataModule, datasets

@@ -137,6 +137,32 @@ def test_what_has_no_partner_is_told_and_nothing_is_paired_by_order(tmp_path):
         paired(tmp_path).files("train")
 
 
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("trainA/202{}-01-05.png", "trainB/202{}-02-07.png"),
+        ("trainA/f{}_s1.png", "trainB/f{}_s2.png"),
+        ("trainA/cam{}_0.png", "trainB/cam{}_1.png"),
+        ("trainA/{}.png", "trainB/{}_0.png"),
+    ],
+)
+def test_numbers_at_the_end_of_names_are_no_suffix(tmp_path, a, b):
+    """They may count, or be dates: the images are others."""
+    data = paired(folders(tmp_path, a, b))
+    with pytest.raises(UserError, match=r"10 images of .* have no partner of the same name"):
+        data.files("train")
+    suffixes = [name.rpartition("}")[2].removesuffix(".png") for name in (a, b)]
+    if all(suffixes):  # the remedy
+        options = dict(zip(("source_suffix", "target_suffix"), suffixes, strict=True))
+        assert numbers(paired(tmp_path, **options)) == [0, 1, 2, 3, 4]
+
+
+def test_an_ending_does_not_take_the_files_of_a_suffix(tmp_path):
+    folders(tmp_path, "train/{}.png", "train/{}_L.png")
+    data = paired(tmp_path, source_suffix=".png", target_suffix="_L")
+    assert numbers(data) == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(("name", "twin"), [("1.png", "1.jpg"), ("x/1.png", "x/1.webp")])
 def test_two_files_of_one_name_on_a_side(tmp_path, name, twin):
     for side in "AB":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import noise
+from noise_files import noise
 from PIL import Image, features
 
 import lightning_gancompress

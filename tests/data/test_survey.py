@@ -4,8 +4,8 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import noise, write_aligned
 from lightning.pytorch import Trainer
+from noise_files import noise, write_aligned
 from PIL import Image
 from test_layout import labels, pairs, photos
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import noise
+from noise_files import noise
 from PIL import Image
 
 from lightning_gancompress.data import ImageError, Preprocessing

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, noise, write_aligned
 from lightning.pytorch import LightningModule, Trainer
+from noise_files import SIZES, noise, write_aligned
 from PIL import Image
 
 from lightning_gancompress.data import PairedDataModule, UnpairedDataModule

@@ -227,6 +227,9 @@ def download(
         sha256: Its digest, which the archive must have; None is the known one, if there is one.
     """
     if name is None:
+        options = {"output": output, "url": url, "sha256": sha256}
+        if given := [option for option, value in options.items() if value is not None]:
+            raise UserError(f"{given[0]} is for one set: give its name too, as in `data download facades`.")
         for known in SETS.values():
             print(f"{known.name:<24} {known.what}")
         return

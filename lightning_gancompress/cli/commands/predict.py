@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from rich.progress import track
@@ -84,13 +85,13 @@ def predict(
     )
     translated = translator.translate_files(files, size=size, tile=tile, overlap=overlap)
     require_writable(folder, "output")
-    replaced, left_out = 0, list[str]()
+    replaced, left_out, own = 0, list[str](), {_identity(file) for file in files}
     for file, done in zip(files, _progress(translated, len(files)), strict=True):
         if done.picture is None:
             left_out.append(done.left_out)
             continue
         target = folder / names.name(file, sources)
-        if target.exists() and any(target.samefile(source) for source in files):  # by a link
+        if target.exists() and _identity(target) in own:  # by a link
             raise UserError(
                 f"{target}, for the result of {file}, is one of the pictures: choose another output."
             )
@@ -105,6 +106,12 @@ def predict(
     print(f"Translated: {_pictures(len(files) - len(left_out))} in {folder}{rest}.")
     if left_out:
         raise SystemExit(SOME_LEFT_OUT)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file by whatever name: its device and its number there."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _pictures(count: int) -> str:
