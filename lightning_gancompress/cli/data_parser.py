@@ -14,6 +14,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_gancompress.cli.commands.data import check, download, pair
 from lightning_gancompress.cli.configs import ConfigFile
 from lightning_gancompress.cli.flags import DEBUG
+from lightning_gancompress.data import FolderDataModule, PairedDataModule
+from lightning_gancompress.data.image_folder import ImageDataModule
 from lightning_gancompress.data.kinds import kind_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
@@ -76,8 +78,15 @@ def with_folder(words: list[str]) -> list[str]:
         return words
     if user_path(folder).is_file():
         raise UserError(f"{folder} is a file: give the folder of the data, or --config={folder}.")
-    kind = [] if named else [f"--data={kind_of(user_path(folder)).__name__}"]
+    kind = [] if named else [f"--data={_kind(user_path(folder), rest).__name__}"]
     return [*words[:2], *kind, *rest, f"--data.root={folder}"]
+
+
+def _kind(folder: Path, options: list[str]) -> type[ImageDataModule]:
+    """The data module of a folder; options that tell sources from targets say that it holds pairs."""
+    kind = kind_of(folder)
+    tells = any(word.startswith(("--data.source_", "--data.target_")) for word in options)
+    return PairedDataModule if kind is FolderDataModule and tells else kind
 
 
 def _stands_alone(words: list[str], position: int) -> bool:

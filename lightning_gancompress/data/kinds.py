@@ -22,8 +22,9 @@ def kind_of(root: Path) -> type[ImageDataModule]:
         raise UserError(f"Data folder {root} does not exist: give a folder with images.")
     if _reads(PairedDataModule, root):
         return PairedDataModule
+    unpaired = _reads(UnpairedDataModule, root)
     for split in ("train", UNDIVIDED):
-        if _reads(UnpairedDataModule, root) and (domains := find_domains(root, split)):
+        if unpaired and (domains := find_domains(root, split)):
             return PairedDataModule if share_names(*domains) else UnpairedDataModule
         if namesake(root, split, ["train", "val", "test"]) is not None:
             return PairedDataModule

@@ -211,6 +211,19 @@ def test_a_shared_mask_is_no_copy_of_a_sample(folder, capsys):
     assert "is a copy of one of train" not in check(folder, capsys)[1]
 
 
+def test_options_that_tell_sources_from_targets_are_of_pairs(tmp_path, capsys):
+    """As the set by hand, whose folders no other name tells."""
+    for number in range(4):
+        for name, picture in zip(("left", "fine"), render_facade(64, 0, number), strict=True):
+            (tmp_path / "set" / name / "train" / "town").mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / "set" / name / "train" / "town" / f"{number}_{name}.png")
+    options = ["--data.source_folder=fine", "--data.target_folder=left", "--data.val_split=train"]
+    suffixes = ["--data.source_suffix=_fine", "--data.target_suffix=_left", "--data.test_split=train"]
+    code, text = check(tmp_path / "set", capsys, *options, *suffixes)
+    assert code == 0
+    assert "train: 4 pairs" in text
+
+
 def test_the_folder_may_follow_the_flag_debug(folder, capsys):
     main(["data", "check", "--debug", str(folder), f"--output={folder.parent / 'check.png'}", *SMALL])
     assert "Fine." in capsys.readouterr().out

@@ -196,7 +196,8 @@ def pair(a: str, b: str, output: str, a_suffix: str | None = None, b_suffix: str
     """Join the images of two folders side by side, A | B, as pytorch-CycleGAN-and-pix2pix reads pairs.
 
     Images are paired by name, whatever their endings; folders within A and B, such as train and test, become
-    the same folders in OUTPUT. Files are PNG, which loses nothing. The same command goes on after a stop.
+    the same folders in OUTPUT. Files are PNG, which loses nothing but the numbers of a palette's
+    colours: label maps with a palette train as two folders. The same command goes on after a stop.
 
     Args:
         a: Folder of A, which becomes the left half.
