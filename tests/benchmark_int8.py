@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -139,6 +140,8 @@ def nncf(model: Any, images: list[Tensor], as_default: bool = False) -> Any:
     """
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    nncf.set_log_level(logging.ERROR)
 
     if isinstance(model, ModelProto):
         layers = [(node.name, node.op_type == "Conv") for node in model.graph.node]
