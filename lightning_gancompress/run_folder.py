@@ -28,6 +28,8 @@ CHECKPOINTS = "checkpoints"
 BORDER = f"{CHECKPOINTS}/border.ckpt"  # from which a run begins with its fine-tuning
 CONFIG_HEADER = "# lightning_gancompress "
 INDEX = "README.txt"
+QUALITY = "quality.md"
+QUALITY_HEADER = "Networks that were tried to find the smallest "
 INDEX_HEADER = "A run of lightning_gancompress, and what its files are.\n"
 BEAT = 20.0  # seconds between two signs of life of a run
 PATIENCE = (
@@ -43,6 +45,7 @@ _WRITTEN = (
     "config.yaml",
     "config_*[0-9].yaml",
     INDEX,
+    QUALITY,
     *(f"generator*{ending}" for ending in (".pth", ".json", ".safetensors", *_EXPORTED)),
     "images/epoch_*[0-9]*.png",
     "logs/version_*[0-9]/metrics.csv",
@@ -125,8 +128,10 @@ def _ours(path: Path) -> bool:
     """Whether a file whose name is one of a run's was written by one."""
     if not path.is_file():
         return False
-    if path.name.startswith("config") or path.name == INDEX:
-        header = INDEX_HEADER if path.name == INDEX else CONFIG_HEADER
+    header = {INDEX: INDEX_HEADER, QUALITY: QUALITY_HEADER}.get(path.name)
+    if path.name.startswith("config"):
+        header = CONFIG_HEADER
+    if header is not None:
         with path.open(errors="replace") as file:
             return file.read(len(header)) == header
     pairs = {".pth": ".json", ".json": ".pth", ".safetensors": ".json"}

@@ -14,6 +14,7 @@ from lightning_gancompress.evaluation.evaluation import Evaluation
 from lightning_gancompress.evaluation.measures.segmentation import SegmentationScore
 from lightning_gancompress.search.baselines import (
     BatchNormScale,
+    IsomorphicMagnitude,
     L1Magnitude,
     RandomChannels,
     UniformWidth,
@@ -30,6 +31,7 @@ __all__ = [
     "GeneratorEMA",
     "HtmlReport",
     "ImageGrid",
+    "IsomorphicMagnitude",
     "L1Magnitude",
     "LastCheckpoint",
     "Monitors",

@@ -14,7 +14,7 @@ from lightning_gancompress.cli.explain import explain
 from lightning_gancompress.cli.flags import DEBUG
 from lightning_gancompress.cli.other_ranks import failure_of_another_rank, tell_other_ranks
 from lightning_gancompress.cli.quieten import quieten
-from lightning_gancompress.cli.several_budgets import BudgetRuns
+from lightning_gancompress.cli.several_budgets import BudgetRuns, makes_several
 from lightning_gancompress.cli.trusted_settings import named_by
 from lightning_gancompress.errors import first_line
 from lightning_gancompress.modules import CompressionModule
@@ -26,7 +26,7 @@ def _follow(cli: GanCompressCLI, args: object) -> None:
     if cli.subcommand != "fit" or not isinstance(cli.model, CompressionModule):
         return
     tried: bool = cli.trainer.fast_dev_run  # type: ignore[attr-defined]
-    if tried or not (isinstance(args, list) and cli.model.pruning.passes):
+    if tried or not (isinstance(args, list) and makes_several(cli.model)):
         return
     runs = BudgetRuns(cli.trainer, cli.model, args, GanCompressCLI)
     del cli  # data and networks of the run that has ended

@@ -72,11 +72,12 @@ def as_new_run(
     budgets = {**header.search.budgets, Side.GENERATOR: budget}
     search = replace(header.search, budgets=budgets, passes=[])
     kept = {name: copy.deepcopy(content[name]) for name in KEPT if name in content}
+    one = {"budget": budget, "quality": None}
     if SETTINGS in kept:
-        kept[SETTINGS]["model"]["init_args"]["budget"] = budget
+        kept[SETTINGS]["model"]["init_args"] |= one
         kept[SETTINGS]["trainer"]["default_root_dir"] = str(folder)
     if "budget" in kept.get("hyper_parameters", {}):
-        kept["hyper_parameters"]["budget"] = budget
+        kept["hyper_parameters"] |= one
     state = {name: tensor for name, tensor in content["state_dict"].items() if not name.startswith("agents.")}
     entry = replace(header, began=0, search=search, epoch={}, passed=[]).to_dict()
     return {**NEW, **kept, "state_dict": state, KEY: entry}

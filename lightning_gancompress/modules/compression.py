@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from lightning_gancompress.checkpoints.header import Header, Search, refuse_late
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.evaluation.metrics import L1, TEACHER
+from lightning_gancompress.evaluation.quality import Quality
 from lightning_gancompress.finetune.distillation import Distillation
 from lightning_gancompress.lightning_internals import (
     epochs_in,
@@ -32,8 +34,8 @@ from lightning_gancompress.modules.same_run import (
 )
 from lightning_gancompress.modules.teacher_loader import Missing, TeacherLoader
 from lightning_gancompress.networks import BatchNorm
-from lightning_gancompress.options import Amount, Count, CountOrNone, Positive, Rate, Share, checked
-from lightning_gancompress.pruning import Budget, Budgets, Convention, largest_first
+from lightning_gancompress.options import Amount, Count, CountOrNone, Positive, Rate, Share, Trials, checked
+from lightning_gancompress.pruning import Budget, Budgets, Convention, down_to, largest_first
 from lightning_gancompress.search.phase import Pruning, SearchPhase, ignored_layers
 from lightning_gancompress.search.policy import PruningPolicy, SearchPolicy
 from lightning_gancompress.tasks import Role, Side, Task
@@ -69,7 +71,11 @@ class CompressionModule(GANModule):
         budget: MACs of the small generators together: a fraction of the teacher's or a number such as `2.4G`.
             Of a list the search goes to the smallest, and keeps what the others need as it comes past them;
             `fit` then fine-tunes each in a folder `budget_<b>` and compares all.
-        discriminator_budget: Likewise for the discriminators, the same at each budget; 1.0 keeps them whole.
+        quality: Instead of a budget to meet, the worst figure to accept: `fit` looks for the smallest network
+            that keeps it, in equal steps from the teacher down to `budget`, a fraction.
+        quality_metric: Name of that figure, as validation or test have it: `l1`, `ssim`, `teacher_coverage`.
+        quality_trials: Most networks that are fine-tuned to find it; each further one halves the steps.
+        discriminator_budget: MACs of the discriminators, the same at each budget; 1.0 keeps them whole.
         macs: How MACs are counted: `exact`, or `literature` (transposed convolutions at output resolution).
         min_channels: Least number of channels in every group.
         channel_multiple: Widths of the small networks are multiples of this (8 suits many devices).
@@ -105,6 +111,9 @@ class CompressionModule(GANModule):
         missing: Missing = "train",
         partner: Partner = "trained",
         budget: Budgets = 0.1,
+        quality: Positive | None = None,
+        quality_metric: str = f"{TEACHER}{L1}",
+        quality_trials: Trials = 4,
         discriminator_budget: Budget = 0.5,
         macs: Convention = "exact",
         min_channels: Count = 1,
@@ -125,7 +134,9 @@ class CompressionModule(GANModule):
         super().__init__(task, gradient_clip_val, gradient_clip_algorithm, accumulate_grad_batches)
         self.remember_arguments()
         schedule = Schedule(epochs, decay_epochs, lr, beta1)
-        *passes, smallest = largest_first(budget, "model.budget")
+        self.quality = None if quality is None else Quality(quality, quality_metric)
+        several = budget if quality is None else down_to(budget, 2 ** (quality_trials - 1), "model.budget")
+        *passes, smallest = largest_first(several, "model.budget")
         budgets = {Side.GENERATOR: smallest, Side.DISCRIMINATOR: discriminator_budget}
         layers = ignored_layers or []
         self.pruning = Pruning(budgets, macs, min_channels, channel_multiple, student_weights, layers, passes)

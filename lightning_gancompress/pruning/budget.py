@@ -99,6 +99,26 @@ def largest_first(budgets: float | str | Sequence[float | str], name: str) -> li
     return sorted(budgets, key=_number, reverse=True)
 
 
+def down_to(smallest: float | str | Sequence[float | str], count: int, name: str) -> list[float | str]:
+    """Budgets in equal factors from the whole network, which is left out, down to the smallest.
+
+    Args:
+        smallest: A fraction of the teacher's MACs.
+        count: Number of budgets; rounding to two digits may leave fewer.
+        name: Name of the option in errors.
+
+    Raises:
+        UserError: It is no fraction below 1.
+    """
+    if not isinstance(smallest, (str, float, int)) or not _number(smallest) < 1:
+        raise UserError(
+            f"{name} is {smallest!r}: with model.quality give the smallest fraction of the teacher's MACs to "
+            "try, such as 0.05."
+        )
+    steps = (float(f"{_number(smallest) ** (step / count):.2g}") for step in range(1, count))
+    return [*dict.fromkeys(step for step in steps if _number(smallest) < step < 1), smallest]
+
+
 def budget_penalty(macs: Tensor, budget: float) -> Tensor:
     """`R = |log(T / B)|` of `macs` T and `budget` B: zero for T = B, positive above and below.
 

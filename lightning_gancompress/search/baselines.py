@@ -88,6 +88,41 @@ class L1Magnitude(PruningPolicy):
         return relative_magnitudes(search, side)
 
 
+class IsomorphicMagnitude(PruningPolicy):
+    """Drops the channels with the smallest weights over groups of the same structure (Fang et al. 2024).
+
+    Such groups lead through layers of the same kinds: the inner channels of all residual blocks, say, but not
+    the stream through them. All kinds lose the same fraction, and within a kind magnitudes, relative to their
+    group, decide which groups lose more. Paddings and activations between layers do not count; in
+    torch-pruning a padded layer is of another kind.
+    """
+
+    def scores(self, search: SearchPhase, side: Side) -> Tensor:
+        """Rank `(total,)` of each channel among those of its kind, in (0, 1): near 1 for the largest."""
+        sizes = search.sides[side].groups.sizes
+        kinds = structures(search, side)
+        of_channel = torch.tensor(kinds).repeat_interleave(torch.tensor(sizes))
+        relative, scores = relative_magnitudes(search, side), torch.zeros(sum(sizes))
+        for kind in {*kinds}:
+            own = relative[of_channel == kind]
+            ranks = own.argsort(descending=True, stable=True).argsort()
+            scores[of_channel == kind] = 1 - (ranks + 0.5) / len(own)
+        return scores
+
+
+def structures(search: SearchPhase, side: Side) -> list[int]:
+    """A number per group, the same for groups that layers of the same kinds write and read."""
+    groups = search.sides[side].groups
+    group_at = torch.arange(len(groups.sizes)).repeat_interleave(torch.tensor(groups.sizes)).tolist()
+    found: list[list[str]] = [[] for _ in groups.sizes]
+    for layer, channels in layers_of(search, side):
+        for use, positions in (("writes", channels.outputs), ("reads", channels.inputs)):
+            for group in {group_at[place] for place in positions.tolist() if place < groups.total}:
+                found[group].append(f"{type(layer).__name__} {use}")
+    numbers: dict[tuple[str, ...], int] = {}
+    return [numbers.setdefault(tuple(sorted(uses)), len(numbers)) for uses in found]
+
+
 class BatchNormScale(PruningPolicy):
     """Drops the channels with the smallest norm scales over all groups (network slimming, Liu et al. 2017).
 

@@ -222,10 +222,14 @@ def test_lists_that_are_no_budgets(budgets: list[Any], words: str) -> None:
         CompressionModule(budget=budgets)
 
 
-def test_the_command_of_the_page() -> None:
-    ((_, command),) = documents.blocks("choosing_a_budget.md")
-    rehearsed = Rehearsal(shlex.split(command)[3:])
-    assert rehearsed.config_init["fit"].model.pruning.passes == [0.25, 0.1]
+def test_the_commands_of_the_page() -> None:
+    several, quality = (
+        Rehearsal(shlex.split(command)[3:]).config_init["fit"].model
+        for _, command in documents.blocks("choosing_a_budget.md")
+    )
+    assert several.pruning.passes == [0.25, 0.1]
+    assert str(quality.quality) == "teacher_l1 of at most 0.2"
+    assert len(quality.pruning.passes) == 7
 
 
 def test_one_in_a_list_is_one() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_gancompress.callbacks import (
     BatchNormScale,
     CollaborativePruning,
+    IsomorphicMagnitude,
     L1Magnitude,
     PruningPolicy,
     RandomChannels,
@@ -25,7 +26,7 @@ from lightning_gancompress.data import SyntheticFacades
 from lightning_gancompress.density import CriticEncoder
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
-from lightning_gancompress.search.baselines import magnitudes
+from lightning_gancompress.search.baselines import magnitudes, relative_magnitudes, structures
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.teacher_images import TeacherImages
 from lightning_gancompress.tasks import Role, Side
@@ -81,7 +82,9 @@ class Spy(PruningPolicy):
 
 
 @pytest.mark.parametrize(
-    "policy", [UniformWidth(), L1Magnitude(), RandomChannels(3)], ids=lambda p: type(p).__name__
+    "policy",
+    [UniformWidth(), L1Magnitude(), IsomorphicMagnitude(), RandomChannels(3)],
+    ids=lambda p: type(p).__name__,
 )
 def test_budgets_are_met_from_below(
     policy: PruningPolicy, tmp_path: Path, facades: list[str], unet: Path
@@ -114,6 +117,33 @@ def test_l1_magnitude_drops_the_smallest_of_all_groups(
         kept = spy.masks[role] > 0
         # what fills up the rest of the budget, or the last of its group, may be smaller
         assert scores[kept].median() > scores[~kept].quantile(0.95)
+
+
+class Kinds(IsomorphicMagnitude):
+    """Keeps what kinds of groups there were, with their channels, magnitudes and scores."""
+
+    def scores(self, search: SearchPhase, side: Side) -> Tensor:
+        scores = super().scores(search, side)
+        if side is Side.GENERATOR:
+            sizes = search.sides[side].groups.sizes
+            self.kinds, self.sizes = structures(search, side), sizes
+            self.parts = [x.split(sizes) for x in (relative_magnitudes(search, side), scores)]
+        return scores
+
+
+def test_isomorphic_groups_are_ranked_together(tmp_path: Path, facades: list[str]) -> None:
+    plain = ["ResnetGenerator", "ngf=4", "n_blocks=3", "norm=instance"]
+    main([*tiny.teacher(tmp_path / "teacher", plain), *facades, "--trainer.max_epochs=1"])
+    policy = Kinds()
+    run(tmp_path, facades, tiny.last(tmp_path / "teacher"), policy)
+    # into the two strided layers and within the blocks; the stream; out of it, by transposed convolutions
+    assert (policy.kinds, policy.sizes) == ([0, 0, 1, 0, 0, 0, 2, 3], [4, 8, 16, 16, 16, 16, 8, 4])
+    for kind in range(4):
+        of_kind = [g for g, own in enumerate(policy.kinds) if own == kind]
+        relative, scores = (torch.cat([parts[g] for g in of_kind]) for parts in policy.parts)
+        # evenly spaced within a kind, in the order of the magnitudes
+        torch.testing.assert_close(scores.sort().values, (torch.arange(len(scores)) + 0.5) / len(scores))
+        assert bool((relative[scores.argsort()].diff() >= 0).all())
 
 
 class ScaledNorms(BatchNormScale):
