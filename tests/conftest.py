@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import known_groups
+import known_shapes
 import pytest
 import tiny
 import torch
@@ -25,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: os.environ.pop(known_groups.FOLDER))
         os.environ[known_groups.FOLDER] = folder.name
     known_groups.install()
+    known_shapes.install()
 
 
 @pytest.fixture(scope="session")

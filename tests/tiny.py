@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import known_groups
+import known_shapes
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
@@ -163,6 +164,7 @@ def _run(args: list[str], log: str, env: dict[str, str]) -> None:
     os.environ.update(env)
     torch.set_num_threads(1)
     known_groups.install()
+    known_shapes.install()
     with open(log, "w") as file:  # noqa: PTH123
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal, TypedDict
@@ -51,7 +51,7 @@ class PreprocessingRecord(TypedDict, total=False):
     range: list[float]
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)  # Python 3.10 can't resolve KW_ONLY among the annotations
 class GANDataModule(LightningDataModule, ABC):
     """The data of a GAN's training, search and evaluation: one data set per generator.
 
@@ -94,7 +94,6 @@ class GANDataModule(LightningDataModule, ABC):
         neighbourhoods: Tables that were passed to `search_by`; None outside of a search. Read only.
     """
 
-    _: KW_ONLY
     batch_size: Count = 1
     search_batch_size: Count = 8
     eval_batch_size: Count = 8

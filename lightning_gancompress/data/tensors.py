@@ -1,7 +1,7 @@
 """The data module of the user's own data sets, whose items are tensors."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -42,8 +42,7 @@ class DatasetDataModule(GANDataModule):
     val: Dataset | None = None  # type: ignore[type-arg]
     test: Dataset | None = None  # type: ignore[type-arg]
     predict: Dataset | None = None  # type: ignore[type-arg]
-    _: KW_ONLY
-    holdout: Share = 0.1
+    holdout: Share = field(default=0.1, kw_only=True)  # not KW_ONLY: see GANDataModule
 
     predict_folder = "predict"  # with which the paths of predicted images begin
 

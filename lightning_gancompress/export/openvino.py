@@ -55,6 +55,8 @@ def export_openvino(
     """
     require("openvino", extra="openvino")
     path = user_path(path)
+    if path.suffix != ".xml":
+        raise UserError(f"path {path} doesn't end in .xml, as OpenVINO's files do: choose such a name.")
     sample = torch.zeros(sample.shape)  # as the copies of the network are: float32, on the CPU
     half = reduction is not None and reduction.precision == "fp16"  # OpenVINO halves by itself
     images = random_images(sample, dynamic_size)
