@@ -17,6 +17,7 @@ from lightning_gancompress.errors import UserError
 
 _LONGEST = 255  # bytes of a file's name, on all usual file systems
 _DRAFT = re.compile(r"\.draft-(?P<place>\w+)-(?P<pid>\d+)-\w+(\.\w+)?")
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+")  # a Path has one slash; Windows' drives have one letter
 _DAY = 24 * 60 * 60.0
 _swept: set[Path] = set()  # folders in which this process has looked for drafts
 
@@ -31,12 +32,26 @@ def user_path(path: str | Path) -> Path:
         raise UserError(f"{str(path)!r} is no path: it holds a zero byte.")
     if os.path.lexists(path):  # a name may hold such characters
         return Path(path)
+    text = expanded_path(path)
+    if address := _ADDRESS.match(text):
+        raise UserError(
+            f"{address[1]}://{text[address.end() :]} is an address: give a file or folder of this machine."
+        )
+    return Path(text)
+
+
+def expanded_path(path: str | Path) -> str:
+    """A text with `~` and environment variables replaced.
+
+    Raises:
+        UserError: A variable is not set.
+    """
     expanded = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - `~name` may be no user's
     if unset := re.search(r"\$(\w+|\{\w+\})", expanded):
         raise UserError(
             f"{path}: the environment variable {unset[1].strip('{}')} is not set: set it, or write it out."
         )
-    return Path(expanded)
+    return expanded
 
 
 def fitting(stem: str, ending: str) -> str:

@@ -11,7 +11,7 @@ import inspect
 import math
 import os
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -29,6 +29,10 @@ class Rule(Protocol):
 
     def accepts(self, value: Any) -> bool:
         """Whether a value of the type is allowed."""
+
+
+class Kind:
+    """Base of rules whose text says the whole of what a value must be, without the words of the type."""
 
 
 @dataclass(frozen=True)
@@ -206,23 +210,25 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def words(hint: Any) -> str:
-    """An annotation in words, as the end of the sentence `give ...`."""
+def words(hint: Any, told: Collection[Any] = ()) -> str:
+    """An annotation in words, as the end of the sentence `give ...`; those `told` aren't repeated."""
     kind, parts = get_origin(hint), get_args(hint)
     if hint in PLAIN:
         return PLAIN[hint][0]
     if kind is Annotated:
-        return " ".join([words(parts[0]), *map(str, parts[1:])])
+        rules = [str(rule) for rule in parts[1:]]
+        named = any(isinstance(rule, Kind) for rule in parts[1:])
+        return " ".join(rules if named else [words(parts[0], told), *rules])
     if kind in (Union, types.UnionType):
-        return " or ".join(words(part) for part in parts if part is not type(None)) + (
+        return " or ".join(words(part, parts) for part in parts if part is not type(None)) + (
             ", or leave it out" if type(None) in parts else ""
         )
     if kind is Literal:
         return " or ".join(map(str, parts))
     if kind is tuple and Ellipsis not in parts:
-        return f"a list of {len(parts)}, each {words(parts[0])}"
+        return f"a list of {len(parts)}{' such' if parts[0] in told else f', each {words(parts[0])}'}"
     if kind in (list, tuple, Sequence):
-        return f"a list, each item {words(parts[0])}"
+        return f"a list{' of such' if parts[0] in told else f', each item {words(parts[0])}'}"
     if kind in (dict, Mapping):
         return f"a mapping, each value {words(parts[1])}"
     return f"a {getattr(hint, '__name__', hint)}"

@@ -41,6 +41,7 @@ _MEANINGS = {
     "previous-*": "results of an earlier run in this folder",
     "cache": "tables that later runs reuse; may be removed",
 }
+_FEW = 6  # files of a kind that are named, such as the exports of a run
 
 
 def write_index(folder: Path) -> None:
@@ -57,8 +58,8 @@ def write_index(folder: Path) -> None:
         files = [path for path in sorted(folder.glob(pattern)) if path not in told]
         told |= {*files}
         if files:
-            name = str(files[0].relative_to(folder))
-            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            lines.append(f"{name}{more}\n    {meaning}\n")
+            names = [str(path.relative_to(folder)) for path in files]
+            named = ", ".join(names) if len(names) <= _FEW else f"{names[0]} and {len(names) - 1} more"
+            lines.append(f"{named}\n    {meaning}\n")
     with replacing(index) as draft:
         draft.write_text(INDEX_HEADER + "\n" + "\n".join(lines))

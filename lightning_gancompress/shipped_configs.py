@@ -36,5 +36,20 @@ def find_config(name: str | Path) -> Path:
     )
 
 
+def read_config(name: str | Path) -> str:
+    """The text of a configuration.
+
+    Raises:
+        UserError: There is no such file, or it is no text.
+    """
+    path = find_config(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeError as error:
+        raise UserError(
+            f"{path} is no text: give a YAML file with keys such as model, data or trainer."
+        ) from error
+
+
 if __name__ == "__main__":
     print(configs_folder())

@@ -254,7 +254,13 @@ def test_a_call_that_python_refuses_is_refused_by_python():
     ("option", "words"),
     [
         ("--model.lr=-1", "lr of CompressionModule is -1.0: give a number above 0 and at most 1."),
-        ("--model.budget=1.5", "budget of CompressionModule is 1.5: give a number or a text that is a"),
+        (
+            "--model.budget=30%",
+            "budget of CompressionModule is '30%': give a fraction of the teacher's MACs (0.3, not 30%), or "
+            "MACs of 1000 or more (2.4G) or a list of such (at least 1 of them).",
+        ),
+        ("--model.budget=[]", "budget of CompressionModule is []: give a fraction of the teacher's MACs"),
+        ("--model.budget=1.5", "budget of CompressionModule is 1.5: give a fraction of the teacher's MACs"),
         ("--data.batch_size=0", "batch_size of SyntheticFacades is 0: give a whole number from 1 to"),
         ("--trainer.callbacks.temperature=.nan", "temperature of CollaborativePruning is nan: give a number"),
         ("--trainer.callbacks.cache_dir=", "cache_dir of CollaborativePruning is '': give a text"),
@@ -271,6 +277,4 @@ def test_a_command_is_refused(capsys):
     code, said = tiny.fail_code(capsys, ["export", "--ckpt_path=x", "--size=-3"])
     words = "a whole number from 1 to 65,536"
     assert code == 2
-    assert (
-        said == f"error: size of export is -3: give {words} or a list of 2, each {words}, or leave it out.\n"
-    )
+    assert said == f"error: size of export is -3: give {words} or a list of 2 such, or leave it out.\n"

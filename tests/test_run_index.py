@@ -19,7 +19,8 @@ def run(unet, facades, tmp_path_factory):
 
 
 def told(folder):
-    return re.findall(r"^(\S+)(?: and \d+ more)?\n    \S", (folder / INDEX).read_text(), re.MULTILINE)
+    lines = re.findall(r"^(\S.*?)(?: and \d+ more)?\n    \S", (folder / INDEX).read_text(), re.MULTILINE)
+    return [name for line in lines for name in line.split(", ")]
 
 
 def test_every_file_of_a_run_is_told_of_and_is_there(run):
@@ -46,6 +47,18 @@ def test_what_somebody_else_has_written_stays(run, tmp_path):
     write_index(run)
     assert (run / INDEX).read_text() == "my notes\n"
     (run / INDEX).write_text(ours)
+
+
+def test_few_files_of_a_kind_are_all_named_and_of_many_the_first(run):
+    files = [run / f"generator.{number}.onnx" for number in range(7)]
+    for number, file in enumerate(files):
+        file.touch()
+        write_index(run)
+        if number == 5:
+            assert {path.name for path in files[:6]} <= set(told(run))
+    assert "\ngenerator.0.onnx and 6 more\n" in (run / INDEX).read_text()
+    for file in files:
+        file.unlink()
 
 
 def test_it_goes_aside_with_its_run(run, unet, facades):

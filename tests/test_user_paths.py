@@ -1,5 +1,6 @@
 """Every argument that is a path may name the home folder and environment variables."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from lightning_gancompress.cli.commands.demo import demo
 from lightning_gancompress.cli.commands.export import export
 from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.commands.report import report
+from lightning_gancompress.cli.configs import expanded
 from lightning_gancompress.data import (
     FolderDataModule,
     PairedDataModule,
@@ -23,6 +25,7 @@ from lightning_gancompress.data import (
 from lightning_gancompress.density import BackboneEncoder
 from lightning_gancompress.density.neighbourhoods import cache_folder
 from lightning_gancompress.export import export_torch
+from lightning_gancompress.files import user_path
 from lightning_gancompress.finetune.distillation import load_vgg
 from lightning_gancompress.metrics.fid import load_inception
 from lightning_gancompress.metrics.lpips import Lpips
@@ -74,3 +77,16 @@ def test_variables_are_replaced(use, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="the environment variable NOPE is not set"):
         use()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["https://host/x.png", Path("https://host/x.png"), "$HOST/x.png"])
+def test_an_address_is_no_path(name, monkeypatch):
+    monkeypatch.setenv("HOST", "https://host")
+    with pytest.raises(UserError, match=r"^https://host/x.png is an address: give a file or folder of this"):
+        user_path(name)
+    assert user_path("C:/x") == Path("C:/x")
+
+
+def test_variables_in_an_address_among_the_settings_are_replaced(monkeypatch):
+    monkeypatch.setenv("HOST", "host")
+    assert expanded({"tracking_uri": "https://$HOST/x"}) == {"tracking_uri": "https://host/x"}

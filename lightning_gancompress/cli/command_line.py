@@ -7,7 +7,7 @@ import sys
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from lightning.pytorch import LightningDataModule
@@ -29,10 +29,10 @@ from lightning_gancompress.cli.completion import COMPLETION, PrintCompletion
 from lightning_gancompress.cli.configs import RUNS, Arguments, ConfigFile, expanded, recorded_config
 from lightning_gancompress.cli.data_parser import DataSection, add_commands, with_folder
 from lightning_gancompress.cli.data_parser import run as run_data
-from lightning_gancompress.cli.explain import condense
 from lightning_gancompress.cli.flags import DEBUG, TRUST, Flag
 from lightning_gancompress.cli.help_texts import DESCRIPTION, arrange_options
 from lightning_gancompress.cli.other_ranks import killed_rank, lost_connection
+from lightning_gancompress.cli.parser import Parser
 from lightning_gancompress.cli.several_budgets import require_own_folders
 from lightning_gancompress.data import load_all
 from lightning_gancompress.errors import UserError
@@ -193,7 +193,10 @@ class GanCompressCLI(OpenCLI):
             )
         for name in sorted(was.keys() & now.keys()):
             if was[name] != now[name]:
-                rank_zero_warn(f"{name} was {was[name]} in {config.ckpt_path} and is now {now[name]}.")
+                rank_zero_warn(
+                    f"{name} was {was[name]} in {config.ckpt_path} and is now {now[name]}, as --config or an "
+                    "option says."
+                )
 
     def seed(self) -> None:
         """Seed the commands that train or evaluate; the others use no random numbers."""
@@ -303,28 +306,3 @@ def with_help(parser: LightningArgumentParser, command: str) -> LightningArgumen
     parser.add_argument(TRUST, action=Flag, help=text)
     arrange_options(parser, command)
     return parser
-
-
-class Parser(LightningArgumentParser):
-    """A parser that raises errors as a `UserError` of one sentence.
-
-    Attributes:
-        other_form: Parser of another form of the command, which the help shows first.
-    """
-
-    other_form: LightningArgumentParser | None = None
-
-    def format_help(self, *args: Any) -> str:
-        """The help of all forms."""
-        text: str = super().format_help(*args)
-        if self.other_form is None:
-            return text
-        self.other_form.prog = self.prog.replace(" [options]", "") + " --model FILE --input PICTURES"
-        return f"{self.other_form.format_help(*args)}\nWith a configuration of a run:\n\n{text}"
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Shorten the message of jsonargparse."""
-        if not self.exit_on_error:  # within jsonargparse, which catches it
-            super().error(message, ex)
-        program = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")
-        raise UserError(f"{condense(message)} See `{program} --help`.") from ex

@@ -17,10 +17,10 @@ from lightning_gancompress.checkpoints.recorded_settings import current_names, r
 from lightning_gancompress.cli.moved_runs import config_in_its_place, in_its_place
 from lightning_gancompress.cli.trusted_settings import require_trusted
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.files import user_path
+from lightning_gancompress.files import expanded_path, user_path
 from lightning_gancompress.leaves import leaves
 from lightning_gancompress.run_folder import CONFIG_HEADER
-from lightning_gancompress.shipped_configs import find_config
+from lightning_gancompress.shipped_configs import find_config, read_config
 
 RUNS = ("fit", "validate", "test", "predict")
 # not taken from a checkpoint: options of the machine, and limits of the run that wrote it
@@ -44,9 +44,8 @@ class ConfigFile(ActionConfigFile):
         if str(values).startswith("{"):  # the settings from a checkpoint
             self.apply_config(parser, cfg, self.dest, values)
             return
-        path = find_config(values)
+        path, text = find_config(values), read_config(values)
         try:
-            text = path.read_text(encoding="utf-8")
             _require_settings(text)
             # by its path if unchanged, since paths in it may be relative to it
             current = current_names(text)
@@ -55,7 +54,7 @@ class ConfigFile(ActionConfigFile):
                 placed = config_in_its_place(settings, path)
                 current = current if placed == settings else json.dumps(placed)
             self.apply_config(parser, cfg, self.dest, str(path) if current == text else current)
-        except (UserError, UnicodeError, yaml.YAMLError) as error:
+        except (UserError, yaml.YAMLError) as error:
             raise UserError(f"{path}: {error}") from error
 
 
@@ -97,7 +96,7 @@ def expanded(settings: Any) -> Any:
     if isinstance(settings, list):
         return [expanded(value) for value in settings]
     text = isinstance(settings, str) and re.match(r"~|.*\$[\w{]", settings)
-    return str(user_path(settings)) if text else settings
+    return expanded_path(settings) if text else settings
 
 
 class Arguments:
@@ -126,7 +125,7 @@ class Arguments:
     def _read(self, name: str) -> None:
         """Take in what a configuration says of the checkpoint."""
         try:
-            content = yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
+            content = yaml.safe_load(read_config(name))
         except (UserError, OSError, ValueError, yaml.YAMLError):
             return
         for settings in (content, content.get(self.command) if isinstance(content, dict) else None):

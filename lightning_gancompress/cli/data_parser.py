@@ -14,11 +14,13 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_gancompress.cli.commands.data import check, download, pair
 from lightning_gancompress.cli.configs import ConfigFile
 from lightning_gancompress.cli.flags import DEBUG
+from lightning_gancompress.cli.help_texts import arrange_options
 from lightning_gancompress.data import FolderDataModule, PairedDataModule
 from lightning_gancompress.data.image_folder import ImageDataModule
 from lightning_gancompress.data.kinds import kind_of
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
+from lightning_gancompress.lightning_internals import options_of
 
 COMMANDS: dict[str, Callable[..., None]] = {"check": check, "pair": pair, "download": download}
 DETAILS = {
@@ -56,10 +58,13 @@ def add_commands(parser: LightningArgumentParser, make: Parsers) -> None:
             own.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
             own.add_function_arguments(function, skip={"data"})
         elif name == "download":
-            own.add_argument("name", nargs="?", help="Name of the set; none lists them.")
+            own.add_argument("name", nargs="?", metavar="NAME", help="Name of the set; none lists them.")
             own.add_function_arguments(function, skip={"name"})
         else:
             own.add_function_arguments(function, as_positional=True)
+            for option in options_of(own):
+                option.metavar = option.metavar or (None if option.option_strings else option.dest.upper())
+        arrange_options(own, f"data {name}")
         commands.add_subcommand(name, own, help=summary)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 import jsonargparse
@@ -40,11 +41,13 @@ _NOISE = (
     "a class path (",
     "a dict with",
 )
+_UNREADABLE = re.compile(r"'[\w-]+' codec can't decode [^;]*")
 _WORDS = {
     "typing.": "",
     'in "<unicode string>", ': "",
     "dot import path string: ": "a known class or an import path (package.Class), not ",
     "Given value: ": "given ",
+    ". Got value:": "; given",
 }
 
 
@@ -74,14 +77,33 @@ def condense(message: str) -> str:
     given = [line for line in lines if line.startswith("Given value:") and not re.search(r"[{(]", line)]
     lines = [line for line in lines if line and not line.startswith(_NOISE)]
     expected = dict.fromkeys(
-        line.removeprefix("Expected a ") for line in lines if line.startswith("Expected a ")
+        choice
+        for line in lines
+        if line.startswith("Expected a ")
+        for choice in _choices(line.removeprefix("Expected a "))
     )
     lines = [line for line in lines if not line.startswith("Expected a ")]
     if expected and not lines:
-        lines.append(f"expected {' or '.join(expected)}")
+        lines.append(f"expected {listed(expected, 'or')}")
     text = "; ".join(dict.fromkeys(lines + given))
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
+    text = _UNREADABLE.sub("the file that is named there is no text: give a YAML file", text)
     for old, new in _WORDS.items():
         text = text.replace(old, new)
     text = (f"{where}: " if where else "") + text[:1].lower() + text[1:]
-    return text.rstrip(".") + "."
+    return re.sub("; given$", "; given nothing", text.rstrip(".")) + "."
+
+
+def _choices(expected: str) -> list[str]:
+    """What one of the types in a message allows: of `Literal['a', 3]` its choices."""
+    literal = re.fullmatch(r"(?:typing\.)?Literal\[(.*?)\](.*)", expected)
+    if literal is None:
+        return [expected]
+    *choices, last = (choice.strip("'") for choice in literal[1].split(", "))
+    return [*choices, last + literal[2]]
+
+
+def listed(items: Iterable[str], word: str) -> str:
+    """Items in a sentence: `a, b or c`, where the word is `or`."""
+    *most, last = items
+    return f"{', '.join(most)} {word} {last}" if most else last

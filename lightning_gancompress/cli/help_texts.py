@@ -50,7 +50,7 @@ def arrange_options(parser: LightningArgumentParser, command: str) -> None:
     for option in rest:
         if option.dest in _HELP and "trainer" in {_root(other) for other in rest}:
             option.help = _HELP[option.dest]
-    usage = "".join(f" {o.option_strings[0]} {o.metavar or _root(o).upper()}" for o in rest if o.required)
+    usage = "".join(f" {_words(option)}" for option in rest if option.required or _stands_alone(option))
     parser.usage = f"gancompress {command}{usage} [--config FILE.yaml] [--OPTION VALUE] ..."
     if command in EXAMPLES:
         parser.epilog = f"Example: gancompress {command} {EXAMPLES[command]}"
@@ -77,6 +77,17 @@ def first_sentence(text: str) -> str:
     """The first sentence of a help text, without markup."""
     text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", " ".join(text.split())).replace("``", "")
     return re.split(r"(?<=[a-z)\]\"])\. ", text, maxsplit=1)[0].rstrip(".") + "." if text else ""
+
+
+def _words(option: argparse.Action) -> str:
+    """An option in the usage: `--model MODEL`, `DIR`, or `[DIR]` where it may be left out."""
+    value = option.metavar or _root(option).upper()
+    words = str(value) if _stands_alone(option) else f"{option.option_strings[0]} {value}"
+    return words if option.required else f"[{words}]"
+
+
+def _stands_alone(option: argparse.Action) -> bool:
+    return not option.option_strings
 
 
 def _root(option: argparse.Action) -> str:

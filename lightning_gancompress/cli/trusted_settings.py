@@ -17,7 +17,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
 from lightning_gancompress.modules import GANModule
 from lightning_gancompress.run_folder import CHECKPOINTS
-from lightning_gancompress.shipped_configs import find_config
+from lightning_gancompress.shipped_configs import read_config
 from lightning_gancompress.trainer import Trainer
 from lightning_gancompress.trust import Named
 
@@ -99,6 +99,6 @@ def _configurations(args: list[str]) -> Iterator[Any]:
 def _yaml(text: str, is_file: bool = False) -> Any:
     """The content of a text, or of a configuration by its name; None if the parser will complain of it."""
     try:
-        return yaml.safe_load(find_config(text).read_text(encoding="utf-8") if is_file else text)
+        return yaml.safe_load(read_config(text) if is_file else text)
     except (UserError, OSError, ValueError, RecursionError, yaml.YAMLError):
         return None

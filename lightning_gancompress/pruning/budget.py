@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.options import Items
+from lightning_gancompress.options import Items, Kind
 from lightning_gancompress.pruning.channels import ChannelGroups
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 LEAST = 1000  # MACs: a smaller number above 1 is no budget of an image network, but a slip
 
 
-class IsBudget:
+class IsBudget(Kind):
     """Requires a fraction of the teacher's MACs, or a number of MACs."""
 
     def accepts(self, value: Any) -> bool:
@@ -30,7 +30,7 @@ class IsBudget:
         return 0 < number <= 1 or LEAST <= number < math.inf
 
     def __str__(self) -> str:
-        return f"that is a fraction of the teacher's MACs (0.1), or MACs of {LEAST} or more (2.4G)"
+        return f"a fraction of the teacher's MACs (0.3, not 30%), or MACs of {LEAST} or more (2.4G)"
 
 
 Budget = Annotated[float | str, IsBudget()]
@@ -61,7 +61,7 @@ def parse_budget(value: float | str, full: int, name: str = "budget") -> int:
         UserError: Not a budget, or above the teacher.
     """
     if not IsBudget().accepts(value):
-        raise UserError(f"{name} is {value!r}: give a number {IsBudget()}.")
+        raise UserError(f"{name} is {value!r}: give {IsBudget()}.")
     number = _number(value)
     macs = number * full if number <= 1.0 else number
     if macs > full:

@@ -56,7 +56,7 @@ def test_a_nested_report_becomes_one_sentence():
     - Expected a <class 'NoneType'>
   Given value type: <class 'dict'>
   Given value: {'class_path': 'TeacherModule', 'init_args': {'lr': 'fast'}}"""
-    assert condense(report) == "model.lr: expected float. Got value: fast."
+    assert condense(report) == "model.lr: expected float; given fast."
 
 
 def test_alternatives_are_listed_once():
@@ -67,7 +67,15 @@ def test_alternatives_are_listed_once():
     - Expected a typing.Literal['auto']
     - Expected a <class 'int'>
   Given value: two"""
-    assert condense(report) == "trainer.devices: expected int or Literal['auto']; given two."
+    assert condense(report) == "trainer.devices: expected int or auto; given two."
+
+
+def test_choices_are_plain_and_nothing_given_is_said():
+    report = "Parser key \"size\":\n  Expected a Literal['a', 'b', 3]. Got value: c"
+    assert condense(report) == "size: expected a, b or 3; given c."
+    assert (
+        condense('Parser key "lr":\n  Expected a float. Got value: ') == "lr: expected float; given nothing."
+    )
 
 
 def test_a_negative_number_keeps_its_sign():

@@ -66,6 +66,15 @@ def test_what_a_short_command_needs_stands_in_its_usage_and_first(capsys):
     assert text.index("\noptions:") < text.index("  --format") < text.index("\noptions of all commands:")
 
 
+@pytest.mark.parametrize(
+    ("command", "names"), [("check", "[DIR]"), ("pair", "A B OUTPUT"), ("download", "[NAME]")]
+)
+def test_commands_of_data_list_their_own_options_first(command, names, capsys):
+    text = printed(capsys, "data", command, "--help")
+    assert text.startswith(f"usage: gancompress data {command} {names} [--config")
+    assert re.findall(r"^(\w.*):$", text, re.MULTILINE) == ["options", "options of all commands"]
+
+
 def test_profile_hides_the_trainer_that_it_does_not_use(capsys):
     text = printed(capsys, "profile", "--help")
     assert "--trainer.max_epochs" not in text

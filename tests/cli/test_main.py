@@ -150,7 +150,16 @@ def test_a_wrong_configuration_is_named(config, words, tmp_path, monkeypatch, ca
 def test_a_binary_configuration_is_named(tmp_path, capsys):
     path = tmp_path / "bad.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    assert str(path) in fails(capsys, "fit", "--config", str(path))
+    told = f"{path} is no text: give a YAML file with keys such as model, data or trainer."
+    assert told in fails(capsys, "fit", "--config", str(path))
+    compared = ["compare", f"--output={tmp_path / 'all'}", f"--experiments={{a: [{path}]}}"]
+    assert told in fails(capsys, *compared)
+    path.write_text("a: [")
+    assert f"{path} can't be read (while parsing" in fails(capsys, *compared)
+    path.write_bytes(b"\xff\xfe\x00")
+    for option in ("model", "trainer"):  # which jsonargparse reads
+        line = fails(capsys, "fit", f"--{option}={path}")
+        assert "the file that is named there is no text: give a YAML file. See `gancompress fit" in line
 
 
 @pytest.mark.parametrize(
@@ -159,13 +168,17 @@ def test_a_binary_configuration_is_named(tmp_path, capsys):
         (["fit"], ["needs model and data", "quickstart.yaml"]),
         (["fit", "--foo=3"], ["--foo"]),
         (["fitt"], ["fitt", "profile"]),
-        ([], ["fit"]),
+        ([], ["`gancompress` needs a command: fit, ", " or profile. See `gancompress --help`."]),
         (["test", "--ckpt_path"], ["--ckpt_path"]),
         (["test", "--ckpt_path=none.ckpt"], ["none.ckpt"]),
         (["test", "--config=teacher_quickstart.yaml", "--ckpt_path=best"], ["teacher/checkpoints/best.ckpt"]),
         (["test", "--config=teacher_quickstart.yaml"], ["--ckpt_path", "last.ckpt"]),
         (["test", "--config=teacher_quickstart.yaml", "--ckpt_path=last"], ["teacher/checkpoints/last.ckpt"]),
-        (["export"], ["ckpt_path"]),
+        (["export"], ["`gancompress export` needs --ckpt_path. See `gancompress export --help`."]),
+        (["predict", "--model=x.pth"], ["`gancompress predict` needs --input. See `gancompress predict "]),
+        (["push"], ["`gancompress push` needs --source and --repo. See"]),
+        (["data", "pair", "x"], ["`gancompress data pair` needs B and OUTPUT. See `gancompress data pair "]),
+        (["data"], ["`gancompress data` needs a command: check, pair or download. See `gancompress data "]),
         (["export", "--ckpt_path=none.pth"], ["none.pth"]),
         (["export", "--ckpt_path=x", "--format=tf"], ["format", "onnx", "tf"]),
         (["profile"], ["--config", "--ckpt_path"]),

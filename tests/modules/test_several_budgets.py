@@ -213,7 +213,7 @@ def test_two_ranks_train_each_budget(tmp_path: Path, arguments: Arguments) -> No
         (["600M", 0.6e9], "has a budget twice"),
         ([0.1, "600M"], "can't be sorted: give all as the one or the other"),
         ([1.0, 0.1], "1.0 of .* is the whole network"),
-        ([2.5, 0.1], "each item a number .* that is a fraction"),
+        ([2.5, 0.1], "give a fraction .* or a list of such"),
         ([], r"at least 1 of them"),
     ],
 )

@@ -19,7 +19,8 @@ def demo(
     Needs `pip install lightning_gancompress[demo]`.
 
     Args:
-        model: The small model: an ONNX file of `export`, or a `generator.pth`.
+        model: The small model: `generator.safetensors` of a run, or any other file that `predict --model`
+            takes, such as an ONNX file of `export`.
         teacher: The generator that it was made of, to compare with; leave it out to see the small one alone.
         samples: Folder of pictures to choose from.
         host: Address at which the page is served; others than the default let other machines use it.

@@ -76,11 +76,13 @@ def export(
     source = user_path(ckpt_path)
     ending = _ENDING[format] if precision == "float32" else f".{precision}{_ENDING[format]}"
     path = user_path(output) if output else beside(source, network, ending)
-    replaced = path.exists()
-    if replaced and path.suffix not in _ENDING.values():
+    if path.suffix != _ENDING[format]:
+        kinds = ", ".join(f"{ending} for {kind}" for kind, ending in _ENDING.items())
         raise UserError(
-            f"output {path} exists and is no exported file: choose a name that ends in {_ENDING[format]}."
+            f"output {path} doesn't end in {_ENDING[format]}, as a file of --format {format} does: choose "
+            f"such a name, or the format of the ending ({kinds})."
         )
+    replaced = path.exists()
     model, _ = load_network(source, network, batch_norm)
     preprocessing, phase = recorded(source)
     if phase == "search" and not network.startswith("teacher"):
@@ -115,7 +117,8 @@ def export(
     done = "Replaced" if replaced else "Wrote"
     print(
         f"{done} {path}: {facts['bytes'] / 1e6:.2f} MB{_in_float(facts)}, input {shape}, free "
-        f"{', '.join(facts['dynamic'])}, differs from the network by {_difference(facts, uint8)}"
+        f"{', '.join(facts['dynamic'])}, differs from the network by {_difference(facts, uint8)} in a trial "
+        f"on {f'pictures of {calibration}' if calibration is not None else 'random images'}"
     )
 
 

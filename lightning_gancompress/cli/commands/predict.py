@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from rich.progress import track
 
-from lightning_gancompress.data.reading import endings
+from lightning_gancompress.data.reading import endings, read_header
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import require_writable, user_path, write_files
 from lightning_gancompress.networks import BatchNorm
@@ -85,7 +85,7 @@ def predict(
     )
     translated = translator.translate_files(files, size=size, tile=tile, overlap=overlap)
     require_writable(folder, "output")
-    replaced, left_out, own = 0, list[str](), {_identity(file) for file in files}
+    replaced, animated, left_out, own = 0, 0, list[str](), {_identity(file) for file in files}
     for file, done in zip(files, _progress(translated, len(files)), strict=True):
         if done.picture is None:
             left_out.append(done.left_out)
@@ -96,12 +96,14 @@ def predict(
                 f"{target}, for the result of {file}, is one of the pictures: choose another output."
             )
         replaced += target.exists()
+        animated += read_header(file).animated
         write_files({target: png(done.picture)})
     if len(left_out) == len(files):
         raise UserError(f"No picture was translated: {left_out[0]}")
     for text in left_out:
         print(f"Left out: {text}", file=sys.stderr)
     rest = f", {replaced} in place of earlier ones" if replaced else ""
+    rest += f", of {animated} the first frame alone, since animated" if animated else ""
     rest += f", {len(left_out)} left out" if left_out else ""
     print(f"Translated: {_pictures(len(files) - len(left_out))} in {folder}{rest}.")
     if left_out:

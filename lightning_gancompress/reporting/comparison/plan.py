@@ -15,7 +15,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import replacing
 from lightning_gancompress.leaves import leaves
 from lightning_gancompress.reporting.comparison.results import Place
-from lightning_gancompress.shipped_configs import find_config
+from lightning_gancompress.shipped_configs import find_config, read_config
 
 RECORD, LOG = "command.json", "log.txt"
 EPOCH = re.compile(r"^epoch \d+(?:/\d+)?", re.MULTILINE)  # of ProgressLines
@@ -110,8 +110,15 @@ class Run:
 def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
     """Arguments and the current content of the configurations among them."""
     files = [argument for argument in arguments if argument.endswith((".yaml", ".yml"))]
-    configs = {file: yaml.safe_load(find_config(file).read_text()) for file in files}
+    configs = {file: _content(file) for file in files}
     return {"arguments": list(arguments), "configs": json.loads(json.dumps(configs, default=str))}
+
+
+def _content(file: str) -> Any:
+    try:
+        return yaml.safe_load(read_config(file))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{file} can't be read ({' '.join(str(error).split())}): mend it.") from error
 
 
 def plan(

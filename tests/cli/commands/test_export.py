@@ -49,7 +49,9 @@ def test_export_needs_no_config(unet, tmp_path, capsys):
     image = torch.rand(2, 3, 32, 32) * 2 - 1  # the size of the training
     exported = torch.export.load(path).module()(image)
     torch.testing.assert_close(exported, load_generator(unet)(image))
-    assert "Wrote" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Wrote" in said
+    assert re.search(r"differs from the network by at most \S+ in a trial on random images$", said)
 
 
 def test_export_says_that_a_network_is_masked(unet, facades, tmp_path, capsys):
@@ -143,7 +145,9 @@ def test_int8_takes_its_ranges_from_pictures_as_the_network_sees_them(unet, tmp_
     with pytest.warns(UserWarning, match=r"has 5 pictures of more than one colour.* give 10 or more"):
         main(["export", *options, f"--output={tmp_path / 'small.onnx'}"])
     said = capsys.readouterr().out
-    assert re.search(r"MB \([\d.]+ in float32\), input 1x3x32x32, .* on average, at most ", said)
+    assert re.search(
+        r"MB \([\d.]+ in float32\), input 1x3x32x32, .* on average, at most .* on pictures of ", said
+    )
     assert "QuantizeLinear" in [node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node]
     main(["export", *options, "--size=64"])  # not that of the training, beside the checkpoint
     assert unet.with_name("last.int8.onnx").is_file()
@@ -161,6 +165,11 @@ def test_int8_takes_its_ranges_from_pictures_as_the_network_sees_them(unet, tmp_
             "int8 is for --format onnx and openvino",
         ),
         (["--calibration=EMPTY"], "calibration is for --precision int8: leave it out"),
+        (
+            ["--output=n.txt"],
+            r"n.txt doesn't end in .onnx.*\(.onnx for onnx, .xml for openvino, .pt2 for torch\)",
+        ),
+        (["--format=openvino"], "n.onnx doesn't end in .xml, as a file of --format openvino does"),
         (["--keep_float=[a]"], "keep_float is for --precision int8 or fp16: leave it out"),
     ],
 )

@@ -35,6 +35,15 @@ def photos(tmp_path):
     return folder
 
 
+def test_of_animations_it_is_told_that_their_first_frame_was_translated(model, photos, tmp_path, capsys):
+    frames = [Image.new("L", (20, 24), grey) for grey in (0, 255)]
+    frames[0].save(photos / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(photos / "still.gif")
+    run(f"--model={model}", f"--input={photos}", f"--output={tmp_path / 'out'}")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Translated: "))
+    assert line.endswith("/out, of 1 the first frame alone, since animated.")
+
+
 def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
