@@ -36,6 +36,7 @@ from torch import Tensor
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import Reduction, export_onnx, load_onnx, torch_threads
+from lightning_gancompress.export.equal_ranges import equalise_ranges
 from lightning_gancompress.export.openvino import load_openvino
 from lightning_gancompress.translation.inputs import model_inputs
 
@@ -65,13 +66,26 @@ def names(model: ModelProto, kinds: Sequence[str]) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type in kinds]
 
 
-def trials(images: list[Tensor], cache: Path) -> Iterator[tuple[str, Quantise]]:
+def trials(images: list[Tensor], folder: Path) -> Iterator[tuple[str, Quantise]]:
     """Names of the ways to 8 bits, and what does it."""
 
     def quantiser(kinds: list[str], keep: slice = slice(0)) -> Quantise:
-        return lambda model: onnxruntime(model, images, cache, kinds, names(model, ["Conv"])[keep])
+        def quantise(model: ModelProto) -> ModelProto:
+            kept, equal = names(model, ["Conv"])[keep], folder / "equal.onnx"
+            if not equal.exists():
+                equalise_ranges(model, images)
+                onnx.save(model, equal)
+            return onnxruntime(onnx.load(equal), images, folder / "equal.json", kinds, kept)
+
+        return quantise
+
+    def unequal(model: ModelProto) -> ModelProto:
+        convolutions = names(model, ["Conv"])
+        ends = [convolutions[0], convolutions[-1]]
+        return onnxruntime(model, images, folder / "unequal.json", ["Conv"], ends)
 
     yield "the default", Reduction("int8", images).apply
+    yield "the default, ranges as they are", unequal
     yield "the default for OpenVINO", Reduction("int8", images, round_outputs=False).apply
     yield "also the first convolution", quantiser(["Conv"], slice(-1, None))
     yield "also the last convolution", quantiser(["Conv"], slice(1))
@@ -174,7 +188,7 @@ def write(model: Any, images: list[Tensor], folder: Path) -> list[tuple[str, Pat
     files, start = [("none", folder / "float.onnx", folder / "float.onnx")], folder / "start.onnx"
     export_onnx(model.network, files[0][1], images[0])
     export_onnx(model.network, start, images[0], reduction=Unreduced("int8", images))
-    for name, quantise in trials(images, folder / "ranges.json"):
+    for name, quantise in trials(images, folder):
         path = folder / f"{len(files)}.onnx"
         onnx.save(quantise(onnx.load(start)), path)
         files.append((name, path, path))
