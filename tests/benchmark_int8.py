@@ -35,7 +35,6 @@ from torch import Tensor
 
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import Reduction, export_onnx, load_onnx, torch_threads
-from lightning_gancompress.export.equal_ranges import equalise_ranges
 from lightning_gancompress.export.openvino import load_openvino
 from lightning_gancompress.export.reduction import _quiet as quiet
 from lightning_gancompress.translation.inputs import model_inputs
@@ -70,22 +69,10 @@ def trials(images: list[Tensor], folder: Path) -> Iterator[tuple[str, Quantise]]
     """Names of the ways to 8 bits, and what does it."""
 
     def quantiser(kinds: list[str], keep: slice = slice(0)) -> Quantise:
-        def quantise(model: ModelProto) -> ModelProto:
-            kept, equal = names(model, ["Conv"])[keep], folder / "equal.onnx"
-            if not equal.exists():
-                equalise_ranges(model, images)
-                onnx.save(model, equal)
-            return onnxruntime(onnx.load(equal), images, folder / "equal.json", kinds, kept)
-
-        return quantise
-
-    def unequal(model: ModelProto) -> ModelProto:
-        convolutions = names(model, ["Conv"])
-        ends = [convolutions[0], convolutions[-1]]
-        return onnxruntime(model, images, folder / "unequal.json", ["Conv"], ends)
+        cache = folder / "ranges.json"
+        return lambda model: onnxruntime(model, images, cache, kinds, names(model, ["Conv"])[keep])
 
     yield "the default", Reduction("int8", images).apply
-    yield "the default, ranges as they are", unequal
     yield "the default for OpenVINO", Reduction("int8", images, round_outputs=False).apply
     yield "also the first convolution", quantiser(["Conv"], slice(-1, None))
     yield "also the last convolution", quantiser(["Conv"], slice(1))

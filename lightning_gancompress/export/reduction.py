@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError, first_line
-from lightning_gancompress.export.equal_ranges import equalise_ranges
 from lightning_gancompress.options import check_fields
 
 if TYPE_CHECKING:
@@ -31,9 +30,8 @@ class Reduction:
 
     `fp16` is for GPUs and phones: there it computes in half precision; CPUs compute in single precision.
     `int8` quantises the inputs and weights of convolutions, the weights with a scale per output channel, in
-    ONNX's QDQ form; channels before instance norms are scaled to equal ranges. Float stay the first and the
-    last convolution, which cost much quality and little time, and all that isn't faster in 8 bits: norms,
-    activations, transposed convolutions.
+    ONNX's QDQ form. Float stay the first and the last convolution, which cost much quality and little time,
+    and all that isn't faster in 8 bits: norms, activations, transposed convolutions.
 
     Args:
         precision: `fp16` or `int8`.
@@ -154,8 +152,6 @@ def _quantised(model: ModelProto, reduction: Reduction, kept: list[str]) -> Mode
             image = next(self.images, None)
             return None if image is None else {model.graph.input[0].name: image.numpy(force=True)}
 
-    if reduction.round_outputs:
-        equalise_ranges(model, reduction.calibration)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "int8.onnx")
         quantize_static(
