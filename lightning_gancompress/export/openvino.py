@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,8 @@ def export_openvino(
         if reduction.keep_float:
             raise UserError("keep_float is not for OpenVINO in fp16, which halves all layers: leave it out.")
         require_half_range(inference_copy(network), [*images, *reduction.held_out])
-    model, facts = onnx_model(
-        network, path, sample, tolerance, dynamic_size, optimize, None, None if half else reduction
-    )
+    quantised = None if half or reduction is None else replace(reduction, round_outputs=False)
+    model, facts = onnx_model(network, path, sample, tolerance, dynamic_size, optimize, None, quantised)
     content = model.SerializeToString()
     files = _convert(content, half, preprocessing or {}, path)
     images = list(reduction.held_out) if reduction and reduction.held_out else images

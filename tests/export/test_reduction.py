@@ -88,6 +88,8 @@ def test_openvino_reads_int8_and_other_sizes(tmp_path):
     model = open_model(path, threads=1)
     assert (model.runtime, model.fixed_size, model.multiple) == ("openvino", None, 4)
     assert model.bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    convolutions = sum(isinstance(m, nn.Conv2d) for m in network.modules())
+    assert path.read_text().count('type="FakeQuantize"') == convolutions - 2  # of inputs, not of outputs
     image = torch.rand(2, 3, 40, 36) * 2 - 1
     assert (model(image) - network(image).detach()).abs().mean() < 0.05
     path.with_suffix(".bin").unlink()

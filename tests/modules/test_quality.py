@@ -32,7 +32,7 @@ def test_a_bisection_finds_the_smallest_that_keeps_it(smallest: int, tried: int,
         asked.append(budget)
         return 0.1 if BUDGETS.index(float(budget)) >= smallest else 0.3
 
-    folders = {b: tmp_path / str(b) for b in [BUDGETS[0], *reversed(BUDGETS[1:])]}
+    folders = {b: tmp_path / (f"budget_{b}" if b > 0.1 else "") for b in [BUDGETS[0], *reversed(BUDGETS[1:])]}
     trials = Trials(Quality(0.2, "l1"), folders, measure)
     trials.run()
     assert trials.found == (BUDGETS[smallest] if smallest < 8 else None)
