@@ -17,6 +17,7 @@ from typing import IO, Any
 from lightning_gancompress import slurm
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import alive, place_of_process
+from lightning_gancompress.metadata import SAFETENSORS, has_description
 
 try:
     import fcntl
@@ -60,7 +61,14 @@ _WRITTEN = (
 COMPARISON = ("results.csv", "table.md", "plot.png", "plot.svg", "search.png", "search.svg")
 COMPARISON_HEADER = "experiment,"
 # a folder without any of these is none of a run, whatever else is called alike
-_SIGNS = (f"{CHECKPOINTS}/last.ckpt", BORDER, "config.yaml", "generator*.json", "test/results*.json")
+_SIGNS = (
+    f"{CHECKPOINTS}/last.ckpt",
+    BORDER,
+    "config.yaml",
+    "generator*.json",
+    "generator*.safetensors",
+    "test/results*.json",
+)
 
 
 # -- folders ---------------------------------------------------------------------------------------------
@@ -79,9 +87,9 @@ def earlier_results(folder: Path, without: Collection[Path] = ()) -> list[Path]:
 
     Those in the folders `without` are left out.
     """
-    if not any(_ours(path) for sign in _SIGNS for path in folder.glob(sign)):
+    if not any(ours(path) for sign in _SIGNS for path in folder.glob(sign)):
         return []
-    found = [path for pattern in _WRITTEN for path in sorted(folder.glob(pattern)) if _ours(path)]
+    found = [path for pattern in _WRITTEN for path in sorted(folder.glob(pattern)) if ours(path)]
     if is_comparison(folder):
         found += [path for name in COMPARISON if (path := folder / name).is_file()]
     for inner in sorted(folder.glob("budget_*/")):
@@ -124,7 +132,7 @@ def is_aside(path: Path) -> bool:
     return any(part.startswith(_ASIDE) and part.removeprefix(_ASIDE).isdigit() for part in path.parts)
 
 
-def _ours(path: Path) -> bool:
+def ours(path: Path) -> bool:
     """Whether a file whose name is one of a run's was written by one."""
     if not path.is_file():
         return False
@@ -134,7 +142,9 @@ def _ours(path: Path) -> bool:
     if header is not None:
         with path.open(errors="replace") as file:
             return file.read(len(header)) == header
-    pairs = {".pth": ".json", ".json": ".pth", ".safetensors": ".json"}
+    if path.suffix == SAFETENSORS:
+        return has_description(path)
+    pairs = {".pth": ".json", ".json": ".pth"}
     pair = pairs.get(path.suffix) if path.match("generator*") else None
     return pair is None or path.with_suffix(pair).is_file()
 

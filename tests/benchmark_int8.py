@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
@@ -37,6 +36,7 @@ from torch import Tensor
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import Reduction, export_onnx, load_onnx, torch_threads
 from lightning_gancompress.export.openvino import load_openvino
+from lightning_gancompress.export.reduction import _quiet as quiet
 from lightning_gancompress.translation.inputs import model_inputs
 
 COLUMNS = {
@@ -65,10 +65,11 @@ def names(model: ModelProto, kinds: Sequence[str]) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type in kinds]
 
 
-def trials(images: list[Tensor], cache: Path) -> Iterator[tuple[str, Quantise]]:
+def trials(images: list[Tensor], folder: Path) -> Iterator[tuple[str, Quantise]]:
     """Names of the ways to 8 bits, and what does it."""
 
     def quantiser(kinds: list[str], keep: slice = slice(0)) -> Quantise:
+        cache = folder / "ranges.json"
         return lambda model: onnxruntime(model, images, cache, kinds, names(model, ["Conv"])[keep])
 
     yield "the default", Reduction("int8", images).apply
@@ -116,16 +117,17 @@ def onnxruntime(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "int8.onnx")
         for chosen, excluded in ([] if cache.exists() else [([], [])]) + [(kinds, kept)]:
-            quantize_static(
-                deepcopy(model),
-                path,
-                Reader(),
-                per_channel=True,
-                op_types_to_quantize=chosen,
-                nodes_to_exclude=excluded,
-                calibration_cache_path=cache,
-                **types,
-            )
+            with quiet():
+                quantize_static(
+                    deepcopy(model),
+                    path,
+                    Reader(),
+                    per_channel=True,
+                    op_types_to_quantize=chosen,
+                    nodes_to_exclude=excluded,
+                    calibration_cache_path=cache,
+                    **types,
+                )
         return onnx.load(path)
 
 
@@ -140,8 +142,6 @@ def nncf(model: Any, images: list[Tensor], as_default: bool = False) -> Any:
     """
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-
-    nncf.set_log_level(logging.ERROR)
 
     if isinstance(model, ModelProto):
         layers = [(node.name, node.op_type == "Conv") for node in model.graph.node]
@@ -158,15 +158,16 @@ def nncf(model: Any, images: list[Tensor], as_default: bool = False) -> Any:
         pixels = image.numpy(force=True)
         return {model.graph.input[0].name: pixels} if isinstance(model, ModelProto) else pixels
 
-    return nncf.quantize(
-        model,
-        nncf.Dataset(images, read),
-        preset=nncf.QuantizationPreset.MIXED,  # features with a zero point, as `Reduction`'s
-        target_device=nncf.TargetDevice.CPU,
-        subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(names=kept, validate=False) if as_default else None,
-        advanced_parameters=extremes if as_default else None,
-    )
+    with quiet():
+        return nncf.quantize(
+            model,
+            nncf.Dataset(images, read),
+            preset=nncf.QuantizationPreset.MIXED,  # features with a zero point, as `Reduction`'s
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=kept, validate=False) if as_default else None,
+            advanced_parameters=extremes if as_default else None,
+        )
 
 
 def write(model: Any, images: list[Tensor], folder: Path) -> list[tuple[str, Path, Path]]:
@@ -174,7 +175,7 @@ def write(model: Any, images: list[Tensor], folder: Path) -> list[tuple[str, Pat
     files, start = [("none", folder / "float.onnx", folder / "float.onnx")], folder / "start.onnx"
     export_onnx(model.network, files[0][1], images[0])
     export_onnx(model.network, start, images[0], reduction=Unreduced("int8", images))
-    for name, quantise in trials(images, folder / "ranges.json"):
+    for name, quantise in trials(images, folder):
         path = folder / f"{len(files)}.onnx"
         onnx.save(quantise(onnx.load(start)), path)
         files.append((name, path, path))

@@ -33,7 +33,7 @@ from PIL import Image
 
 from lightning_gancompress import UserError, load_generator
 from lightning_gancompress.checkpoints import load_networks, save_small
-from lightning_gancompress.checkpoints.files import read_safetensors
+from lightning_gancompress.checkpoints.files import read_metadata, read_torch
 from lightning_gancompress.checkpoints.generators import generators_in, recorded_preprocessing
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import FolderDataModule, PairedDataModule
@@ -176,12 +176,12 @@ def write_rows(rows: Any, path: Path) -> None:
 
 
 def read_safe(path: Path) -> Any:
-    return json.loads(read_safetensors(path)[1]["gancompress"])
+    return json.loads(read_metadata(path)["gancompress"])
 
 
 def write_safe(description: Any, path: Path) -> None:
     metadata = {"gancompress": json.dumps(description)}
-    path.write_bytes(safetensors.torch.save(read_safetensors(path)[0], metadata))
+    path.write_bytes(safetensors.torch.save(read_torch(path), metadata))
 
 
 def load(path: Path) -> Any:

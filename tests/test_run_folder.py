@@ -7,12 +7,16 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
+import safetensors.torch
 import tiny
+import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from lightning_gancompress import run_folder
+from lightning_gancompress.checkpoints import save_small
 from lightning_gancompress.cli import main
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.run_folder import INDEX, LOCK, Owner, earlier_results, set_aside, training_in
 from lightning_gancompress.trainer import Trainer
 
@@ -261,3 +265,12 @@ def test_the_files_of_others_stay(tmp_path):
     assert set_aside(tmp_path, found) == tmp_path / "previous-1"
     assert files(tmp_path) >= set(theirs) - {"images/epoch_1.png"}
     assert earlier_results(tmp_path) == []
+
+
+def test_a_small_model_in_one_file_is_a_runs_by_its_own_description(tmp_path):
+    own, other = tmp_path / "generator.safetensors", tmp_path / "generator_AtoB.safetensors"
+    spec = NetworkSpec("lightning_gancompress.networks.ResnetGenerator", {"ngf": 2, "n_blocks": 1})
+    save_small(spec.build(), spec, own, preprocessing={}, provenance={})
+    safetensors.torch.save_file({"a": torch.zeros(1)}, other)
+    other.with_suffix(".json").write_text("{}")  # of somebody else
+    assert earlier_results(tmp_path) == [own]

@@ -10,10 +10,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_gancompress.checkpoints import save_small
-from lightning_gancompress.checkpoints.files import SAFETENSORS
 from lightning_gancompress.errors import UserError
+from lightning_gancompress.metadata import SAFETENSORS
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.pruning import count_params
+from lightning_gancompress.run_folder import ours
 from lightning_gancompress.tasks import Side
 from lightning_gancompress.version import __version__
 
@@ -34,10 +35,10 @@ class SmallModel(Callback):
         for role in pl_module.task.compressed:
             for ending in (".pth", SAFETENSORS):
                 path = Path(trainer.default_root_dir) / f"{role}{ending}"
-                if path.exists() and not path.with_suffix(".json").exists():
+                if path.exists() and not ours(path):
                     raise UserError(
-                        f"{path} has no description of this project's beside it and would be replaced: "
-                        "choose another trainer.default_root_dir."
+                        f"{path} has no description of this project's and would be replaced: choose another "
+                        "trainer.default_root_dir."
                     )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,8 +4,8 @@ import pickle
 import pickletools
 import warnings
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.metadata import SAFETENSORS, safetensors_metadata
 
-SAFETENSORS = ".safetensors"
 _ACCESS = (FileNotFoundError, IsADirectoryError, PermissionError)
 DEEPEST = 64  # levels of tables and lists in a file
 SMALL = 2**24  # elements of a tensor that takes any shape: 64 MB
@@ -29,7 +29,7 @@ def read_torch(path: Path) -> Any:
         UserError: When the file is missing, damaged, or holds other objects.
     """
     if path.suffix == SAFETENSORS:
-        return read_safetensors(path)[0]
+        return _read_safetensors(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the errors below are more precise
@@ -49,19 +49,30 @@ def read_torch(path: Path) -> Any:
     return content
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file by name, on the CPU, and its metadata.
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file, without reading its tensors.
 
     Raises:
         UserError: The file is missing or damaged.
     """
+    with _told(path):
+        return safetensors_metadata(path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import safe_open
 
-    try:
+    with _told(path):
         path.open("rb").close()  # whose errors say more
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-            return tensors, dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Context in which errors of the package safetensors are one sentence."""
+    try:
+        yield
     except _ACCESS as error:
         raise _no_access(path, error) from error
     except Exception as error:  # its errors, and torch's on types and sizes that it lacks

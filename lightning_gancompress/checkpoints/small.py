@@ -7,22 +7,21 @@ of torch, with the description beside it, in the `.json` of the same name.
 import dataclasses
 import io
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_gancompress.checkpoints.files import SAFETENSORS, is_state_dict, read_safetensors, read_torch
+from lightning_gancompress.checkpoints.files import is_state_dict, read_metadata, read_torch
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path, write_files
+from lightning_gancompress.metadata import KEY, SAFETENSORS, has_description
 from lightning_gancompress.networks import BatchNorm, NetworkSpec, channel_widths
 from lightning_gancompress.networks.images import read_preprocessing
 from lightning_gancompress.schema import items, parse_json, read_json, shown
 
 VERSION = 1
-KEY = "gancompress"  # of the description, in the metadata of a safetensors file
 
 
 def save_small(
@@ -69,10 +68,8 @@ def save_small(
 
 def is_small_model(path: Path) -> bool:
     """Whether a file is a small model: a `.pth` beside a `.json`, or a `.safetensors` of this project."""
-    if path.suffix == SAFETENSORS and path.is_file():
-        with suppress(UserError):  # what is damaged is none
-            return KEY in read_safetensors(path)[1]
-    return path.suffix == ".pth" and path.is_file() and path.with_suffix(".json").is_file()
+    pair = path.suffix == ".pth" and path.is_file() and path.with_suffix(".json").is_file()
+    return pair or has_description(path)
 
 
 def load_small(
@@ -115,7 +112,7 @@ def read_description(model: Path) -> dict[str, Any]:
     path = model if model.suffix == SAFETENSORS else model.with_suffix(".json")
     try:
         if path is model:
-            metadata = read_safetensors(model)[1]
+            metadata = read_metadata(model)
             if KEY not in metadata:
                 raise UserError(
                     f"{path} describes no network of this project: give a file that a run has written."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -160,16 +160,18 @@ class BudgetRuns:
 
     def _trained(self, folder: Path) -> bool:
         """Whether the fine-tuning in a folder has come to its end."""
-        progress = finetuned(folder / LAST)
+        return self._ended(finetuned(folder / LAST))
+
+    def _ended(self, progress: tuple[int, int] | None) -> TypeGuard[tuple[int, int]]:
         return progress is not None and (self.stops_early or progress[1] >= self.epochs)
 
     def _tested(self, folder: Path) -> bool:
         """Whether the last checkpoint in a folder is of a finished fine-tuning, and was tested."""
-        progress, files = finetuned(folder / LAST), list((folder / "test").glob("results*.json"))
-        tests = [TestResults.read(file).checkpoint for file in files] if self._trained(folder) else []
-        return bool(tests) and all(
-            (t.file, t.epochs) == ("last.ckpt", progress and progress[0]) for t in tests
-        )
+        files, progress = list((folder / "test").glob("results*.json")), finetuned(folder / LAST)
+        if not files or not self._ended(progress):
+            return False
+        tests = [TestResults.read(file).checkpoint for file in files]
+        return all((test.file, test.epochs) == ("last.ckpt", progress[0]) for test in tests)
 
     def _compare(self, trials: Trials | None) -> None:
         for warning in write_comparison(self.root, found_runs(self.root)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -71,7 +72,7 @@ class Trials:
         for budget in (b for b in self.budgets if b in self.figures):
             figure = self.figures[budget]
             keeps = "yes" if self.quality.kept_by(figure) else "no"
-            lines.append(f"| {budget} | {figure:.4g} | {keeps} | {self.folders[budget].name} |")
+            lines.append(f"| {budget} | {figure:.4g} | {keeps} | {self._name(budget)} |")
         lines += ["", self._conclusion(), ""]
         with replacing(path) as draft:
             draft.write_text("\n".join(lines))
@@ -80,7 +81,13 @@ class Trials:
         if self.found is None:
             return "None keeps it."
         smaller = "" if self.found != self.budgets[0] else " Lower model.budget to look for a smaller one."
-        return f"Smallest that keeps it: budget {self.found}, {self.folders[self.found]}.{smaller}"
+        return (
+            f"Smallest that keeps it: budget {self.found}, {self._name(self.found)}/generator.pth.{smaller}"
+        )
+
+    def _name(self, budget: Budget) -> str:
+        """The folder of a budget's run, seen from that of the smallest."""
+        return os.path.relpath(self.folders[budget], self.folders[self.budgets[0]])
 
     def require_found(self) -> None:
         """Check that a network was found.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import shutil
@@ -30,8 +31,12 @@ _ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 Say = Callable[..., None]  # a line of text; `fleeting` ones replace each other
 
 
+# of writing: urllib's own errors of a connection have no number
+_DISK = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS}
+
+
 class NoRoom(UserError):
-    """The disk is too small."""
+    """The disk is too small, or can't be written to."""
 
 
 def download_set(name: str, output: Path, url: str | None, sha256: str | None, say: Say) -> None:
@@ -109,6 +114,11 @@ def fetch(url: str, path: Path, say: Say) -> None:
                     "right, or give a mirror as --url."
                 ) from error
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise NoRoom(
+                    f"{path} can't be written ({error.strerror}): mend that, or choose another output; the "
+                    "same command goes on where this one stopped."
+                ) from error
             if not left:
                 raise UserError(
                     f"{url} can't be fetched ({first_line(error)}): look whether this machine reaches it, or "

@@ -223,7 +223,8 @@ def namesake(root: Path, split: str, splits: Sequence[str]) -> Folders | None:
     beside = [folder for folder in _subfolders(root) if folder.name not in splits]
     candidates = [(a, b) for a in within for b in within if a < b]
     candidates += [(root / split, folder) for folder in beside if split != UNDIVIDED]
-    return next((both for both in candidates if share_names(*both)), None)
+    names = {folder: _names(folder) for folder in {folder for both in candidates for folder in both}}
+    return next(((a, b) for a, b in candidates if _half_shared(names[a], names[b])), None)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -234,5 +235,12 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def share_names(a: Path, b: Path) -> bool:
     """Whether at least half of the images of `a` have a namesake in `b`."""
-    one, other = ({path.relative_to(folder).stem for path in list_images(folder)} for folder in (a, b))
+    return _half_shared(_names(a), _names(b))
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).stem for path in list_images(folder)}
+
+
+def _half_shared(one: set[str], other: set[str]) -> bool:
     return bool(one) and 2 * len(one & other) >= len(one)

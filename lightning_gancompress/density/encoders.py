@@ -142,7 +142,11 @@ class BackboneEncoder(Encoder):
             raise UserError(f"encoder.weights: {weights!r} does not fit {name}: {error}.") from error
         lost = [k for k in (*missing, *unexpected) if not k.startswith(_HEADS)]
         if lost:
-            raise UserError(f"encoder.weights: {weights!r} does not fit {name}: {', '.join(lost[:5])} ...")
+            other = "folded" if fold == "batch_norm" else "batch_norm"
+            raise UserError(
+                f"encoder.weights: {weights!r} does not fit {name} with encoder.fold={fold}: "
+                f"{', '.join(lost[:5])} ...; try encoder.fold={other}, or name the right classifier."
+            )
         head = next(part for part in ("fc", "classifier", "heads", "head") if hasattr(self.backbone, part))
         setattr(self.backbone, head, nn.Identity())
         self.name, self.size = name, size

@@ -49,7 +49,8 @@ class CollaborativePruning(SearchPolicy):
 
     In every step each agent draws a mask, given the last mask of the other agent. The batch holds a few
     neighbourhoods: images whose teacher images are close in a feature space. The losses compare the density
-    of student and teacher images within them.
+    of student and teacher images within them. `train/balance` in the log is how far the discriminator's
+    logits of the teacher's images are above those of the student's: 0 if it can't tell them apart.
 
     Args:
         search_epochs: Epochs of the search; an epoch has as many images as the data set.
@@ -298,6 +299,7 @@ class CollaborativePruning(SearchPolicy):
             loss = self._density(real, fake)
             penalty = self._penalty(search, DISCRIMINATOR, progress)
             logs = {"discriminator_density": loss, "discriminator_budget": penalty}
+            logs["balance"] = _balance(real, fake)
             yield DISCRIMINATOR, loss + self.budget_weight * penalty, logs
             # weights that are trained have changed: their logits have to be computed anew
             real = {} if self._trains_weights else {role: x.detach() for role, x in real.items()}
@@ -339,6 +341,7 @@ class CollaborativePruning(SearchPolicy):
             terms["generator_density"] = self.adversarial_weight, self._density(fake, real)
             if DISCRIMINATOR not in search.sides:  # not trained: logged only
                 terms["discriminator_density"] = 0.0, self._density(real, fake).detach()
+                terms["balance"] = 0.0, _balance(real, fake)
         if kernel_weight := self._kernel_weight(search):
             terms["generator_kernel"] = kernel_weight, self._kernel(search, batch, teacher_images, images)
         if self.teacher_weight:
@@ -404,6 +407,11 @@ class CollaborativePruning(SearchPolicy):
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
         """The agent's logits `(total,)`, without noise."""
         return self._logits(search, side)
+
+
+def _balance(real: Images, fake: Images) -> Tensor:
+    """How far logits of the teacher's images are above those of the student's, without gradients."""
+    return torch.stack([(real[k] - fake[k]).detach().float().mean() for k in real]).mean()
 
 
 def _warn_unless_converged(pruned: PrunedSide, mask: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,17 @@ Size = tuple[int, int]  # height and width in pixels
 MULTIPLES = [1 << n for n in range(11)]  # of height and width, that networks may need
 PROBE = 64  # pixels: the least side of an image with which they are tried
 UNKNOWN = 256  # pixels: the side of the images of a model that records none, as upstream's
+
+
+def in_batches(run: Callable[[Tensor], Tensor], images: Tensor, batch: int | None) -> Tensor:
+    """What `run` makes of images: of all at once, or of as many as a file takes, the last one repeated."""
+    if batch is None:
+        return run(images)
+    outputs = []
+    for part in torch.split(images, batch):
+        repeated = part[-1:].expand(batch - len(part), -1, -1, -1)
+        outputs.append(run(torch.cat([part, repeated]))[: len(part)])
+    return torch.cat(outputs)
 
 
 class ImageModel(ABC):

@@ -15,7 +15,7 @@ from lightning_gancompress.data.pictures import to_uint8
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export import onnx_session
 from lightning_gancompress.networks.images import LARGEST_SIDE, MOST_CHANNELS, read_preprocessing
-from lightning_gancompress.translation.model import ImageModel, Size
+from lightning_gancompress.translation.model import ImageModel, Size, in_batches
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
@@ -52,16 +52,13 @@ class OnnxModel(ImageModel):
 
     def run(self, images: Tensor) -> Tensor:
         """Map images, as many at once as the file takes."""
-        step = self._batch or len(images)
-        return torch.cat([self._run(images[at : at + step]) for at in range(0, len(images), step)])
+        return in_batches(self._run, images, self._batch)
 
     def _run(self, images: Tensor) -> Tensor:
-        missing = (self._batch or len(images)) - len(images)
-        filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
-        array: Any = (to_uint8(filled) if self._dtype == np.uint8 else filled).numpy(force=True)
+        array: Any = (to_uint8(images) if self._dtype == np.uint8 else images).numpy(force=True)
         array = array.transpose(0, 2, 3, 1) if self._last else array
         given = {self._input.name: np.ascontiguousarray(array, self._dtype)}
-        output = torch.from_numpy(self.session.run(None, given)[0][: len(images)])
+        output = torch.from_numpy(self.session.run(None, given)[0])
         output = output.permute(0, 3, 1, 2) if self._last else output
         return output.float() / 127.5 - 1 if output.dtype == torch.uint8 else output.float()
 

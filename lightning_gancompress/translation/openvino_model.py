@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.export.openvino import open_openvino
 from lightning_gancompress.networks.images import LARGEST_SIDE, MOST_CHANNELS
-from lightning_gancompress.translation.model import ImageModel, Size
+from lightning_gancompress.translation.model import ImageModel, Size, in_batches
 from lightning_gancompress.translation.onnx_model import read_record
 
 
@@ -47,11 +47,12 @@ class OpenVinoModel(ImageModel):
 
     def run(self, images: Tensor) -> Tensor:
         """Map images, as many at once as the file takes."""
-        parts = torch.split(images, self._batch or len(images))
-        outputs = [
-            self._compiled([np.ascontiguousarray(part.numpy(force=True), np.float32)])[0] for part in parts
-        ]
-        return torch.cat([torch.from_numpy(output) for output in outputs]).float()
+        return in_batches(self._run, images, self._batch)
+
+    def _run(self, images: Tensor) -> Tensor:
+        array = np.ascontiguousarray(images.numpy(force=True), np.float32)
+        # OpenVINO writes the next result to the same memory
+        return torch.from_numpy(self._compiled([array])[0].copy()).float()
 
 
 def _image_shape(path: Path, compiled: Any) -> Sequence[int | None]:

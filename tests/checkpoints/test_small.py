@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from lightning_gancompress import UserError, load_generator
-from lightning_gancompress.checkpoints import load_network, load_small, save_small
+from lightning_gancompress.checkpoints import files, load_network, load_small, save_small
 from lightning_gancompress.checkpoints.generators import generators_in, recorded_preprocessing
 from lightning_gancompress.networks import NetworkSpec, channel_widths, set_channel_widths
+from lightning_gancompress.translation import open_model
 from lightning_gancompress.trust import Named, trusting
 
 SPEC = NetworkSpec("lightning_gancompress.networks.UnetGenerator", {"ngf": 4, "n_downs": 5, "init_gain": 0.3})
@@ -226,6 +227,13 @@ def test_one_file_holds_tensors_and_description(file, safe, network):
     assert torch.equal(load_generator(safe)(source), other(source))
     assert recorded_preprocessing(safe) == {"crop_size": 32}
     assert list(map(str, generators_in(safe))) == ["student"]
+
+
+def test_the_tensors_of_a_file_are_read_once(safe, monkeypatch):
+    read, opened = files._read_safetensors, []
+    monkeypatch.setattr(files, "_read_safetensors", lambda path: opened.append(path) or read(path))
+    assert open_model(safe).model_size == (32, 32)
+    assert opened == [safe]
 
 
 def test_a_safetensors_file_of_others_is_read_by_its_tensors(tmp_path):

@@ -1,5 +1,6 @@
 """Fetching of data sets from a server of this test."""
 
+import errno
 import hashlib
 import io
 import os
@@ -207,6 +208,15 @@ def test_a_link_in_a_zip(server, tmp_path):
     server.content = file.getvalue()
     with pytest.raises(UserError, match="no plain file"):
         fetched(server, tmp_path, "set.zip")
+
+
+def test_a_disk_that_fills_up_is_no_broken_connection(server, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download, "_copy", full)
+    with pytest.raises(UserError, match=r"part can't be written \(No space left on device\): mend that, or"):
+        fetched(server, tmp_path)
 
 
 def test_a_disk_that_is_too_small(server, tmp_path, monkeypatch):

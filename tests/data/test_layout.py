@@ -7,7 +7,7 @@ import pytest
 from noise_files import noise, write_aligned
 from PIL import Image
 
-from lightning_gancompress.data import PairedDataModule, UnpairedDataModule
+from lightning_gancompress.data import PairedDataModule, UnpairedDataModule, layout
 from lightning_gancompress.data.facades import render_facade
 from lightning_gancompress.data.halves import judge_halves
 from lightning_gancompress.data.listing import list_images
@@ -194,3 +194,14 @@ def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
         UserError, match=r"closed can't be listed \(Permission denied\): mend its permissions"
     ):
         list_images(tmp_path / "train")
+
+
+def test_folders_of_the_same_names_are_listed_once_each(tmp_path, monkeypatch):
+    for number, folder in enumerate("abcde"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        (tmp_path / "train" / folder / ("last.png" if folder in "de" else f"{number}.png")).touch()
+    listed, find = [], layout.list_images
+    monkeypatch.setattr(layout, "list_images", lambda folder: listed.append(folder.name) or find(folder))
+    found = layout.namesake(tmp_path, "train", ["train"])
+    assert [folder.name for folder in found] == ["d", "e"]
+    assert sorted(listed) == list("abcde")

@@ -127,10 +127,13 @@ def test_fid_compares_every_generator_with_the_targets(tmp_path, tiny_inception)
         name: network(to_uint8(images))[0]
         for name, images in {"target": data.target, **translated(module, data)}.items()
     }
-    results = json.loads((tmp_path / "test" / "results.json").read_text())["networks"]
+    whole = json.loads((tmp_path / "test" / "results.json").read_text())
+    results = whole["networks"]
     for name in ("teacher", "student"):
         expected = distances(features[name], features["target"])
         assert {key: results[name][key] for key in expected} == pytest.approx(expected, rel=1e-5)
+    to_teacher = {f"teacher_{k}": v for k, v in distances(features["student"], features["teacher"]).items()}
+    assert {key: whole[key] for key in to_teacher} == pytest.approx(to_teacher, rel=1e-5)
     assert "| FID-64 | KID-64 x 1000 |" in (tmp_path / "test" / "table.md").read_text()
 
 
@@ -148,7 +151,8 @@ def test_without_real_images_the_student_is_held_against_the_teacher_alone(tmp_p
     evaluation = Evaluation(fid_feature=64, latency=False)
     make_trainer(tmp_path, evaluation).test(TinyModule(), loader(n=8, paired=False), verbose=False)
     results = json.loads((tmp_path / "test" / "results.json").read_text())
-    assert {"teacher_l1", "teacher_density", "teacher_coverage", "teacher_ise"} <= results.keys()
+    to_teacher = ("l1", "density", "coverage", "ise", "fid_64", "kid_64")
+    assert {f"teacher_{name}" for name in to_teacher} <= results.keys()
     assert "fid_reals" not in results
     assert not {"fid_64", "l1"} & results["networks"]["student"].keys()
 

@@ -203,7 +203,8 @@ def test_a_whole_discriminator(policy: str, tmp_path: Path, facades: list[str], 
             logged.update(trainer.callback_metrics if pl_module.phase.name == "search" else ())
 
     module = fit(tmp_path, facades, unet, chosen, Terms(), discriminator_budget=1.0)
-    assert ("train/discriminator_density" in logged) == (policy == "CollaborativePruning")
+    for name in ("train/discriminator_density", "train/balance"):
+        assert (name in logged) == (policy == "CollaborativePruning")
     assert module.networks.specs["student.discriminator"] == module.networks.specs["teacher.discriminator"]
     assert counted_macs(module.student["discriminator"]) == counted_macs(module.teacher["discriminator"])
     assert counted_macs(module.student["generator"]) < counted_macs(module.teacher["generator"])

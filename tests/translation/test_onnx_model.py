@@ -1,6 +1,7 @@
 """ONNX files of `export`, and of others."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -62,6 +63,14 @@ def test_a_file_of_one_image_at_a_time_takes_batches(tmp_path):
     path = made(tmp_path / "one.onnx", {"image": [2, 3, 8, 8]})
     images = torch.rand(5, 3, 8, 8) * 2 - 1
     assert torch.equal(open_model(path)(images), images)
+
+
+def test_an_openvino_file_of_two_images_at_a_time_takes_batches(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    model = openvino.convert_model(made(tmp_path / "two.onnx", {"image": [2, 3, 8, 8]}))
+    openvino.save_model(model, tmp_path / "two.xml", compress_to_fp16=False)
+    images = torch.randint(0, 2, (5, 3, 8, 8)) * 2.0 - 1  # which bfloat16 has
+    assert torch.equal(open_model(tmp_path / "two.xml")(images), images)
 
 
 @pytest.mark.parametrize("shape", [["n", 3, "h", "w"], ["n", "h", "w", 3]])
@@ -158,7 +167,7 @@ def test_pixels_can_be_built_in(saved, tmp_path, dynamic, capsys):
     main(["export", f"--ckpt_path={path}", f"--output={file}", "--uint8", *dynamic_size])
     said = capsys.readouterr().out
     assert "input 1x32x32x3 of 8 bits" in said
-    assert said.rstrip().endswith(("at most 0 grey levels", "at most 1 grey levels"))
+    assert re.search(r"at most [01] grey levels in a trial on random images$", said.rstrip())
     source = picture(32, 32)
     expected = np.asarray(Translator(path).translate(source), int)
     session = onnxruntime.InferenceSession(file)  # as one would without this package

@@ -106,8 +106,12 @@ class SetDistances(Measure):
         return {} if role in self._cached else {REAL: self.inception(images)}
 
     def findings(self, trainer: Trainer, pl_module: LightningModule, seen: Seen) -> Findings:
-        """Distances of the generators to the real images, if any, and of the student to the teacher."""
+        """Distances of the generators to the real images, if any, and to the teacher's images."""
+        teacher = seen.rows.get("teacher")
         findings = beside_teacher(seen.rows, "Inception") if self.local_density else Findings()
+        if teacher is not None:
+            others = {name: own for name, own in seen.rows.items() if name != "teacher"}
+            findings.add(Findings.beside_teacher({k: distances(own, teacher) for k, own in others.items()}))
         real = self._real(trainer, pl_module, seen)
         if real is not None:
             for name, features in seen.rows.items():

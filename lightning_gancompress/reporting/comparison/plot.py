@@ -17,6 +17,7 @@ MARKERS = "osD^vPX*<>"
 SHIFT = 1.015  # factor between the MACs of experiments, so that error bars do not overlap
 SEARCH = {  # logged names of a search, and labels of their axes
     "train/discriminator_density": "discriminator's loss",
+    "train/balance": "balance: logits of teacher - student",
     "train/generator_density": "generator's loss",
     "train/teacher_l1": "L1 to the teacher",
     "cost/generator_macs": "generator's MACs, fraction",
@@ -77,6 +78,8 @@ def search_curves(output: Path, places: list[Place]) -> dict[str, bytes]:
                     axes.fill_between(steps, low, high, color=f"C{number % 10}", alpha=0.15, linewidth=0)
             if key == "train/discriminator_density":
                 axes.axhline(DRAW, color="0.4", linestyle="--", linewidth=1, label="draw")
+            elif key == "train/balance":
+                axes.axhline(0, color="0.4", linestyle="--", linewidth=1, label="draw")
             axes.set(xlabel="step", ylabel=label, title=f"budget {budget}" if budget else "")
             axes.grid(alpha=0.3)
     return _files(figure, panels, "search")

@@ -142,13 +142,13 @@ def test_budgets_of_one_search_are_one_line(root: str, name: str, seed: int | No
 
 
 def test_the_table_leaves_no_metric_of_the_csv_out(tmp_path: Path) -> None:
-    figures = {"psnr": 20.0, "ssim": 0.5, "stripes": 7.0, "latency_ms": latency(3.0)}
+    figures = {"psnr": 20.0, "ssim": 0.5, "spots": 7.0, "latency_ms": latency(3.0)}
     result(tmp_path, "a/seed_0", figures, teacher_ssim=0.25)
     _, lines = report(tmp_path, "psnr")
     assert lines[0] == "| experiment | budget | seeds | MACs (exact), G ↓ | PSNR, dB ↑ |"
     second = lines.index("All other figures:") + 2
     cells = [[cell.strip() for cell in line.split("|")] for line in lines[second : second + 4]]
-    heads = ["Latency, ms ↓", "SSIM ↑", "FID-768 ↓", "stripes", "SSIM to the teacher ↑"]
+    heads = ["Latency, ms ↓", "SSIM ↑", "FID-768 ↓", "spots", "SSIM to the teacher ↑"]
     assert cells[0][5:-1] == heads
     assert cells[2][5:-1] == ["", "", "1.500", "", ""]  # the teacher
     assert cells[3][5:-1] == ["3", "0.5000", "", "7", "0.2500"]
