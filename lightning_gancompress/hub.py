@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.files import user_path
+from lightning_gancompress.packages import require
 
 SCHEME = "hf://"
 DEFAULT = "generator.safetensors"
@@ -52,12 +53,9 @@ def library() -> Any:
     Raises:
         UserError: It is missing.
     """
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UserError(
-            "The Hub needs huggingface_hub: run `pip install lightning_gancompress[hub]`."
-        ) from error
+    require("The Hub", "huggingface_hub")
+    import huggingface_hub
+
     return huggingface_hub
 
 

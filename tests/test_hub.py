@@ -92,5 +92,5 @@ def test_what_is_missing_or_refused_is_one_sentence(hub, folder, tmp_path):
 def test_a_missing_package_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for call in (lambda: load_generator("hf://user/model"), lambda: push_to_hub(folder, "user/model")):
-        with pytest.raises(UserError, match=r"pip install lightning_gancompress\[hub\]"):
+        with pytest.raises(UserError, match=r"pip install huggingface_hub"):
             call()

@@ -95,7 +95,10 @@ def test_a_package_that_a_test_needs_is_missed_before_the_search(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     args = [*tiny.compression(tmp_path, unet), *facades, EVALUATION, f"{POLICY}.latency_runtimes=[onnx]"]
     code, said = tiny.fail_code(capsys, args)
-    assert (code, "latency_runtimes: onnx needs a package that isn't installed" in said) == (2, True), said
+    assert (code, "latency_runtimes: onnx needs onnxruntime: run `pip install onnxruntime`" in said) == (
+        2,
+        True,
+    ), said
 
 
 def test_a_disk_without_space_for_a_checkpoint_is_told(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from lightning_gancompress.checkpoints.recorded_classes import arguments_of
-from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import commands_of, options_of, type_of
+from lightning_gancompress.packages import require
 
 COMPLETION = "--print_completion"
 
@@ -27,10 +27,9 @@ class PrintCompletion(argparse.Action):
         Raises:
             UserError: shtab isn't installed.
         """
-        try:
-            import shtab
-        except ImportError as error:
-            raise UserError(f"{COMPLETION} needs shtab, which `pip install shtab` installs.") from error
+        require(COMPLETION, "shtab")
+        import shtab
+
         print(shtab.complete(outline(commands_of(parser), shtab.FILE), shell=values))
         parser.exit()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import os
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 from lightning_gancompress.data.listing import evenly
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import PortOrAny, checked
+from lightning_gancompress.packages import require
 from lightning_gancompress.translation.translator import pictures_in
 
 MOST_SAMPLES = 12  # on the page
@@ -38,11 +38,7 @@ def serve(
     Raises:
         UserError: A package or a file is missing, a file is no such model, or the port is taken.
     """
-    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"The demo needs {' and '.join(missing)}: run `pip install lightning_gancompress[demo]`."
-        )
+    require("The demo", "starlette", "uvicorn")
     import uvicorn
 
     from lightning_gancompress.demo.app import Demo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import warnings
@@ -39,6 +38,7 @@ from lightning_gancompress.export.reduction import Reduction, require_half_range
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks.layers import Network
 from lightning_gancompress.options import Amount, Workers, checked
+from lightning_gancompress.packages import require
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -119,7 +119,7 @@ def onnx_model(
     reduction: Reduction | None,
 ) -> tuple[ModelProto, dict[str, Any]]:
     """The model that `export_onnx` writes, with float images, and how far it is from the network."""
-    require("onnx", "onnxruntime", "onnxscript")
+    require("ONNX", "onnx", "onnxruntime", "onnxscript")
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
@@ -257,7 +257,7 @@ def onnx_session(model: str | Path | bytes, threads: int = 0, cuda: bool = False
     Raises:
         UserError: A package is missing, or the model can't be read.
     """
-    require("onnxruntime")
+    require("ONNX", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -273,12 +273,3 @@ def onnx_session(model: str | Path | bytes, threads: int = 0, cuda: bool = False
             f"{name} can't be loaded by ONNX Runtime ({first_line(error)[:300]}): it is damaged, or "
             "needs a file or an operator that is missing here; copy it again, or export it anew as one file."
         ) from error
-
-
-def require(*packages: str, extra: str = "export") -> None:
-    """Raise a `UserError` that names the extra whose packages are missing."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        names = " and ".join(missing)
-        kind = {"export": "ONNX"}.get(extra, "OpenVINO")
-        raise UserError(f"{kind} needs {names}: run `pip install lightning_gancompress[{extra}]`.")

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.errors import UserError, first_line
-from lightning_gancompress.export.onnx import onnx_model, require
+from lightning_gancompress.export.onnx import onnx_model
 from lightning_gancompress.export.program import describe, image_differences, inference_copy, random_images
 from lightning_gancompress.export.reduction import Reduction, require_half_range
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.options import Amount, checked
+from lightning_gancompress.packages import require
 
 RECORD = ["preprocessing"]  # where the description of the preprocessing stands in a model's information
 
@@ -53,7 +54,7 @@ def export_openvino(
     Raises:
         UserError: A package is missing, the network can't be exported, differs too much, or can't be written.
     """
-    require("openvino", extra="openvino")
+    require("OpenVINO", "openvino")
     path = user_path(path)
     if path.suffix != ".xml":
         raise UserError(f"path {path} doesn't end in .xml, as OpenVINO's files do: choose such a name.")
@@ -118,7 +119,7 @@ def open_openvino(path: Path, threads: int = 0, exact: bool = False) -> tuple[An
     Raises:
         UserError: The package is missing, or the file can't be read.
     """
-    require("openvino", extra="openvino")
+    require("OpenVINO", "openvino")
     import openvino
 
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads} if threads else {}

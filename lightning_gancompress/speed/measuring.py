@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
 import time
@@ -21,6 +20,7 @@ from lightning_gancompress.export import export_onnx, measure_latency, onnx_run,
 from lightning_gancompress.export.latency import Run, compare_times, time_in_turn
 from lightning_gancompress.export.program import inference_copy
 from lightning_gancompress.networks import blank_image
+from lightning_gancompress.packages import lacking
 from lightning_gancompress.pruning import (
     ChannelGroups,
     MaskedCost,
@@ -109,8 +109,7 @@ class _Bench:
     def __init__(self, folder: Path) -> None:
         self.folder, self.cuda = folder, torch.cuda.is_available()
         self.device = "cuda" if self.cuda else "cpu"
-        packages = ("onnx", "onnxruntime", "onnxscript")
-        self._onnx = not self.cuda and all(importlib.util.find_spec(package) for package in packages)
+        self._onnx = not self.cuda and not lacking("onnx", "onnxruntime", "onnxscript")
         runtime = "ONNX Runtime" if self._onnx else f"torch {torch.__version__}"
         self.name = f"{device_name(self.device)}, {runtime}{'' if self.cuda else ', one thread'}"
         self._files: dict[int, Path] = {}

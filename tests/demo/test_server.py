@@ -87,7 +87,7 @@ def test_the_port_is_closed_when_a_model_cannot_be_opened(tmp_path):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs starlette and uvicorn: run `pip install lightning_gan"):
+    with pytest.raises(UserError, match=r"needs starlette and uvicorn: run `pip install starlette uvicorn`"):
         serve("small.onnx")
 
 

@@ -132,10 +132,10 @@ def test_export_leaves_the_network_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
-def test_missing_package_is_named_with_the_extra(package, tmp_path, monkeypatch):
+def test_a_missing_package_is_named(package, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    with pytest.raises(UserError, match=rf"{package}: run `pip install lightning_gancompress\[export\]`"):
+    with pytest.raises(UserError, match=rf"ONNX needs {package}: run `pip install {package}`"):
         export_onnx(resnet(), tmp_path / "n.onnx", torch.zeros(1, 3, 16, 16))
 
 

@@ -16,7 +16,7 @@ def demo(
 ) -> None:
     """Serve a page on which a compressed generator and its teacher translate pictures side by side.
 
-    Needs `pip install lightning_gancompress[demo]`.
+    Needs the packages starlette and uvicorn.
 
     Args:
         model: The small model: `generator.safetensors` of a run, or any other file that `predict --model`

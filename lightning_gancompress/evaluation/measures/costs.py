@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_gancompress.devices import device_name
-from lightning_gancompress.errors import UserError, first_line
+from lightning_gancompress.errors import first_line
 from lightning_gancompress.evaluation.evaluable import evaluable, phase_of
 from lightning_gancompress.evaluation.exported import ExportedFiles
 from lightning_gancompress.evaluation.measure import Findings, Measure, Seen
@@ -40,6 +39,7 @@ from lightning_gancompress.export import (
 )
 from lightning_gancompress.export.latency import Latency, Run, compare_times, time_in_turn
 from lightning_gancompress.export.program import inference_copy
+from lightning_gancompress.packages import require
 from lightning_gancompress.pruning import count_macs, count_params
 from lightning_gancompress.translation.model import ImageModel
 from lightning_gancompress.translation.opening import open_model
@@ -196,12 +196,9 @@ def file_run(path: Path, sample: Tensor, device: str, threads: int) -> Run:
 
 def require_runtimes(runtimes: Sequence[Runtime]) -> None:
     """Raise a `UserError` where a runtime's package is missing."""
-    for runtime, package, extra in (("onnx", "onnxruntime", "export"), ("openvino", "openvino", "openvino")):
-        if runtime in runtimes and importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"latency_runtimes: {runtime} needs a package that isn't installed: pip install "
-                f"'lightning_gancompress[{extra}]', or leave it out."
-            )
+    for runtime, package in (("onnx", "onnxruntime"), ("openvino", "openvino")):
+        if runtime in runtimes:
+            require(f"latency_runtimes: {runtime}", package)
 
 
 def version(runtime: Runtime) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from lightning_gancompress.errors import UserError, first_line
 from lightning_gancompress.files import replacing
+from lightning_gancompress.packages import require
 from lightning_gancompress.reporting.comparison.plan import Run
 from lightning_gancompress.reporting.comparison.runs import LOOK, last_words, terminable, work
 
@@ -98,12 +99,9 @@ class Cluster:
         Raises:
             UserError: submitit or Slurm's commands are missing, or an option is none.
         """
-        try:
-            import submitit
-        except ImportError:
-            raise UserError(
-                f"launcher: {self.launcher} needs submitit: run `pip install lightning_gancompress[cluster]`."
-            ) from None
+        require(f"launcher: {self.launcher}", "submitit")
+        import submitit
+
         if missing := [
             name for name in ("sbatch", "srun") if self.launcher == "slurm" and not shutil.which(name)
         ]:

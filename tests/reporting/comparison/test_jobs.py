@@ -178,7 +178,7 @@ def test_without_slurm_or_submitit(
     monkeypatch.setitem(sys.modules, "submitit", None)
     code, said = tiny.fail_code(capsys, [*args, "--launcher=local"])
     assert (code, said.count("\n")) == (2, 1)
-    assert "run `pip install lightning_gancompress[cluster]`" in said
+    assert "needs submitit: run `pip install submitit`" in said
 
 
 def test_a_folder_that_cannot_be_written(
