@@ -8,6 +8,8 @@ ZOO := .zoo/.ready
 # These fork processes that train, which a process can't any more once its autograd has threads of its own.
 FORKING := tests/modules/test_ddp.py tests/modules/test_narrowed_runs.py tests/modules/test_ranks.py \
 	tests/modules/test_several_budgets.py tests/data/test_resume_order.py tests/evaluation tests/callbacks tests/test_kills.py
+# whole runs first, then the rooms, whose files are short
+REST := $(filter-out $(FORKING),$(wildcard tests/test_*.py) $(patsubst %/,%,$(wildcard tests/[a-z]*/)))
 # a file after the other as they are named: the long ones, which have few tests, would come last by number
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
@@ -34,7 +36,7 @@ quickstart: $(READY) ## Train a small teacher, compress, evaluate and export it:
 test: export OMP_NUM_THREADS = 1
 test: $(READY) ## Run the tests
 	$(PYTEST) $(FORKING)
-	$(PYTEST) tests $(FORKING:%=--ignore=%)
+	$(PYTEST) $(REST) $(FORKING:%=--ignore=%)
 
 $(ZOO): pyproject.toml tests/zoo_requirements.txt tests/zoo_alone.txt
 	$(PYTHON) -m venv .zoo

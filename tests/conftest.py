@@ -1,5 +1,6 @@
 """Teachers for whole runs, trained once."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -27,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[known_groups.FOLDER] = folder.name
     known_groups.install()
     known_shapes.install()
+    # as Lightning leaves it where a handler of pytest was there before: caplog's is the root's
+    logging.getLogger("lightning.pytorch").propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ def test_seeds(slurm: Path, recorder: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_job_of_two_nodes_goes_on_when_its_time_is_over(
     slurm: Path, tmp_path: Path, facades: list[str]
 ) -> None:
-    run = [*tiny.teacher(tmp_path / "run"), *facades, "--model.epochs=30", "--data.num_workers=0"]
+    run = [*tiny.teacher(tmp_path / "run"), *facades, "--model.epochs=14", "--data.num_workers=0"]
     job = submit("--nodes=2", "--ntasks-per-node=1", str(SCRIPTS / "slurm.sh"), *run[1:], *tiny.EVERY_STEP)
     log = tmp_path / f"slurm-{job}.out"
     until(tiny.last(tmp_path / "run").exists, log)
@@ -117,9 +117,9 @@ def test_a_job_of_two_nodes_goes_on_when_its_time_is_over(
     assert (slurm / "requeued").read_text().split() == [job]
     assert f"Slurm will start job {job} again." in text
     assert "MEMBER: 2/2" in text
-    assert re.search(r"^epoch 31/31 ", text, re.MULTILINE)
-    assert text.count("\nepoch 1/31 ") == 1  # nothing was repeated
-    assert tiny.read(tiny.last(tmp_path / "run"))["epoch"] == 30
+    assert re.search(r"^epoch 15/15 ", text, re.MULTILINE)
+    assert text.count("\nepoch 1/15 ") == 1  # nothing was repeated
+    assert tiny.read(tiny.last(tmp_path / "run"))["epoch"] == 14
 
 
 def test_torchrun(

@@ -140,13 +140,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _diagnosis(path: Path) -> str:
     """Return the kind of a file that torch.load can't read, and the remedy."""
     with suppress(Exception), zipfile.ZipFile(path) as archive:
-        names = {name.partition("/")[2] for name in archive.namelist()}
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
         if "constants.pkl" in names:
             return (
                 "is a TorchScript program: save the tensors in it, "
                 "torch.save(torch.jit.load(path, 'cpu').state_dict(), ...)."
             )
-        if "archive_format" in names:
+        if names & {"archive_format", "serialized_exported_program.json"}:  # the latter of torch 2.6
             return (
                 "is a torch.export program: save the tensors in it, "
                 "torch.save(dict(torch.export.load(path).state_dict), ...)."

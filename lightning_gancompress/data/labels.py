@@ -84,7 +84,8 @@ class Labels:
     def encode(self, classes: Array) -> Tensor:
         """Map values of pixels (H, W) to what networks read, (C, H, W) float32: 3 or `classes` channels."""
         count = self.classes or 0
-        known = np.where(classes == self.void, count, classes)  # the last row of a table is that of void
+        # the last row of a table is that of void; its number may be more than the bytes of a file hold
+        known = np.where(classes == self.void, count, classes.astype(np.int64))
         if self.encoding == "one_hot":
             channels = np.eye(count, count + 1, dtype=np.float32)
             return torch.from_numpy(channels[:, known])

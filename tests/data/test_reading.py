@@ -138,6 +138,10 @@ def test_colours_become_rgb_and_grey_stays_grey(tmp_path):
     red.convert("YCbCr").save(tmp_path / "ycbcr.tif")
     red.convert("LAB").save(tmp_path / "lab.tif")
     red.quantize(4).save(tmp_path / "palette.png")
+    try:
+        Image.open(tmp_path / "ycbcr.tif").load()
+    except OSError:  # Pillow before 13 can't read the file that it writes
+        (tmp_path / "ycbcr.tif").unlink()
     for file in sorted(tmp_path.iterdir()):
         image = read_image(file)
         assert image.mode == "RGB"

@@ -220,16 +220,17 @@ def command(args: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_command(tmp_path: Path, unet: Path, facades: list[str]) -> None:
-    args = [*tiny.compression(tmp_path / "run", unet), *facades, "--trainer.callbacks+=tiny.RankHashes"]
+def test_command(tmp_path: Path, facades: list[str]) -> None:
+    args = [*tiny.teacher(tmp_path / "run"), *facades, "--trainer.callbacks+=tiny.RankHashes"]
     result = command(args)
     assert result.returncode == 0, result.stderr
-    assert_ranks_agree(tmp_path / "run", [*SEARCH, *SEARCH, *FINETUNE, *FINETUNE, "end"])
+    epoch = ["teacher epoch", "teacher step", "teacher step"]
+    assert_ranks_agree(tmp_path / "run", [*epoch, *epoch, "end"])
 
 
 @pytest.mark.slow
-def test_an_error_on_one_rank_ends_all(tmp_path: Path, unet: Path, facades: list[str]) -> None:
-    args = [*tiny.compression(tmp_path / "run", unet), *facades, "--trainer.callbacks+=tiny.Stumble"]
+def test_an_error_on_one_rank_ends_all(tmp_path: Path, facades: list[str]) -> None:
+    args = [*tiny.teacher(tmp_path / "run"), *facades, "--trainer.callbacks+=tiny.Stumble"]
     result = command(args)
     assert result.returncode != 0
     assert "[rank 1] error: This rank can't go on: mend it." in result.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -388,6 +388,28 @@ class Brightness(Encoder):
         return torch.stack([image.flatten(1).mean(1), torch.ones(len(image))], 1)
 
 
+@pytest.fixture(scope="module")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory, facades: list[str], unet: Path
+) -> Callable[..., dict[str, Tensor]]:
+    """The generator's agent after a search with some options."""
+    folder = tmp_path_factory.mktemp("searched")
+
+    def agent(**options: Any) -> dict[str, Tensor]:
+        policy = searching(folder, **({"budget_ramp": 0.0} | options))
+        return parameters(fit(folder, facades, unet, policy, epochs=1).agents["generator"])
+
+    return agent
+
+
+@pytest.fixture(scope="module")
+def plain(searched: Callable[..., dict[str, Tensor]]) -> dict[str, Tensor]:
+    """That of a search without further options, which comes out the same each time."""
+    one = searched()
+    assert equal(one, searched())
+    return one
+
+
 @pytest.mark.parametrize(
     "option",
     [
@@ -410,15 +432,9 @@ class Brightness(Encoder):
     ),
 )
 def test_every_option_of_the_search_changes_it(
-    option: dict[str, Any], tmp_path: Path, facades: list[str], unet: Path
+    option: dict[str, Any], searched: Callable[..., dict[str, Tensor]], plain: dict[str, Tensor]
 ) -> None:
-    def agent(**arguments: Any) -> dict[str, Tensor]:
-        policy = searching(tmp_path, **({"budget_ramp": 0.0} | arguments))
-        return parameters(fit(tmp_path, facades, unet, policy, epochs=1).agents["generator"])
-
-    plain = agent()
-    assert equal(plain, agent())
-    assert not equal(plain, agent(**option))
+    assert not equal(plain, searched(**option))
 
 
 def test_options_of_the_budget_change_the_widths(tmp_path: Path, facades: list[str], unet: Path) -> None:
@@ -446,6 +462,14 @@ def resume(folder: Path, facades: list[str], teacher: Path, policy: PruningPolic
     trainer.fit(module, facades_module(facades), ckpt_path=str(tiny.last(folder)))
 
 
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory, facades: list[str], unet: Path) -> Path:
+    """A run that is past its search."""
+    folder = tmp_path_factory.mktemp("decided")
+    fit(folder, facades, unet, searching(folder), epochs=3, trainer={"enable_checkpointing": True})
+    return folder
+
+
 @pytest.mark.parametrize(
     ("policy", "options", "words"),
     [
@@ -458,14 +482,13 @@ def resume(folder: Path, facades: list[str], teacher: Path, policy: PruningPolic
     ],
 )
 def test_what_the_search_has_decided_stays(
-    policy: str, options: dict[str, Any], words: str, tmp_path: Path, facades: list[str], unet: Path
+    policy: str, options: dict[str, Any], words: str, decided: Path, facades: list[str], unet: Path
 ) -> None:
-    fit(tmp_path, facades, unet, searching(tmp_path), epochs=3, trainer={"enable_checkpointing": True})
-    other: PruningPolicy = UniformWidth() if policy == "UniformWidth" else searching(tmp_path)
+    other: PruningPolicy = UniformWidth() if policy == "UniformWidth" else searching(decided)
     if policy == "search_epochs":
         other.search_epochs = 1
     with pytest.raises(UserError, match=words):
-        resume(tmp_path, facades, unet, other, **options)
+        resume(decided, facades, unet, other, **options)
 
 
 def test_a_compression_that_has_not_begun_is_not_tested(
