@@ -17,7 +17,7 @@ FID, KID = "fid", "kid"
 DENSITY, COVERAGE, PRECISION, RECALL, ISE = "density", "coverage", "precision", "recall", "ise"
 MIOU, PIXEL_ACCURACY = "miou", "pixel_accuracy"
 OF_DENSITY = (DENSITY, COVERAGE, PRECISION, RECALL, ISE)
-COMPARED = ("fid*", "kid*", MIOU, LPIPS, TEACHER + LPIPS, TEACHER + L1, TEACHER + COVERAGE)
+COMPARED = ("fid*", "kid*", MIOU, LPIPS, *(TEACHER + name for name in (LPIPS, L1, "fid*", COVERAGE, ISE)))
 # patterns of the metrics that `compare` shows by default
 
 
