@@ -109,7 +109,7 @@ def _named(a: Side, b: Side) -> tuple[dict[str, Path], dict[str, Path]]:
 def _ways(sides: Sides, a: Collection[str], b: Collection[str]) -> Iterable[tuple[str, str]]:
     """Suffixes to take off the names of A and B: none, and those that all names of a folder share."""
     yield "", ""
-    if sides[0].folder != sides[1].folder and not any(side.suffix for side in sides):
+    if sides[0].folder != sides[1].folder and not any(side.suffix.partition(".")[0] for side in sides):
         one, other = _shared_suffix(a), _shared_suffix(b)
         # numbers may just count, or be dates: 1_0 and 1_1 are other images, 1_a and 1_b two sides of one
         if all(not suffix or _in_words(suffix) for suffix in (one, other)) and _in_words(one) != _in_words(

@@ -168,6 +168,8 @@ def test_the_command_refuses_what_is_doubled(tmp_path, capsys):
         assert f"{output} is not written" in text
         assert "Fine" not in text
         assert not output.exists()
+    code, text = said(capsys, str(root), f"--output={output}", "--data.source_suffix=.jpg")  # as it says
+    assert (code, "train: 1" in text) == (0, True)
 
 
 def test_an_option_of_pairs_says_that_these_are_pairs(tmp_path, capsys):
