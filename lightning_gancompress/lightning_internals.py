@@ -357,24 +357,29 @@ def uploads_models(logger: WandbLogger) -> bool:
 # -- command line ----------------------------------------------------------------------------------------
 
 
+def with_flags(parser: LightningArgumentParser) -> LightningArgumentParser:
+    """A parser in which `--flag` means `--flag=true`, for the options of the command's method."""
+    for action in parser._actions:
+        if getattr(action, "_typehint", None) is bool and "." not in action.dest:
+            action.nargs, action.const = "?", True
+    return parser
+
+
 class OpenCLI(LightningCLI):
     """LightningCLI with public methods to override for parsing, seeding and running commands."""
 
     def command_parser(self, trainer: type, command: str, **kwargs: Any) -> LightningArgumentParser:
         """Make the parser of a command, which takes the arguments of trainer, model, data and method."""
-        return super()._prepare_subcommand_parser(trainer, command, **kwargs)
+        return with_flags(super()._prepare_subcommand_parser(trainer, command, **kwargs))
 
     def short_parser(
         self, owner: type, command: str, skip: set[str] | None = None, **kwargs: Any
     ) -> LightningArgumentParser:
-        """Make a parser of a method's arguments alone, where `--flag` means `--flag=true`."""
+        """Make a parser of a method's arguments alone."""
         parser = self.init_parser(**kwargs)
         skip = self.subcommands()[command] if skip is None else skip
         self._subcommand_method_arguments[command] = parser.add_method_arguments(owner, command, skip=skip)
-        for action in parser._actions:
-            if getattr(action, "_typehint", None) is bool:
-                action.nargs, action.const = "?", True
-        return parser
+        return with_flags(parser)
 
     def parser_of(self, command: str) -> LightningArgumentParser:
         """The parser of a command."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_gancompress import slurm
@@ -122,6 +123,24 @@ class LastCheckpoint(ModelCheckpoint, BeforeValidation):
             self._save(trainer, pl_module)
         self._stop_if_asked(trainer)
         self._stop.waits = False
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End at once by SIGTERM, if this is no validation of a training."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._end_by_sigterm()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End at once by SIGTERM: there is nothing to save."""
+        self._end_by_sigterm()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End at once by SIGTERM: there is nothing to save."""
+        self._end_by_sigterm()
+
+    def _end_by_sigterm(self) -> None:
+        # Lightning only notes it, and goes on to the end
+        self._stop = StopSignals()
+        self._stop.take_over(signal.SIGTERM)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore the signal handlers; within a batch there is no state to save."""

@@ -60,7 +60,8 @@ def arrange_options(parser: LightningArgumentParser, command: str) -> None:
     own = inspect.signature(Trainer).parameters
     trainer = [option for option in rest if _root(option) == "trainer"]
     ours = [o for o in trainer if o.dest == "trainer" or o.dest.split(".")[1] in {*own, *_DEVICES}]
-    first = [o for o in rest if o.dest in ("ckpt_path", "seed_everything", "size", "json")]
+    own_of_profile = ("size", "json", "advice")
+    first = [o for o in rest if o.dest in ("ckpt_path", "seed_everything", *own_of_profile)]
     parts = {part: [o for o in rest if _root(o) == part] for part in ("model", "data")}
     lightnings = [o for o in rest if o not in (*ours, *first, *parts["model"], *parts["data"])]
     for option in (*lightnings, *(o for o in ours if o.dest.split(".")[-1] in _DEVICES)):

@@ -12,6 +12,7 @@ import tiny
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
+from PIL import Image
 
 from lightning_gancompress import files
 from lightning_gancompress.callbacks import LastCheckpoint
@@ -43,12 +44,38 @@ def send(**options: int) -> list[str]:
     return [f"--trainer.callbacks={__name__}.Send", *arguments]
 
 
+class Terminate(Callback):
+    """Send this process SIGTERM at the start of an evaluation."""
+
+    def at(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)  # a handler runs between two instructions
+
+    on_test_batch_start = on_validation_batch_start = on_predict_batch_start = at
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, facades):
     """The folder of a run that nobody stops."""
     folder = tmp_path_factory.mktemp("whole")
     main([*tiny.teacher(folder), *facades])
     return folder
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_an_evaluation_ends_at_once_by_sigterm(command, tmp_path, whole):
+    before = signal.getsignal(signal.SIGTERM)
+    args = [command, f"--ckpt_path={tiny.last(whole)}", f"--trainer.default_root_dir={tmp_path}"]
+    args += [*tiny.QUICK, f"--trainer.callbacks={__name__}.Terminate"]
+    if command == "predict":
+        Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+        args.append(f"--data.predict_folder={tmp_path}")
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 143
+    assert not list(tmp_path.glob("test/results.json"))
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What `--help` and `--debug` show, and what the shell completes."""
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ from contextlib import redirect_stdout, suppress
 import pytest
 
 from lightning_gancompress.cli import main
+from lightning_gancompress.cli.commands.profile import profile
 from lightning_gancompress.cli.completion import words_of
 from lightning_gancompress.cli.help_texts import EXAMPLES, first_sentence
 from lightning_gancompress.errors import UserError
@@ -58,6 +60,16 @@ def test_own_options_of_fit_come_before_those_of_lightning(capsys):
     assert "lightning_gancompress." not in text  # short names
     assert "paramref" not in text
     assert f"Example: gancompress fit {EXAMPLES['fit']}" in " ".join(text.split())
+
+
+def test_every_option_of_profile_is_shown_and_its_flag_needs_no_value(capsys, tmp_path):
+    text = printed(capsys, "profile", "--help")
+    own = inspect.signature(profile).parameters.keys() - {"model", "datamodule"}
+    assert [name for name in own if f"\n  --{name} " not in text] == []
+    assert "--advice [{true,false}]" in text
+    with pytest.raises(SystemExit):
+        main(["profile", "--advice", f"--ckpt_path={tmp_path / 'none.ckpt'}"])
+    assert "none.ckpt" in capsys.readouterr().err  # the flag was read
 
 
 def test_what_a_short_command_needs_stands_in_its_usage_and_first(capsys):

@@ -78,7 +78,7 @@ def test_each_budget_has_a_run_of_its_own(several: Path, unet: Path) -> None:
 
 def test_the_folder_says_where_the_other_budgets_are(several: Path) -> None:
     told = (several / "README.txt").read_text()
-    for name in ("budget_0.5 and 1 more", "table.md", "results.csv", "plot."):
+    for name in ("budget_0.5, budget_0.7", "table.md", "results.csv", "plot."):
         assert f"\n{name}" in told
 
 

@@ -88,7 +88,7 @@ def test_a_budget_out_of_reach_fails_at_once(network):
 
 
 def test_a_bad_budget_is_named(network):
-    with pytest.raises(UserError, match="generator budget is 'half': give a number"):
+    with pytest.raises(UserError, match="generator budget is 'half': give a fraction"):
         PrunedSide("generator", network, inputs(network), "half")
 
 
