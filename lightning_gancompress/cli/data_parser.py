@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from lightning_gancompress.cli.commands.data import check, download, pair
 from lightning_gancompress.cli.configs import ConfigFile
 from lightning_gancompress.cli.flags import DEBUG
 from lightning_gancompress.cli.help_texts import arrange_options
-from lightning_gancompress.data import FolderDataModule, PairedDataModule
+from lightning_gancompress.data import PairedDataModule
 from lightning_gancompress.data.image_folder import ImageDataModule
 from lightning_gancompress.data.kinds import kind_of
 from lightning_gancompress.errors import UserError
@@ -88,10 +90,11 @@ def with_folder(words: list[str]) -> list[str]:
 
 
 def _kind(folder: Path, options: list[str]) -> type[ImageDataModule]:
-    """The data module of a folder; options that tell sources from targets say that it holds pairs."""
+    """The data module of a folder; options that only pairs have say that it holds these."""
     kind = kind_of(folder)
-    tells = any(word.startswith(("--data.source_", "--data.target_")) for word in options)
-    return PairedDataModule if kind is FolderDataModule and tells else kind
+    given = set(re.findall(r"(?:^| )--data\.(\w+)", " ".join(options)))
+    known, of_pairs = ({field.name for field in fields(each)} for each in (kind, PairedDataModule))
+    return kind if given <= known or not given <= of_pairs else PairedDataModule
 
 
 def _stands_alone(words: list[str], position: int) -> bool:

@@ -23,7 +23,7 @@ from lightning_gancompress.data.labels import LabelReader
 from lightning_gancompress.data.listing import evenly
 from lightning_gancompress.data.reading import Header, ImageError, read_header
 from lightning_gancompress.data.survey import doubts
-from lightning_gancompress.data.twins import Looks, looks_of, same_files, twins
+from lightning_gancompress.data.twins import Looks, copies, looks_of, same_files, twins
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.tasks.role import Role
 
@@ -109,6 +109,7 @@ class Check:
             if not any(other.files == checked.files for other in self._before(split)):
                 self._read_headers(split, checked)
                 self._look(split, checked)
+                self._find_all(_of_copies(split, checked))
         self._find_all(map(Finding, doubts({s: list(c.files.values()) for s, c in self.splits.items()})))
         self._compare()
 
@@ -186,6 +187,18 @@ class Check:
                 near = [pair for pair, equal in found if not equal]
                 self._find(_twice(exact, f"an image of {split} has the pixels of one of train"))
                 self._find(_twice(near, f"an image of {split} looks nearly like one of train"))
+
+
+def _of_copies(split: str, checked: Checked) -> Iterator[Finding]:
+    """Samples that are copies of others of their split."""
+    for samples in checked.files.values():
+        if found := copies(samples):
+            kind = "pair" if len(samples[0]) == 2 else "image"
+            shown = ", ".join(f"{path} of {twin}" for path, twin in found[:SHOWN])
+            yield Finding(
+                f"{_count(found, kind)} of {split} with the bytes of another: {shown}; each copy counts as "
+                "one more: remove them, unless that is meant."
+            )
 
 
 def _twice(pairs: Sequence[tuple[Path, Path]], what: str) -> str:

@@ -31,8 +31,19 @@ ALIKE = 0.12  # mean correlation of the contours of both halves; pairs >= 0.2 (0
 
 
 def judge_halves(paths: Sequence[Path]) -> Verdict:
-    """Whether pictures show pairs side by side, by an evenly spaced sample."""
-    pictures = [read_image(path) for path in evenly(paths, SAMPLE)]
+    """Whether pictures show pairs side by side, by those of an evenly spaced sample that can be read.
+
+    Raises:
+        ImageError: None can be read.
+    """
+    pictures, broken = [], []
+    for path in evenly(paths, SAMPLE):
+        try:
+            pictures.append(read_image(path))
+        except ImageError as error:  # told by who reads all files
+            broken.append(error)
+    if broken and not pictures:
+        raise broken[0]
     clear = [picture for picture in pictures if picture.width >= 2 * LEAST and picture.height >= LEAST]
     if not clear:
         return "unclear"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
@@ -12,8 +14,8 @@ from typing import Literal
 
 from lightning_gancompress.data.halves import SAMPLE, Verdict
 from lightning_gancompress.data.listing import evenly, has_images, list_images
-from lightning_gancompress.data.pairing import Side, Sides
-from lightning_gancompress.data.reading import endings, read_header
+from lightning_gancompress.data.pairing import Side, Sides, share_names
+from lightning_gancompress.data.reading import ImageError, endings, read_header
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
 
@@ -192,7 +194,10 @@ def require_side_by_side(root: Path, splits: Sequence[str], verdict: Verdict) ->
     everything = [path for paths in pictures.values() for path in paths]
     split = next(split for split in splits if pictures[split])
     twin = namesake(root, split, splits)
-    sizes = Counter(read_header(path).size for path in evenly(everything, SAMPLE))
+    sizes: Counter[tuple[int, int]] = Counter()
+    for path in evenly(everything, SAMPLE):
+        with suppress(ImageError):  # told by who reads all
+            sizes[read_header(path).size] += 1
     width, height = sizes.most_common(1)[0][0]
     if verdict == "unclear" and twin is None and width == 2 * height:
         return
@@ -221,10 +226,10 @@ def namesake(root: Path, split: str, splits: Sequence[str]) -> Folders | None:
     """Two folders that may be A and B: with images of the same names, within a split or beside it."""
     within = _subfolders(root / split)
     beside = [folder for folder in _subfolders(root) if folder.name not in splits]
-    candidates = [(a, b) for a in within for b in within if a < b]
+    candidates = [(a, b) for a in within for b in within if a != b]
     candidates += [(root / split, folder) for folder in beside if split != UNDIVIDED]
     names = {folder: _names(folder) for folder in {folder for both in candidates for folder in both}}
-    return next(((a, b) for a, b in candidates if _half_shared(names[a], names[b])), None)
+    return next(((a, b) for a, b in candidates if share_names(names[a], names[b])), None)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -233,14 +238,24 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def share_names(a: Path, b: Path) -> bool:
-    """Whether at least half of the images of `a` have a namesake in `b`."""
-    return _half_shared(_names(a), _names(b))
+def may_be_pairs(a: Path, b: Path) -> bool:
+    """Whether at least half of the images of one of two folders have a namesake in the other."""
+    one, other = _names(a), _names(b)
+    return share_names(one, other) or share_names(other, one)
+
+
+def are_domains(root: Path, split: str, folders: Folders) -> bool:
+    """Whether two folders are called A and B, which may hold pairs or not."""
+    return folders in domain_folders(root, split)
+
+
+def called_apart(root: Path, folders: Iterable[Path]) -> bool:
+    """Whether some of the folders below a root have names of A, and others names of B."""
+    words = [set(re.findall("[a-z]+", os.path.relpath(folder, root).lower())) for folder in folders]
+    common = set.intersection(*words) if words else set()
+    sides = {(bool((own - common) & WORDS_A), bool((own - common) & WORDS_B)) for own in words}
+    return {(True, False), (False, True)} <= sides
 
 
 def _names(folder: Path) -> set[str]:
     return {path.relative_to(folder).stem for path in list_images(folder)}
-
-
-def _half_shared(one: set[str], other: set[str]) -> bool:
-    return bool(one) and 2 * len(one & other) >= len(one)

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from os.path import commonprefix
 from pathlib import Path
 
@@ -78,10 +79,12 @@ def pairs_in(sides: Sides) -> list[tuple[Path, Path]]:
         lonely.append(alone + [other[name] for name in sorted(other.keys() - one.keys())])
     alone = min(lonely, key=len)
     names = ", ".join(f"{file.parent.name}/{file.name}" for file in alone[:SHOWN])
+    other_kind = "FolderDataModule" if a.folder == b.folder else "UnpairedDataModule"
     raise UserError(
-        f"{len(alone)} images of {a.folder} and {b.folder} have no partner of the same name, such as "
-        f"{names}: add their partners or remove them, set data.source_suffix and data.target_suffix to what "
-        "the names of sources and targets end in, or use UnpairedDataModule if these are no pairs."
+        f"{len(alone)} images of {' and '.join(dict.fromkeys((str(a.folder), str(b.folder))))} have no "
+        f"partner of the same name, such as {names}: add their partners or remove them, set "
+        "data.source_suffix and data.target_suffix to what the names of sources and targets end in, or use "
+        f"{other_kind} if these are no pairs."
     )
 
 
@@ -106,13 +109,36 @@ def _named(a: Side, b: Side) -> tuple[dict[str, Path], dict[str, Path]]:
 def _ways(sides: Sides, a: Collection[str], b: Collection[str]) -> Iterable[tuple[str, str]]:
     """Suffixes to take off the names of A and B: none, and those that all names of a folder share."""
     yield "", ""
-    if sides[0].folder != sides[1].folder and not any(side.suffix for side in sides):
+    if sides[0].folder != sides[1].folder and not any(side.suffix.partition(".")[0] for side in sides):
         one, other = _shared_suffix(a), _shared_suffix(b)
         # numbers may just count, or be dates: 1_0 and 1_1 are other images, 1_a and 1_b two sides of one
         if all(not suffix or _in_words(suffix) for suffix in (one, other)) and _in_words(one) != _in_words(
             other
         ):
             yield one, other
+
+
+def share_names(a: Collection[str], b: Collection[str]) -> bool:
+    """Whether at least half of some names are among others, as they are or without their usual suffixes."""
+    one, other = _usual_suffix(a), _usual_suffix(b)
+    ways = [("", "")] + [(one, other)] * (_in_words(one) != _in_words(other))
+    return any(
+        2 * len({name.removesuffix(x) for name in a} & {name.removesuffix(y) for name in b}) >= len(a) > 0
+        for x, y in ways
+    )
+
+
+def _usual_suffix(names: Collection[str]) -> str:
+    """The longest suffix with letters that more than half of some names have; empty if there is none."""
+    usual = (tail for tail, count in _tails(names).items() if 2 * count > len(names) and _in_words(tail))
+    return max(usual, key=len, default="")
+
+
+def _tails(names: Iterable[str]) -> Counter[str]:
+    """What names end in, from each of their separators on, with the numbers of names."""
+    return Counter(
+        name[found.start() :] for name in names for found in re.finditer(r"[-_. ](?=[^/]*$)", name)
+    )
 
 
 def _in_words(suffix: str) -> str:
@@ -142,49 +168,58 @@ def sides_of(folder: Path) -> Sides | None:
     """A and B of a folder that holds both as files of their own, told apart by their names; None if not.
 
     A is what has no suffix, or the photo of two files of the same name: `house.jpg` with `house_L.png`, or
-    with `house.png`.
+    with `house.png`. Half of the files make it a folder of pairs, so that `pairs_in` tells which are none.
 
     Raises:
-        UserError: The folder holds pairs, but their names don't tell which are A.
+        UserError: The folder holds pairs, but their names don't tell which are A, or other images too.
     """
     files = list_images(folder)
-    if len(files) < 4 or len(files) % 2:
-        return None
     suffixes = _by_ending(files) or _by_suffix([str(file.with_suffix("")) for file in files])
     if suffixes is None:
         return None
-    if suffixes[0] and not (suffixes[0] in _PHOTOS and suffixes[1] not in _PHOTOS):
+    a, b = suffixes
+    if a and not (a in _PHOTOS and b not in _PHOTOS):
         raise UserError(
-            f"{folder} holds pairs whose names end in {suffixes[0]} and {suffixes[1]}, which doesn't tell "
+            f"{folder} holds pairs whose names end in {a} and {b}, which doesn't tell "
             "what to translate: set data.source_suffix to the one and data.target_suffix to the other."
         )
-    return Side(folder, suffixes[0]), Side(folder, suffixes[1])
+    if a and (others := [file for file in files if file.suffix.lower() not in suffixes]):
+        names = ", ".join(file.name for file in others[:SHOWN])
+        raise UserError(
+            f"{folder} holds pairs whose names end in {a} and {b}, and {len(others)} other images, such as "
+            f"{names}: remove these, or set data.source_suffix and data.target_suffix, to {a} and {b} if "
+            "these are meant, or use FolderDataModule if these are no pairs."
+        )
+    return Side(folder, a), Side(folder, b)
+
+
+def _are_pairs(pairs: int, files: int) -> bool:
+    """Whether so many pairs make files those of pairs, of which some may be wrong."""
+    return pairs >= 2 and 4 * pairs >= files
 
 
 def _by_ending(files: list[Path]) -> tuple[str, str] | None:
-    """The two endings of files that are there once with each."""
+    """The two endings of most files of the same names."""
     names: dict[str, set[Path]] = {}
     for file in files:
         names.setdefault(file.suffix.lower(), set()).add(file.with_suffix(""))
-    if len(names) != 2 or len(set(map(frozenset, names.values()))) != 1:
+    shared = {both: len(names[both[0]] & names[both[1]]) for both in combinations(sorted(names), 2)}
+    most = max(shared, key=lambda both: shared[both], default=None)
+    if most is None or not _are_pairs(shared[most], len(files)):
         return None
-    one, other = sorted(names, key=lambda ending: (ending not in _PHOTOS, ending))
+    one, other = sorted(most, key=lambda ending: (ending not in _PHOTOS, ending))
     return one, other
 
 
 def _by_suffix(names: list[str]) -> tuple[str, str] | None:
-    """The suffixes of two halves of names that are the same without them; the first may be empty."""
-    counts = Counter(
-        name[found.start() :] for name in names for found in re.finditer(r"[-_. ](?=[^/]*$)", name)
-    )
-    for suffix in sorted((s for s, n in counts.items() if 2 * n == len(names)), key=len):
-        b = {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
-        a = {name for name in names if not name.endswith(suffix)}
-        shared = _shared_suffix(a)
-        # numbers may just count: 1 and 1_0
-        if a == b and _in_words(suffix):
-            return "", suffix
-        if shared and {name.removesuffix(shared) for name in a} == b:
-            one, other = sorted((shared, suffix))
-            return one, other
-    return None
+    """The suffixes of A and B among names that are mostly the same without them; the first may be empty."""
+    found: dict[tuple[str, str], int] = {}
+    tails = [tail for tail, count in _tails(names).items() if _are_pairs(count, len(names))]
+    without = {
+        tail: {name.removesuffix(tail) for name in names if name.endswith(tail)} for tail in ["", *tails]
+    }
+    for one, other in combinations(sorted(without), 2):
+        if _in_words(one) != _in_words(other):  # numbers may just count: 1 and 1_0
+            found[one, other] = len(without[one] & without[other])
+    best = max(found, key=lambda both: (found[both], -len(both[0] + both[1])), default=None)
+    return best if best is not None and _are_pairs(found[best], len(names)) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +97,25 @@ def same_files(one: Iterable[Path], other: Iterable[Path]) -> list[tuple[Path, P
                 digests[size] = {_digest(twin): twin for twin in reversed(by_size[size])}
             if (twin := digests[size].get(_digest(path))) is not None:
                 found.append((path, twin))
+    return found
+
+
+def copies(samples: Iterable[tuple[Path, ...]]) -> list[tuple[Path, Path]]:
+    """The first files of samples that have the same bytes as an earlier one, and of that one.
+
+    Only files of samples whose sizes are those of another are read.
+    """
+    by_size: dict[tuple[int, ...], list[tuple[Path, ...]]] = {}
+    for files in dict.fromkeys(samples):
+        with suppress(OSError):
+            by_size.setdefault(tuple(path.stat().st_size for path in files), []).append(files)
+    first: dict[tuple[bytes, ...], Path] = {}
+    found = []
+    for files in chain(*(group for group in by_size.values() if len(group) > 1)):
+        with suppress(OSError):
+            twin = first.setdefault(tuple(map(_digest, files)), files[0])
+            if twin != files[0]:
+                found.append((files[0], twin))
     return found
 
 

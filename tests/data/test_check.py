@@ -40,7 +40,7 @@ def check(folder, capsys, *options):
     except SystemExit as stop:
         code = int(stop.code or 0)
     out, err = capsys.readouterr()
-    assert output.exists() == (code == 0)
+    assert output.exists() == (code == 0) == (f"{output} is not written" not in out)
     return code, out + err
 
 
@@ -130,6 +130,11 @@ def copied(folder):
         shutil.copy(folder / f"train/{name}/train0.png", folder / f"test/{name}/test9.png")
 
 
+def twice(folder):
+    for name in ("images", "labels"):
+        shutil.copy(folder / f"train/{name}/train0.png", folder / f"train/{name}/train9.png")
+
+
 def of_the_same_pixels(folder):
     for name in ("images", "labels"):
         Image.open(folder / f"train/{name}/train0.png").save(folder / f"test/{name}/test9.bmp")
@@ -156,6 +161,10 @@ def of_indices(folder):
         (
             copied,
             "2 times: a file of val is a copy of one of train: {folder}/test/images/test9.png and {folder}",
+        ),
+        (
+            twice,
+            "1 pair of train with the bytes of another: {folder}/train/images/train9.png of {folder}",
         ),
         (
             of_the_same_pixels,
@@ -205,10 +214,19 @@ def test_the_file_of_a_small_size_is_named(folder, capsys):
     assert "train5.png is 60x70" in text
 
 
+def test_copies_of_single_images_are_noted(folder, capsys):
+    shutil.copy(image(folder), image(folder, "train/images/train9.png"))
+    code, text = check(folder / "train/images", capsys, "--data.holdout=0")
+    assert (code, "note: 1 image of train with the bytes of another: " in text) == (0, True)
+
+
 def test_a_shared_mask_is_no_copy_of_a_sample(folder, capsys):
     for split in ("train", "test"):
         Image.new("RGB", (64, 64)).save(folder / split / "labels" / f"{split}0.png")
-    assert "is a copy of one of train" not in check(folder, capsys)[1]
+    shutil.copy(folder / "train/labels/train1.png", folder / "train/labels/train2.png")
+    text = check(folder, capsys)[1]
+    assert "copy of one of train" not in text
+    assert "with the bytes of another" not in text
 
 
 def test_options_that_tell_sources_from_targets_are_of_pairs(tmp_path, capsys):

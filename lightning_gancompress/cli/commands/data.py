@@ -83,6 +83,7 @@ def check(
     for text in stops:
         print(f"stops a training: {text}")
     if stops:
+        print(f"{path} is not written until a training could start.")
         raise SystemExit(1)
     print(f"Fine. In a configuration:\n{_section(data)}")
 
