@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 18  # the version that torch's exporter writes without conversion, for the oldest possible runtimes
+LEAST_TORCH = "2.8"  # 2.6 calls free sizes `s0`, and its 16-bit files can't be loaded
 
 
 @checked
@@ -120,6 +121,11 @@ def onnx_model(
 ) -> tuple[ModelProto, dict[str, Any]]:
     """The model that `export_onnx` writes, with float images, and how far it is from the network."""
     require("ONNX", "onnx", "onnxruntime", "onnxscript")
+    if torch.__version__ < LEAST_TORCH:  # it compares as a version, not as text
+        raise UserError(
+            f"ONNX files need torch {LEAST_TORCH}, and this is {torch.__version__}: run "
+            "`pip install --upgrade torch torchvision`."
+        )
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
@@ -174,11 +180,10 @@ def _convert(
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        # seen with torch 2.6 and onnxscript 0.7, where batch norms fail; torch 2.6 needs onnxscript 0.2
         versions = f"torch {torch.__version__}, onnxscript {version('onnxscript')}"
         raise UserError(
             f"The network can't be converted to ONNX by {versions} ({str(error.__cause__ or error)[:200]}): "
-            "install releases of the same months, such as onnxscript 0.2 for torch 2.6."
+            "upgrade both (`pip install --upgrade torch torchvision onnxscript`), or export --format torch."
         ) from error
     assert exported is not None  # only the TorchScript exporter returns nothing
     model = exported.model_proto

@@ -1,11 +1,13 @@
 import importlib.util
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from lightning_gancompress import UserError
 from lightning_gancompress.export import export_onnx, load_onnx
@@ -137,6 +139,16 @@ def test_a_missing_package_is_named(package, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     with pytest.raises(UserError, match=rf"ONNX needs {package}: run `pip install {package}`"):
         export_onnx(resnet(), tmp_path / "n.onnx", torch.zeros(1, 3, 16, 16))
+
+
+def test_an_old_torch_is_named(tmp_path, monkeypatch):
+    for old in ("2.6.0+cpu", "2.7.1"):
+        monkeypatch.setattr(torch, "__version__", TorchVersion(old))
+        with pytest.raises(
+            UserError, match=rf"^ONNX files need torch 2\.8, and this is {re.escape(old)}: run"
+        ):
+            export_onnx(resnet(), tmp_path / "n.onnx", torch.zeros(1, 3, 16, 16))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_exported_says_why(tmp_path):
