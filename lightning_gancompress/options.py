@@ -86,7 +86,7 @@ class Items:
 Count = Annotated[int, Range(1, 10**9)]  # of what there must be one
 CountOrNone = Annotated[int, Range(0, 10**9)]  # of what there may be none
 Workers = Annotated[int, Range(0, 1024)]  # processes beside the main one
-Trials = Annotated[int, Range(1, 8)]  # of a bisection: with n of them 2^n - 1 steps are told apart
+TrialCount = Annotated[int, Range(1, 8)]  # of a bisection: n of them choose among 2^(n - 1)
 Threads = Annotated[int, Range(1, 1024)]
 PortOrAny = Annotated[int, Range(0, 2**16 - 1)]  # of TCP; 0 for any that is free
 Seed = Annotated[int, Range(0, 2**32 - 1)]

@@ -6,8 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lightning_gancompress.errors import UserError
-from lightning_gancompress.evaluation.metrics import registered
-from lightning_gancompress.evaluation.results import TestResults
+from lightning_gancompress.evaluation.metrics import (
+    ACTIVATION_BYTES,
+    LATENCY,
+    LATENCY_COMPILE,
+    LATENCY_ONNX,
+    LATENCY_OPENVINO,
+    registered,
+)
+from lightning_gancompress.evaluation.results import COSTS, TestResults
+
+_COSTS = {*COSTS, ACTIVATION_BYTES, LATENCY, LATENCY_COMPILE, LATENCY_ONNX, LATENCY_OPENVINO}
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,18 @@ class Quality:
 
     limit: float
     metric: str
+
+    def __post_init__(self) -> None:
+        """Refuse what a network costs, which falls with the budget.
+
+        Raises:
+            UserError: The figure is such a one.
+        """
+        if self.metric in _COSTS:
+            raise UserError(
+                f"model.quality_metric: {self.metric} is no quality, a smaller network has less of it: name "
+                "a figure of its images, such as teacher_l1."
+            )
 
     @property
     def higher(self) -> bool:
@@ -60,7 +81,7 @@ class Quality:
         tested = [test.networks[test.trained].figures | test.comparison for test in tests]
         found = found or [figures[self.metric] for figures in tested if self.metric in figures]
         if not found:
-            known = {name.rpartition("/")[2] for name in of_validation}.union(*tested)
+            known = {name.rpartition("/")[2] for name in of_validation}.union(*tested) - _COSTS
             raise UserError(
                 f"model.quality_metric: {self.metric} was not measured: go on (fit --ckpt_path) with one of "
                 f"{', '.join(sorted(known))}, or with an Evaluation in trainer.callbacks that measures it."

@@ -34,7 +34,16 @@ from lightning_gancompress.modules.same_run import (
 )
 from lightning_gancompress.modules.teacher_loader import Missing, TeacherLoader
 from lightning_gancompress.networks import BatchNorm
-from lightning_gancompress.options import Amount, Count, CountOrNone, Positive, Rate, Share, Trials, checked
+from lightning_gancompress.options import (
+    Amount,
+    Count,
+    CountOrNone,
+    Positive,
+    Rate,
+    Share,
+    TrialCount,
+    checked,
+)
 from lightning_gancompress.pruning import Budget, Budgets, Convention, down_to, largest_first
 from lightning_gancompress.search.phase import Pruning, SearchPhase, ignored_layers
 from lightning_gancompress.search.policy import PruningPolicy, SearchPolicy
@@ -113,7 +122,7 @@ class CompressionModule(GANModule):
         budget: Budgets = 0.1,
         quality: Positive | None = None,
         quality_metric: str = f"{TEACHER}{L1}",
-        quality_trials: Trials = 4,
+        quality_trials: TrialCount = 4,
         discriminator_budget: Budget = 0.5,
         macs: Convention = "exact",
         min_channels: Count = 1,

@@ -12,6 +12,7 @@ from lightning_gancompress.cli import main
 from lightning_gancompress.cli.trials import Trials
 from lightning_gancompress.evaluation.quality import Quality
 from lightning_gancompress.evaluation.results import NetworkResults, TestResults
+from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.pruning import down_to
 
 BUDGETS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
@@ -70,13 +71,18 @@ def test_higher_is_better_for_some() -> None:
             str(Quality(0.2, name))
 
 
+@pytest.mark.parametrize("name", ["latency_ms", "macs_exact", "bytes", "activation_bytes"])
+def test_what_a_network_costs_is_no_quality(name: str) -> None:
+    with pytest.raises(UserError, match=rf"quality_metric: {name} is no quality, a smaller network has less"):
+        CompressionModule(quality=3.0, quality_metric=name)
+
+
 def test_a_figure_is_that_of_the_validation_or_of_the_test_and_the_worst_of_both_directions() -> None:
-    tests = [
-        TestResults(
-            "finetune", 1, (8, 8), {"teacher": NetworkResults(), "student": NetworkResults({"ssim": s})}, c
-        )
-        for s, c in ((0.5, {"teacher_l1": 0.3}), (0.4, {"teacher_l1": 0.1}))
-    ]
+    def of(ssim: float, distance: float) -> TestResults:
+        networks = {"teacher": NetworkResults(), "student": NetworkResults({"ssim": ssim, "bytes": 9.0})}
+        return TestResults("finetune", 1, (8, 8), networks, {"teacher_l1": distance})
+
+    tests = [of(0.5, 0.3), of(0.4, 0.1)]
     logged = {"val/AtoB/teacher_l1": 0.15, "val/BtoA/teacher_l1": 0.2, "test/AtoB/ssim": 0.0}
     assert Quality(1, "teacher_l1").figure(logged, tests) == 0.2
     assert Quality(1, "ssim").figure(logged, tests) == 0.4
