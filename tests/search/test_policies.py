@@ -27,6 +27,7 @@ from lightning_gancompress.density import CriticEncoder
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
 from lightning_gancompress.search.baselines import magnitudes, relative_magnitudes, structures
+from lightning_gancompress.search.collaborative import _balance
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.teacher_images import TeacherImages
 from lightning_gancompress.tasks import Role, Side
@@ -117,6 +118,15 @@ def test_l1_magnitude_drops_the_smallest_of_all_groups(
         kept = spy.masks[role] > 0
         # what fills up the rest of the budget, or the last of its group, may be smaller
         assert scores[kept].median() > scores[~kept].quantile(0.95)
+
+
+def test_the_balance_is_how_far_the_teachers_logits_are_above() -> None:
+    one, other = Role("generator_AtoB"), Role("generator_BtoA")
+    real = {one: torch.full((2, 1, 3, 3), 2.0), other: torch.tensor([[[[1.0, 3.0]]]])}
+    fake = {one: torch.full((2, 1, 3, 3), 0.5), other: torch.tensor([[[[4.0, 1.0]]]], requires_grad=True)}
+    balance = _balance(real, fake)  # 1.5 and -0.5
+    assert (balance.item(), balance.requires_grad) == (0.5, False)
+    assert _balance(fake, fake).item() == 0
 
 
 class Kinds(IsomorphicMagnitude):
