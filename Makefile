@@ -25,7 +25,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $@
 
-quickstart: $(READY) ## Train a small teacher, compress, evaluate and export it: two minutes on two idle cores
+quickstart: $(READY) ## Train a small teacher, compress, evaluate and export it: about three minutes on two idle cores
 	$(GANCOMPRESS) fit --config teacher_quickstart.yaml
 	$(GANCOMPRESS) fit --config quickstart.yaml
 	$(GANCOMPRESS) test --config quickstart.yaml --ckpt_path runs/quickstart/checkpoints/last.ckpt
