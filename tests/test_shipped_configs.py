@@ -9,8 +9,11 @@ import tiny
 import torch
 from torchvision.models import vgg16
 
+from lightning_gancompress import load_generator
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import SyntheticFacades, SyntheticUnpairedFacades
+from lightning_gancompress.networks import ResnetGenerator
+from lightning_gancompress.pruning import count_macs
 from lightning_gancompress.shipped_configs import configs_folder
 
 NAMES = sorted(path.name for path in configs_folder().glob("*.yaml"))
@@ -18,7 +21,8 @@ TEACHERS = [name for name in NAMES if name.startswith("teacher_")]
 POLICIES = [name for name in NAMES if name.startswith("policy_")]
 RECIPES = [name for name in NAMES if name.startswith("finetune_")]
 OTHERS = [name for name in NAMES if name.startswith(("compare_", "evaluate_", "log_", "defaults"))]
-COMPRESSIONS = [name for name in NAMES if name not in (*TEACHERS, *POLICIES, *RECIPES, *OTHERS)]
+PUBLISHED = "vintage_256.yaml"  # its teacher is a file of somebody else's
+COMPRESSIONS = [name for name in NAMES if name not in (*TEACHERS, *POLICIES, *RECIPES, *OTHERS, PUBLISHED)]
 TERMS = {
     "finetune_critic.yaml": {"output", "critic", "features"},
     "finetune_features.yaml": {"features"},
@@ -101,6 +105,19 @@ def test_compression(name: str, teachers: dict[str, Path], pictures: list[str], 
     assert (tmp_path / ("generator_AtoB.pth" if "cyclegan" in name else "generator.pth")).is_file()
 
 
+def test_compression_of_a_published_generator(pictures: list[str], tmp_path: Path) -> None:
+    """The tensors of its file say that it is a ResNet of upstream's, with affine instance norms."""
+    net = ResnetGenerator(ngf=8, n_blocks=1, norm="instance_affine")
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    photos = f"{pictures[0].replace('pix2pix', 'cyclegan')}/trainA"
+    sizes = ["--data.load_size=36", "--data.crop_size=32", "--trainer.callbacks.search_epochs=1"]
+    line = ["fit", "--config", PUBLISHED, photos, pictures[1], *sizes, *FEW, *place(tmp_path)]
+    main([*line, f"--model.teacher={tmp_path / 'net.pth'}"])
+    image = [torch.zeros(1, 3, 32, 32)]
+    small = count_macs(load_generator(tmp_path / "generator.pth"), image)
+    assert 0.09 < small / count_macs(net, image) <= 0.1
+
+
 @pytest.mark.parametrize("name", POLICIES)
 def test_policy_in_place_of_the_agents(
     name: str, teachers: dict[str, Path], pictures: list[str], tmp_path: Path
@@ -128,7 +145,7 @@ def test_recipe_of_fine_tuning(
     assert ("train/generator_gan" in columns) == (name != "finetune_omgd.yaml")  # which has no discriminator
 
 
-@pytest.mark.parametrize("name", [*TEACHERS, *COMPRESSIONS, *POLICIES, *RECIPES])
+@pytest.mark.parametrize("name", [*TEACHERS, *COMPRESSIONS, PUBLISHED, *POLICIES, *RECIPES])
 def test_unmodified(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
