@@ -154,6 +154,8 @@ def open_image(content: BinaryIO, name: str) -> ImageFile.ImageFile:
 
 
 def _undecodable(name: Path | str, reason: Exception | str) -> ImageError:
+    if isinstance(reason, OSError) and reason.errno is not None:  # of the system, not of a decoder
+        return ImageError(f"Image {name} can't be read ({reason.strerror}): put it back, or give the rights.")
     return ImageError(f"Image {name} can't be decoded ({reason}): replace or remove it.")
 
 

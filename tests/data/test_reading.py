@@ -174,6 +174,11 @@ def test_a_document_in_the_clothes_of_an_image_is_not_run(tmp_path):
         read_image(tmp_path / "a.png")
 
 
+def test_a_file_that_is_gone_is_not_called_damaged(tmp_path):
+    with pytest.raises(ImageError, match=r"a\.png can't be read \(No such file or directory\): put it back"):
+        read_image(tmp_path / "a.png")
+
+
 def test_all_images_are_read_in_one_place():
     package = Path(lightning_gancompress.__file__).parent
     readers = {
