@@ -56,12 +56,17 @@ class PruningAgent(nn.Module):
     Args:
         sizes: Channels per group of the agent's own side.
         peer_sizes: Channels per group of the other side; None for no feedback.
+        prior: What is added to the logits `(total,)`; None adds nothing.
     """
 
     inputs: Tensor
+    prior: Tensor
 
-    def __init__(self, sizes: Sequence[int], peer_sizes: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, sizes: Sequence[int], peer_sizes: Sequence[int] | None = None, prior: Tensor | None = None
+    ) -> None:
         super().__init__()
+        self.register_buffer("prior", torch.zeros(sum(sizes)) if prior is None else prior)
         self.register_buffer("inputs", nn.init.orthogonal_(torch.empty(len(sizes), _INPUT)).unsqueeze(1))
         self.peer = PeerEncoder(peer_sizes) if peer_sizes is not None else None
         self.gru = nn.GRU(_INPUT, _HIDDEN, bidirectional=True)
@@ -75,7 +80,8 @@ class PruningAgent(nn.Module):
             # a copy: the buffer is overwritten before the backward pass
             start = self.peer(peer_mask.detach().clone()).expand(2, 1, _HIDDEN).contiguous()
         states = self.norm(self.gru(self.inputs, start)[0]).relu()
-        return torch.cat([head(state.flatten()) for head, state in zip(self.heads, states, strict=True)])
+        logits = [head(state.flatten()) for head, state in zip(self.heads, states, strict=True)]
+        return torch.cat(logits) + self.prior
 
     def narrowed(self, keep: Tensor, peer_keep: Tensor | None) -> PruningAgent:
         """A copy without the channels that are dropped on either side; the logits of the others are the same.
@@ -86,6 +92,7 @@ class PruningAgent(nn.Module):
                 None without one.
         """
         agent = copy.deepcopy(self)
+        agent.prior = self.prior[keep.to(self.prior.device) > 0.5]
         heads = [head for head in agent.heads if isinstance(head, nn.Linear)]
         stays = torch.split(keep > 0.5, [head.out_features for head in heads])
         for head, rows in zip(heads, stays, strict=True):

@@ -33,6 +33,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import require_writable
 from lightning_gancompress.options import Amount, Count, Fraction, Positive, Rate, checked
 from lightning_gancompress.pruning import PrunedSide
+from lightning_gancompress.search.baselines import magnitude_prior
 from lightning_gancompress.search.agents import PruningAgent, binarize, gumbel, relax
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.policy import SearchPolicy
@@ -91,6 +92,7 @@ class CollaborativePruning(SearchPolicy):
         budget_ramp: Fraction = 0.6,
         slack: Fraction = 1.0,
         feedback: bool = True,
+        prior: Amount = 0.0,
         temperature: Positive = 0.4,
         neighbours: Count = 5,
         members: Count = 4,
@@ -119,6 +121,7 @@ class CollaborativePruning(SearchPolicy):
         self.lr = lr
         self.budget_weight, self.budget_ramp = budget_weight, budget_ramp
         self.slack = slack
+        self.prior = prior
         self.feedback, self.temperature = feedback, temperature
         self.neighbours, self.members = neighbours, members
         self.adversarial_weight, self.comparison = adversarial_weight, comparison
@@ -153,7 +156,9 @@ class CollaborativePruning(SearchPolicy):
                 )
             rank_zero_info("The teacher has no discriminator: the search goes without adversarial objective.")
         return {
-            side: PruningAgent(own, sizes.get(side.peer) if self.feedback else None)
+            side: PruningAgent(
+                own, sizes.get(side.peer) if self.feedback else None, self.prior * magnitude_prior(search, side)
+            )
             for side, own in sizes.items()
         }
 
