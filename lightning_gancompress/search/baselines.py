@@ -66,7 +66,7 @@ def relative_magnitudes(search: SearchPhase, side: Side) -> Tensor:
     return torch.cat([group / group.mean().clamp_min(1e-12) for group in groups])
 
 
-def magnitude_prior(search: SearchPhase, side: Side) -> Tensor:
+def standard_magnitudes(search: SearchPhase, side: Side) -> Tensor:
     """Relative magnitudes `(total,)` with mean 0 and standard deviation 1, cut off at -2 and 2."""
     relative = relative_magnitudes(search, side)
     return ((relative - relative.mean()) / relative.std().clamp_min(1e-12)).clamp(-2, 2)

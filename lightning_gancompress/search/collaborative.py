@@ -33,8 +33,8 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import require_writable
 from lightning_gancompress.options import Amount, Count, Fraction, Positive, Rate, checked
 from lightning_gancompress.pruning import PrunedSide
-from lightning_gancompress.search.baselines import magnitude_prior
 from lightning_gancompress.search.agents import PruningAgent, binarize, gumbel, relax
+from lightning_gancompress.search.baselines import standard_magnitudes
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.policy import SearchPolicy
 from lightning_gancompress.search.teacher_images import TeacherImages
@@ -63,6 +63,8 @@ class CollaborativePruning(SearchPolicy):
             the search cheaper. With the present budget as a fraction of the whole network's MACs, in reach
             are its power of 1 - slack: 0 keeps what the budget has room for, 1 keeps all to the end.
         feedback: Whether each agent gets the other agent's last mask.
+        magnitude_prior: What a standard deviation of the teacher's filter magnitudes adds to a channel's
+            logit, up to two of them: channels with small weights are the first that the agents try to drop.
         temperature: Temperature of the relaxed masks.
         neighbours: Nearest neighbours per neighbourhood, besides the image itself.
         members: Images drawn from a neighbourhood for a step; a batch holds `data.search_batch_size` images.
@@ -92,7 +94,7 @@ class CollaborativePruning(SearchPolicy):
         budget_ramp: Fraction = 0.6,
         slack: Fraction = 1.0,
         feedback: bool = True,
-        prior: Amount = 0.0,
+        magnitude_prior: Amount = 1.0,
         temperature: Positive = 0.4,
         neighbours: Count = 5,
         members: Count = 4,
@@ -121,8 +123,7 @@ class CollaborativePruning(SearchPolicy):
         self.lr = lr
         self.budget_weight, self.budget_ramp = budget_weight, budget_ramp
         self.slack = slack
-        self.prior = prior
-        self.feedback, self.temperature = feedback, temperature
+        self.feedback, self.magnitude_prior, self.temperature = feedback, magnitude_prior, temperature
         self.neighbours, self.members = neighbours, members
         self.adversarial_weight, self.comparison = adversarial_weight, comparison
         self.kernel_weight, self.teacher_weight, self.task_weight = kernel_weight, teacher_weight, task_weight
@@ -157,7 +158,9 @@ class CollaborativePruning(SearchPolicy):
             rank_zero_info("The teacher has no discriminator: the search goes without adversarial objective.")
         return {
             side: PruningAgent(
-                own, sizes.get(side.peer) if self.feedback else None, self.prior * magnitude_prior(search, side)
+                own,
+                sizes.get(side.peer) if self.feedback else None,
+                self.magnitude_prior * standard_magnitudes(search, side),
             )
             for side, own in sizes.items()
         }

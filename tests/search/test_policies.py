@@ -382,11 +382,31 @@ def test_the_budget_falls_over_the_ramp(tmp_path: Path, facades: list[str], unet
             penalties.setdefault(ramp, []).append(float(trainer.callback_metrics["train/generator_budget"]))
 
     for ramp in (0.0, 1.0):
-        run(tmp_path, facades, unet, CollaborativePruning(1, budget_ramp=ramp, lr=1e-30), Penalties())
+        agents = CollaborativePruning(1, budget_ramp=ramp, lr=1e-30, magnitude_prior=0)
+        run(tmp_path, facades, unet, agents, Penalties())
     assert penalties[0.0][0] > 1.0  # log(1 / 0.3) on the whole network
     assert penalties[1.0][0] == 0.0
     assert penalties[1.0] == sorted(penalties[1.0])
     assert 0.3 < penalties[1.0][3] < penalties[0.0][3]
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+def test_agents_start_from_the_order_of_the_weights(
+    tmp_path: Path, facades: list[str], unet: Path, weight: float
+) -> None:
+    agreement: dict[Side, float] = {}
+
+    class Untrained(CollaborativePruning):
+        def scores(self, search: SearchPhase, side: Side) -> Tensor:
+            scores = super().scores(search, side)
+            both = torch.stack([scores, relative_magnitudes(search, side)])
+            agreement[side] = float(both.corrcoef()[0, 1])
+            return scores
+
+    run(tmp_path, facades, unet, Untrained(1, lr=1e-30, search_weights="frozen", magnitude_prior=weight))
+    assert len(agreement) == 2
+    for value in agreement.values():
+        assert value > 0.9 if weight else abs(value) < 0.5
 
 
 def test_a_search_that_falls_short_says_so(tmp_path: Path, facades: list[str], unet: Path) -> None:
