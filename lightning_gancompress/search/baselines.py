@@ -61,15 +61,14 @@ def mean_per_channel(search: SearchPhase, side: Side, values_at: Iterable[tuple[
 
 
 def relative_magnitudes(search: SearchPhase, side: Side) -> Tensor:
-    """Magnitudes `(total,)`, each divided by the mean of its group."""
+    """Magnitudes `(total,)`, each divided by the mean of its group; 1 in a group without filters."""
     groups = search.sides[side].groups.split(magnitudes(search, side))
-    return torch.cat([group / group.mean().clamp_min(1e-12) for group in groups])
+    return torch.cat([group / group.mean() if group.any() else torch.ones_like(group) for group in groups])
 
 
-def standard_magnitudes(search: SearchPhase, side: Side) -> Tensor:
-    """Relative magnitudes `(total,)` with mean 0 and standard deviation 1, cut off at -2 and 2."""
-    relative = relative_magnitudes(search, side)
-    return ((relative - relative.mean()) / relative.std().clamp_min(1e-12)).clamp(-2, 2)
+def standardized(values: Tensor) -> Tensor:
+    """Values with mean 0 and standard deviation 1, cut off at -2 and 2; zeros where all are equal."""
+    return ((values - values.mean()) / values.std(correction=0).clamp_min(1e-6)).clamp(-2, 2)
 
 
 class UniformWidth(PruningPolicy):

@@ -34,7 +34,7 @@ from lightning_gancompress.files import require_writable
 from lightning_gancompress.options import Amount, Count, Fraction, Positive, Rate, checked
 from lightning_gancompress.pruning import PrunedSide
 from lightning_gancompress.search.agents import PruningAgent, binarize, gumbel, relax
-from lightning_gancompress.search.baselines import standard_magnitudes
+from lightning_gancompress.search.baselines import relative_magnitudes, standardized
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.policy import SearchPolicy
 from lightning_gancompress.search.teacher_images import TeacherImages
@@ -94,7 +94,7 @@ class CollaborativePruning(SearchPolicy):
         budget_ramp: Fraction = 0.6,
         slack: Fraction = 1.0,
         feedback: bool = True,
-        magnitude_prior: Amount = 1.0,
+        magnitude_prior: Amount = 2.0,
         temperature: Positive = 0.4,
         neighbours: Count = 5,
         members: Count = 4,
@@ -160,7 +160,7 @@ class CollaborativePruning(SearchPolicy):
             side: PruningAgent(
                 own,
                 sizes.get(side.peer) if self.feedback else None,
-                self.magnitude_prior * standard_magnitudes(search, side),
+                self.magnitude_prior * standardized(relative_magnitudes(search, side)),
             )
             for side, own in sizes.items()
         }

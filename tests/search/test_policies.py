@@ -26,7 +26,7 @@ from lightning_gancompress.data import SyntheticFacades
 from lightning_gancompress.density import CriticEncoder
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.modules import CompressionModule
-from lightning_gancompress.search.baselines import magnitudes, relative_magnitudes, structures
+from lightning_gancompress.search.baselines import magnitudes, relative_magnitudes, standardized, structures
 from lightning_gancompress.search.collaborative import _balance
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.teacher_images import TeacherImages
@@ -388,6 +388,13 @@ def test_the_budget_falls_over_the_ramp(tmp_path: Path, facades: list[str], unet
     assert penalties[1.0][0] == 0.0
     assert penalties[1.0] == sorted(penalties[1.0])
     assert 0.3 < penalties[1.0][3] < penalties[0.0][3]
+
+
+def test_standardized() -> None:
+    values = torch.tensor([1.0, 1, 1, 1, 1, 1, 1, 1, 1, 11])  # mean 2, standard deviation 3
+    torch.testing.assert_close(standardized(values), torch.tensor([*[-1 / 3] * 9, 2.0]))
+    assert standardized(torch.ones(5)).tolist() == [0] * 5
+    assert standardized(torch.ones(1)).tolist() == [0]  # a network with one channel to drop
 
 
 @pytest.mark.parametrize("weight", [0.0, 2.0])
