@@ -117,6 +117,7 @@ MAY_BE_ZERO = {
         "budget_weight",
         "budget_ramp",
         "slack",
+        "magnitude_prior",
         "adversarial_weight",
         "kernel_weight",
         "teacher_weight",

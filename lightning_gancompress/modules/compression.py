@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -383,6 +385,7 @@ class CompressionModule(GANModule):
                 )
             self._passed = header.passed
             self._begin_search(state)
+            _go_on_without_prior(self.state_dict(), state)
         else:
             search = self.phases.masked([s for s in Side if f"sides.{s}.masks.mask" in state])
             search.narrow_as(state)
@@ -395,6 +398,13 @@ class CompressionModule(GANModule):
             for key in [key for key in state if key.startswith(unused)]:
                 del state[key]
         super().on_load_checkpoint(checkpoint)
+
+
+def _go_on_without_prior(new: Mapping[str, Tensor], saved: dict[str, Tensor]) -> None:
+    """Give agents that were saved before there was a `magnitude_prior` one of zeros."""
+    for key, tensor in new.items():
+        if key.startswith("agents.") and key.endswith(".prior"):
+            saved.setdefault(key, torch.zeros_like(tensor))
 
 
 def _too_short(search_epochs: int, done: int, path: Path) -> UserError:

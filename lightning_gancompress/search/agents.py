@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +67,6 @@ class PruningAgent(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("prior", torch.zeros(sum(sizes)) if prior is None else prior)
-        self.register_load_state_dict_pre_hook(_without_prior)  # type: ignore[no-untyped-call]
         self.register_buffer("inputs", nn.init.orthogonal_(torch.empty(len(sizes), _INPUT)).unsqueeze(1))
         self.peer = PeerEncoder(peer_sizes) if peer_sizes is not None else None
         self.gru = nn.GRU(_INPUT, _HIDDEN, bidirectional=True)
@@ -104,11 +102,6 @@ class PruningAgent(nn.Module):
         if agent.peer is not None and peer_keep is not None:
             agent.peer.narrow(peer_keep)
         return agent
-
-
-def _without_prior(agent: PruningAgent, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Agents of checkpoints from before there was a prior go on without one."""
-    state.setdefault(f"{prefix}prior", torch.zeros_like(agent.prior))
 
 
 def gumbel(size: int, seed: Sequence[int]) -> Tensor:

@@ -55,14 +55,6 @@ def test_the_prior_is_added_to_the_logits_and_goes_with_its_channels():
     torch.testing.assert_close(with_prior.narrowed(keep, None)(), with_prior()[keep > 0.5])
 
 
-def test_an_agent_that_was_saved_without_a_prior_goes_on_without_one():
-    state = agent().state_dict()
-    del state["prior"]
-    new = PruningAgent(SIZES, prior=torch.ones(28))
-    new.load_state_dict(state)
-    torch.testing.assert_close(new(), agent()())
-
-
 def test_feedback_changes_the_logits_and_no_gradient_reaches_the_peer():
     with_peer = agent(peer_sizes=PEER_SIZES)
     first = torch.ones(8, requires_grad=True)
