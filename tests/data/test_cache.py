@@ -124,7 +124,7 @@ def test_a_changed_file_is_read_again(root, decoded):
     for _ in range(2):
         assert torch.equal(dataset[3]["target"], plain[3]["target"])
     (root / "train" / "03.png").unlink()
-    with pytest.raises(ImageError, match=r"03\.png can't be decoded"):
+    with pytest.raises(ImageError, match=r"03\.png can't be read"):
         dataset[3]
 
 

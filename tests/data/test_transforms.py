@@ -84,7 +84,7 @@ def test_unreadable_images_are_named(tmp_path):
     noise(64, 64, 0).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
-    for name in ("text", "cut", "missing"):
+    for name in ("text", "cut"):
         with pytest.raises(ImageError, match=rf"{name}\.png can't be decoded"):
             read_image(tmp_path / f"{name}.png")
     with pytest.raises(ImageError, match="more than 8 bits"):
