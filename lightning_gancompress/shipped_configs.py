@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning_gancompress.errors import UserError
+from lightning_gancompress.errors import UserError, did_you_mean
 from lightning_gancompress.files import user_path
 
 
@@ -15,11 +15,9 @@ def configs_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def shipped() -> str:
-    """Names of the shipped configurations, as text; files of sweeps and clusters, in folders, are none."""
-    return ", ".join(
-        sorted(path.name for path in configs_folder().glob("*.yaml") if path.name != "defaults.yaml")
-    )
+def shipped() -> list[str]:
+    """Names of the shipped configurations; files of sweeps and clusters, in folders, are none."""
+    return sorted(path.name for path in configs_folder().glob("*.yaml") if path.name != "defaults.yaml")
 
 
 def find_config(name: str | Path) -> Path:
@@ -31,8 +29,10 @@ def find_config(name: str | Path) -> Path:
     for path in (user_path(name), configs_folder() / name):
         if path.is_file():
             return path
+    names = shipped()
     raise UserError(
-        f"There is no configuration {name}, neither here nor among the shipped ones: {shipped()}."
+        f"There is no configuration {name}, neither here nor among the shipped ones: {', '.join(names)}."
+        + did_you_mean(str(name), names)
     )
 
 

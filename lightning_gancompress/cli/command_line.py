@@ -222,7 +222,7 @@ class GanCompressCLI(OpenCLI):
         if missing:
             raise UserError(
                 f"`{self.subcommand}` needs {' and '.join(missing)}: give --config with a file of yours or "
-                f"one of the shipped ones: {shipped()}."
+                f"one of the shipped ones: {', '.join(shipped())}."
             )
         if self.subcommand != "fit" or config.ckpt_path == "best":
             self._require_weights(config)

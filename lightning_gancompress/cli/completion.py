@@ -58,7 +58,7 @@ def _add_commands(program: argparse.ArgumentParser, commands: Mapping[str, Any],
             if option.help != argparse.SUPPRESS:
                 hint = type_of(option)
                 _add(parser, option.option_strings, hint, option.choices, file, option.nargs)
-                for cls in _classes(hint):
+                for cls in classes_of(hint):
                     for argument, kind in arguments_of(cls).items():
                         _add(parser, [f"{option.option_strings[0]}.{argument}"], kind, None, file)
 
@@ -84,12 +84,12 @@ def words_of(hint: Any) -> list[str]:
         return ["true", "false"]
     if get_origin(hint) is Literal:
         return [str(word) for word in get_args(hint)]
-    names = [cls.__name__ for cls in _classes(hint)]
+    names = [cls.__name__ for cls in classes_of(hint)]
     parts = [] if isinstance(hint, type) else get_args(hint)
     return list(dict.fromkeys([*names, *(word for part in parts for word in words_of(part))]))
 
 
-def _classes(hint: Any) -> list[type]:
+def classes_of(hint: Any) -> list[type]:
     """The classes of this project that an option of a type can name."""
     waiting, found = [hint], dict[type, None]()
     while waiting:

@@ -33,6 +33,17 @@ def _follow(cli: GanCompressCLI, args: object) -> None:
     runs.run()
 
 
+def _reader_is_gone() -> bool:
+    """Whether nobody reads what is printed any more; then it is thrown away from here on."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        # the interpreter flushes once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def run(args: ArgsType = None) -> None:
     """Run the command line: see `lightning_gancompress.cli.main`."""
     quieten()
@@ -49,6 +60,8 @@ def run(args: ArgsType = None) -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            raise SystemExit(141) from None  # 128 + SIGPIPE, as of other programs before `| head`
         message = failure_of_another_rank(error) or explain(error)
         if message is None or DEBUG in words or os.environ.get("GANCOMPRESS_TRACEBACK") == "1":
             tell_other_ranks(f"{type(error).__name__}: {first_line(error)}; its output has the traceback.")

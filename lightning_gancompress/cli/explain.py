@@ -42,10 +42,11 @@ _NOISE = (
     "a dict with",
 )
 _UNREADABLE = re.compile(r"'[\w-]+' codec can't decode [^;]*")
+_CLASS = "dot import path string: "
 _WORDS = {
     "typing.": "",
     'in "<unicode string>", ': "",
-    "dot import path string: ": "a known class or an import path (package.Class), not ",
+    _CLASS: "a known class, an import path (package.Class) or a YAML file, not ",
     "Given value: ": "given ",
     ". Got value:": "; given",
 }
@@ -76,6 +77,8 @@ def condense(message: str) -> str:
     lines = [re.sub(r'^(- )?(Parser key "[^"]+":\s*)?', "", line.strip()) for line in message.splitlines()]
     given = [line for line in lines if line.startswith("Given value:") and not re.search(r"[{(]", line)]
     lines = [line for line in lines if line and not line.startswith(_NOISE)]
+    if any(_CLASS in line for line in lines):  # which names what is given, and may be the path of a file
+        lines, given = [line for line in lines if not line.startswith("Expected a path but ")], []
     expected = dict.fromkeys(
         choice
         for line in lines

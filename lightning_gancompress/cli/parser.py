@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_gancompress.cli.explain import condense, listed
+from lightning_gancompress.cli.suggestions import suggestion
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.lightning_internals import commands_of, options_of
 
@@ -44,7 +45,7 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:  # within jsonargparse, which catches it
             super().error(message, ex)
         at, sentence = _missing(self, message) or (getattr(ex, "subcommand_parser", self), condense(message))
-        raise UserError(f"{sentence} See `{program(at)} --help`.") from ex
+        raise UserError(f"{sentence}{suggestion(self, message)} See `{program(at)} --help`.") from ex
 
 
 def program(parser: LightningArgumentParser) -> str:

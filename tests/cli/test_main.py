@@ -40,6 +40,14 @@ def fails(capsys, *args):
 # -- as a program ----------------------------------------------------------------------------------------
 
 
+def test_a_command_whose_reader_is_gone_ends_without_a_word(tmp_path):
+    program = [sys.executable, "-m", "lightning_gancompress", "data", "download"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_module_and_version():
     command = [sys.executable, "-m", "lightning_gancompress", "--version"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
