@@ -191,7 +191,12 @@ def test_interrupted(
 
 @pytest.mark.parametrize(
     ("config", "runs"),
-    [("compare_facades_128.yaml", 17), ("compare_horse2zebra_128.yaml", 13), ("compare_vintage_256.yaml", 4)],
+    [
+        ("compare_facades_128.yaml", 17),
+        ("compare_horse2zebra_128.yaml", 13),
+        ("compare_vintage_256.yaml", 4),
+        ("compare_cityscapes_128.yaml", 4),
+    ],
 )
 def test_shipped(
     config: str,
