@@ -42,11 +42,11 @@ _NOISE = (
     "a dict with",
 )
 _UNREADABLE = re.compile(r"'[\w-]+' codec can't decode [^;]*")
-_CLASS = "dot import path string: "
+UNKNOWN_CLASS = "dot import path string: "  # in jsonargparse's messages, before the word
 _WORDS = {
     "typing.": "",
     'in "<unicode string>", ': "",
-    _CLASS: "a known class, an import path (package.Class) or a YAML file, not ",
+    UNKNOWN_CLASS: "a known class, an import path (package.Class) or a YAML file, not ",
     "Given value: ": "given ",
     ". Got value:": "; given",
 }
@@ -77,7 +77,7 @@ def condense(message: str) -> str:
     lines = [re.sub(r'^(- )?(Parser key "[^"]+":\s*)?', "", line.strip()) for line in message.splitlines()]
     given = [line for line in lines if line.startswith("Given value:") and not re.search(r"[{(]", line)]
     lines = [line for line in lines if line and not line.startswith(_NOISE)]
-    if any(_CLASS in line for line in lines):  # which names what is given, and may be the path of a file
+    if any(UNKNOWN_CLASS in line for line in lines):  # names what is given, maybe a file
         lines, given = [line for line in lines if not line.startswith("Expected a path but ")], []
     expected = dict.fromkeys(
         choice

@@ -10,12 +10,12 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_gancompress.checkpoints.recorded_classes import arguments_of
 from lightning_gancompress.cli.completion import classes_of
+from lightning_gancompress.cli.explain import UNKNOWN_CLASS
 from lightning_gancompress.errors import did_you_mean
 from lightning_gancompress.lightning_internals import options_of
 
 _UNKNOWN_OPTIONS = "unrecognized arguments: "
 _UNKNOWN_ARGUMENT = re.compile(r"given class_path '([\w.]+)':\s+Option '(\w+)' is not accepted")
-_UNKNOWN_CLASS = "dot import path string: "
 _BASE = re.compile(r"<class '([\w.]+)'>")
 
 
@@ -31,7 +31,7 @@ def suggestion(parser: LightningArgumentParser, message: str) -> str:
     for path, word in _UNKNOWN_ARGUMENT.findall(message):
         if found := did_you_mean(word, set(arguments_of(_imported(path))) - {"return"}):
             return found
-    before, _, after = message.partition(_UNKNOWN_CLASS)
+    before, _, after = message.partition(UNKNOWN_CLASS)
     if not after:
         return ""
     bases = [_imported(path) for path in _BASE.findall(before.rpartition("Subtypes: ")[2])]

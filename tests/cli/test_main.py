@@ -40,7 +40,7 @@ def fails(capsys, *args):
 # -- as a program ----------------------------------------------------------------------------------------
 
 
-def test_a_command_whose_reader_is_gone_ends_without_a_word(tmp_path):
+def test_a_command_whose_reader_is_gone_ends_without_a_word():
     program = [sys.executable, "-m", "lightning_gancompress", "data", "download"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
