@@ -41,6 +41,8 @@ _NOISE = (
     "a class path (",
     "a dict with",
 )
+# what jsonargparse says of a file that is not there: it takes the name for a class's
+_NO_CLASS = ("No module named ", "Unexpected import path format: ")
 _UNREADABLE = re.compile(r"'[\w-]+' codec can't decode [^;]*")
 UNKNOWN_CLASS = "dot import path string: "  # in jsonargparse's messages, before the word
 _WORDS = {
@@ -79,6 +81,9 @@ def condense(message: str) -> str:
     lines = [line for line in lines if line and not line.startswith(_NOISE)]
     if any(UNKNOWN_CLASS in line for line in lines):  # names what is given, maybe a file
         lines, given = [line for line in lines if not line.startswith("Expected a path but ")], []
+    named = re.search(r"Given value: (\S+\.(?:ya?ml|json))$", message, re.MULTILINE)
+    if named and any(line.startswith(_NO_CLASS) for line in lines):
+        lines, given = [f"There is no file {named[1]}: write its path from this folder, or whole"], []
     expected = dict.fromkeys(
         choice
         for line in lines

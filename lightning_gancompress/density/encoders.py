@@ -73,26 +73,45 @@ class GeneratorEncoder(Encoder):
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self._layers = (generator,)  # in a tuple, as above
+        self._calls: dict[torch.Size, int] = {}  # number of the convolution, by the size of images
 
     def features(self, source: Tensor, image: Tensor) -> Tensor:
         """Mean and standard deviation over positions of the smallest feature map."""
         if image.shape[1] != source.shape[1]:
             image = image.mean(1, keepdim=True).expand(-1, source.shape[1], -1, -1)
+        size = image.shape[1:]
+        if size not in self._calls:
+            with torch.no_grad():
+                sizes = [m[0, 0].numel() for m in self._maps(image[:1])]
+            # the first of the smallest with more than one position: a single one has no deviation
+            self._calls[size] = sizes.index(min((size for size in sizes if size > 1), default=1))
+        number = self._calls[size]
+        return pooled(self._maps(image, number)[number])
+
+    def _maps(self, image: Tensor, last: int | None = None) -> list[Tensor]:
+        """The outputs of the generator's convolutions, up to the one with the number `last`."""
         maps: list[Tensor] = []
+
+        def keep(_: nn.Module, args: Any, output: Tensor) -> None:
+            maps.append(output)
+            if len(maps) - 1 == last:
+                raise _Enough
+
         (generator,) = self._layers
         convolutions = [m for m in generator.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
-        handles = [
-            layer.register_forward_hook(lambda _, args, output: maps.append(output)) for layer in convolutions
-        ]
+        handles = [layer.register_forward_hook(keep) for layer in convolutions]
         try:
             generator(image)
+        except _Enough:  # what comes after is most of the network, and nobody reads it
+            pass
         finally:
             for handle in handles:
                 handle.remove()
-        # the first of the smallest maps with more than one position: a single one has no deviation
-        sizes = [m[0, 0].numel() for m in maps]
-        smallest = min((size for size in sizes if size > 1), default=1)
-        return pooled(maps[sizes.index(smallest)])
+        return maps
+
+
+class _Enough(Exception):
+    """Ends a forward."""
 
 
 def pooled(maps: Tensor) -> Tensor:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Filters
+from lightning_gancompress.pruning.convolution import Kept, convolve
 
 
 class ChannelMasks(nn.Module):
-    """The masks of one network, applied by forward hooks, without changes to its layers.
+    """The masks of one network, applied by forward hooks, and by forwards of
+    plain convolutions, without changes to its tensors.
 
     The buffer `mask` is the flat mask, `(total,)` of zeros and ones, in checkpoints and as the input of the
     other agent. `live` is the mask in use, through which gradients flow to the agent; see `set`.
@@ -34,8 +36,10 @@ class ChannelMasks(nn.Module):
         self.register_buffer("index", torch.cat(list(read.values())), persistent=False)
         self.live = self.mask
         self._slices: dict[str, Tensor] | None = None
-        self.register_load_state_dict_post_hook(lambda masks, _: masks.freeze())  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(lambda masks, _: masks.set(masks.mask.clone()))  # type: ignore[no-untyped-call]
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._convolved: dict[str, nn.Module] = {}  # layers with a forward of these masks
+        self._kept: dict[str, Kept] = {}  # of the mask in use, by layer
 
     def attach(self, network: nn.Module) -> None:
         """Register hooks that multiply the inputs of every layer which reads droppable channels."""
@@ -46,7 +50,11 @@ class ChannelMasks(nn.Module):
             layer = network.get_submodule(name)
             if isinstance(layer, CONSUMERS):
                 filters = self._own_forward(name, layer)
-                if filters is None:
+                if _is_plain(layer):
+                    # a partial, not a closure: a copy of the network has to use its own tensors
+                    layer.forward = partial(self._convolve, name, layer)  # type: ignore[method-assign]
+                    self._convolved[name] = layer
+                elif filters is None:
                     gate = partial(self._gate, name)
                     self._hooks.append(layer.register_forward_pre_hook(gate, with_kwargs=True))
                 else:
@@ -84,10 +92,16 @@ class ChannelMasks(nn.Module):
         """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        for layer in self._convolved.values():
+            del layer.forward
+        self._hooks, self._convolved = [], {}
 
     def set(self, mask: Tensor) -> None:
         """Apply a `(total,)` mask in [0, 1]; gradients flow back into it."""
+        self._kept = {}
+        self._use(mask)
+
+    def _use(self, mask: Tensor) -> None:
         self.mask.copy_(mask.detach())
         self.live = mask
         whole = torch.cat([mask, mask.new_ones(1)])
@@ -97,21 +111,63 @@ class ChannelMasks(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ChannelMasks:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._slices is not None:
-            self.freeze()  # moves the mask in use to the new device as well
+            self.set(self.mask.clone())  # what is in use moves to the new device as well
         return self
 
     def freeze(self) -> None:
         """Detach the mask in use from the graph of the agent."""
-        self.set(self.mask.clone())
+        self._use(self.mask.clone())
 
     def _gate(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._slices is None:
             return None
         space = len(getattr(layer, "kernel_size", ()))
         x = args[0] if args else kwargs["input"]
-        gated = x * self._slices[name].to(x.dtype).view(-1, *[1] * space)
+        gated = self._gated_by(name, x, space)
         return ((gated, *args[1:]), kwargs) if args else ((), {**kwargs, "input": gated})
+
+    def _convolve(
+        self,
+        name: str,
+        layer: nn.Conv2d | nn.ConvTranspose2d,
+        input: Tensor,
+        output_size: list[int] | None = None,
+    ) -> Tensor:
+        """The forward of a layer, for its input times the gates."""
+        size = () if output_size is None else (output_size,)
+        if self._slices is None:
+            return type(layer).forward(layer, input, *size)
+        kept = self._taking_part()[name]
+        if kept.all or size or input.ndim != 4:
+            return type(layer).forward(layer, self._gated_by(name, input, 2), *size)
+        return convolve(input, self._slices[name], layer, kept)
+
+    def _taking_part(self) -> dict[str, Kept]:
+        """The channels that take part in each convolution under the mask in use."""
+        if not self._kept:  # once a mask, since a GPU has to be waited for
+            gates = torch.cat([self.mask.float().cpu(), torch.ones(1)])
+            for name in self._convolved:
+                channels = self.groups.layers[name]
+                kept = Kept.of(gates[channels.inputs], gates[channels.outputs])
+                self._kept[name] = kept.to(self.mask.device)
+        return self._kept
+
+    def _gated_by(self, name: str, x: Tensor, space: int) -> Tensor:
+        assert self._slices is not None
+        return x * self._slices[name].to(x.dtype).view(-1, *[1] * space)
 
 
 def _transposed(layer: nn.Module) -> bool:
     return bool(getattr(layer, "transposed", False))
+
+
+def _is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.ConvTranspose2d]:
+    """Whether `convolve` computes what the layer computes."""
+    return (
+        type(layer) in (nn.Conv2d, nn.ConvTranspose2d)
+        and "forward" not in vars(layer)
+        and isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )

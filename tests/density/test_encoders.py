@@ -4,8 +4,8 @@ from torch import nn
 from torchvision import models
 
 from lightning_gancompress import UserError
-from lightning_gancompress.density import BackboneEncoder, CriticEncoder, cache_key
-from lightning_gancompress.networks import PatchDiscriminator, PixelDiscriminator
+from lightning_gancompress.density import BackboneEncoder, CriticEncoder, GeneratorEncoder, cache_key
+from lightning_gancompress.networks import PatchDiscriminator, PixelDiscriminator, ResnetGenerator
 
 IMAGES = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
 IMAGES = IMAGES * torch.tensor([0.1, 0.5, 1.0]).view(
@@ -75,6 +75,34 @@ def test_the_critic_leaves_no_hook_and_owns_no_tensors():
     encoder(IMAGES, IMAGES)
     assert not any(module._forward_pre_hooks for module in discriminator.modules())
     assert list(encoder.state_dict()) == []
+
+
+# -- the teacher's generator ---------------------------------------------------------------------------
+
+
+def test_the_generator_is_read_at_its_first_smallest_map_and_run_no_further():
+    torch.manual_seed(0)
+    generator = ResnetGenerator(ngf=4, n_blocks=2, init_gain=0.3).eval().requires_grad_(False)
+    convolutions = [m for m in generator.modules() if isinstance(m, nn.Conv2d)]
+    called = []
+    for layer in convolutions:
+        layer.register_forward_hook(lambda layer, *_: called.append(convolutions.index(layer)))
+    encoder = GeneratorEncoder(generator)
+    for size in (40, 32):  # the map is found once for each
+        images = IMAGES[..., :size, :size].requires_grad_()
+        maps = []
+        handle = convolutions[2].register_forward_hook(lambda *args: maps.append(args[2]))
+        generator(images)
+        handle.remove()
+        flat = maps[0].flatten(2)
+        assert flat.shape == (3, 16, (size // 4) ** 2)
+        expected = torch.cat([flat.mean(2), flat.std(2, unbiased=False)], 1)
+        features = encoder.features(images, images)
+        torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-3)
+        called.clear()
+        assert torch.equal(encoder.features(images, images), features)
+        assert called == [0, 1, 2]
+        assert torch.autograd.grad(features.sum(), images)[0].any()
 
 
 # -- a classifier from a file --------------------------------------------------------------------------

@@ -1,0 +1,131 @@
+"""A convolution under a mask, which computes nothing for what the mask drops."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+MULTIPLE = 16  # channels are computed in such numbers: odd ones are slow, most of all in 16 bits
+WORTH = 0.75  # share of the channels above which taking them out costs more than it saves
+
+
+class Kept(NamedTuple):
+    """Which channels of a convolution take part.
+
+    Attributes:
+        inputs: Numbers of the input channels with a gate that is not zero, `(K,)`, and some whose gate is
+            zero, such that K is a multiple of `MULTIPLE`; None for all.
+        outputs: The same of the output channels that something reads; None for all.
+    """
+
+    inputs: Tensor | None
+    outputs: Tensor | None
+
+    @classmethod
+    def of(cls, inputs: Tensor, outputs: Tensor) -> Kept:
+        """From the gates `(C_in,)` and `(C_out,)`, on the CPU."""
+        return cls(_numbers(inputs), _numbers(outputs))
+
+    def to(self, device: torch.device) -> Kept:
+        """The same on a device."""
+        return Kept(*(numbers if numbers is None else numbers.to(device) for numbers in self))
+
+    @property
+    def all(self) -> bool:
+        """Whether no channel is left out."""
+        return self.inputs is None and self.outputs is None
+
+
+def _numbers(gates: Tensor) -> Tensor | None:
+    order = torch.argsort((gates == 0).to(torch.uint8), stable=True)  # open gates first
+    count = -(-int(torch.count_nonzero(gates)) // MULTIPLE) * MULTIPLE or MULTIPLE
+    return order[:count].sort().values if count <= WORTH * len(gates) else None
+
+
+def convolve(x: Tensor, gate: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d, kept: Kept) -> Tensor:
+    """The layer's output for `x * gate`, and its gradients, at the cost of the channels that take part.
+
+    Dropped input channels add nothing to the output, and dropped output channels, which every reader gates,
+    get no gradient. All output channels are computed, since the gradient of a closed gate, by which an agent
+    learns to open it, needs what the gate holds back.
+
+    Args:
+        x: `(B, C_in, H, W)`.
+        gate: `(C_in,)` in [0, 1]; gradients flow into it, also where it is 0.
+        layer: A convolution with zero padding and without groups.
+        kept: The channels that take part.
+    """
+    weight, bias = layer.weight, layer.bias
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    padding = layer.output_padding if isinstance(layer, nn.ConvTranspose2d) else (0, 0)
+    options = [layer.stride, layer.padding, layer.dilation, isinstance(layer, nn.ConvTranspose2d), padding, 1]
+    output: Tensor = _Convolution.apply(x, gate.to(x.dtype), weight, bias, kept, options)
+    return output
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, gate: Tensor, weight: Tensor, bias: Tensor | None, kept: Kept, options: list[Any]
+    ) -> Tensor:
+        ctx.kept, ctx.options = kept, options
+        ctx.biased = bias is not None
+        read = _gated(x, gate, kept.inputs)
+        ctx.save_for_backward(x, gate, weight)
+        return torch.convolution(read, _taken(weight, _axis(options), kept.inputs), bias, *options)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        x, gate, weight = ctx.saved_tensors
+        inputs, outputs = ctx.kept
+        of_x, of_gate, of_weight, of_bias = ctx.needs_input_grad[:4]
+        axis = _axis(ctx.options)
+        seen, filters = _taken(gradient, 1, outputs), _taken(weight, 1 - axis, outputs)
+        x_gradient = gate_gradient = weight_gradient = bias_gradient = None
+        if of_gate:
+            through = _backward(seen, x, filters, ctx.options, 0)
+            gate_gradient = (through * x).sum((0, 2, 3))
+            x_gradient = through * gate.view(-1, 1, 1) if of_x else None
+        elif of_x:
+            read = _taken(x, 1, inputs)
+            through = _backward(seen, read, _taken(filters, axis, inputs), ctx.options, 0)
+            x_gradient = _put(through * _taken(gate, 0, inputs).view(-1, 1, 1), x, 1, inputs)
+        if of_weight:
+            small = _taken(filters, axis, inputs)
+            small = _backward(seen, _gated(x, gate, inputs), small, ctx.options, 1)
+            shape = filters  # all inputs, the outputs that take part
+            weight_gradient = _put(_put(small, shape, axis, inputs), weight, 1 - axis, outputs)
+        if of_bias:
+            bias_gradient = gradient.sum((0, 2, 3))
+        return x_gradient, gate_gradient, weight_gradient, bias_gradient, None, None
+
+
+def _axis(options: list[Any]) -> int:
+    """The axis of the filters for input channels."""
+    return 0 if options[3] else 1
+
+
+def _taken(tensor: Tensor, axis: int, numbers: Tensor | None) -> Tensor:
+    return tensor if numbers is None else tensor.index_select(axis, numbers)
+
+
+def _gated(x: Tensor, gate: Tensor, numbers: Tensor | None) -> Tensor:
+    return _taken(x, 1, numbers) * _taken(gate, 0, numbers).view(-1, 1, 1)
+
+
+def _put(tensor: Tensor, like: Tensor, axis: int, numbers: Tensor | None) -> Tensor:
+    """A tensor of the shape of `like` with these numbers along an axis, and zeros elsewhere."""
+    if numbers is None:
+        return tensor
+    return torch.zeros_like(like, dtype=tensor.dtype).index_copy(axis, numbers, tensor)
+
+
+def _backward(gradient: Tensor, x: Tensor, weight: Tensor, options: list[Any], of: int) -> Tensor:
+    """The gradient of a convolution's input (0) or of its filters (1)."""
+    wanted = [of == 0, of == 1, False]
+    result: Tensor = torch.ops.aten.convolution_backward(gradient, x, weight, None, *options, wanted)[of]
+    return result
