@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 MULTIPLE = 16  # channels are computed in such numbers: odd ones are slow, most of all in 16 bits
 WORTH = 0.75  # share of the channels above which taking them out costs more than it saves
+LEAST_MACS = 8e9  # of a call on a GPU: an estimate of what its ten more kernels cost to launch, not measured
 
 
 class Kept(NamedTuple):
@@ -63,8 +65,30 @@ def convolve(x: Tensor, gate: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d, kep
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     padding = layer.output_padding if isinstance(layer, nn.ConvTranspose2d) else (0, 0)
     options = [layer.stride, layer.padding, layer.dilation, isinstance(layer, nn.ConvTranspose2d), padding, 1]
-    output: Tensor = _Convolution.apply(x, gate.to(x.dtype), weight, bias, kept, options)
+    output: Tensor = _Convolution.apply(x, gate, weight, bias, kept, options)
     return output
+
+
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.ConvTranspose2d]:
+    """Whether `convolve` computes what the layer computes."""
+    return (
+        isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
+        and type(layer) in (nn.Conv2d, nn.ConvTranspose2d)
+        and "forward" not in vars(layer)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
+
+
+def is_large(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
+    """Whether a call on `(B, C_in, H, W)` is so large that leaving channels out may pay."""
+    if x.device.type == "cpu":
+        return True
+    positions = x.shape[0] * x.shape[2] * x.shape[3]
+    if isinstance(layer, nn.Conv2d):
+        positions //= math.prod(layer.stride)
+    return positions * layer.weight.numel() >= LEAST_MACS
 
 
 class _Convolution(torch.autograd.Function):
@@ -73,7 +97,6 @@ class _Convolution(torch.autograd.Function):
         ctx: Any, x: Tensor, gate: Tensor, weight: Tensor, bias: Tensor | None, kept: Kept, options: list[Any]
     ) -> Tensor:
         ctx.kept, ctx.options = kept, options
-        ctx.biased = bias is not None
         read = _gated(x, gate, kept.inputs)
         ctx.save_for_backward(x, gate, weight)
         return torch.convolution(read, _taken(weight, _axis(options), kept.inputs), bias, *options)
@@ -88,17 +111,16 @@ class _Convolution(torch.autograd.Function):
         x_gradient = gate_gradient = weight_gradient = bias_gradient = None
         if of_gate:
             through = _backward(seen, x, filters, ctx.options, 0)
-            gate_gradient = (through * x).sum((0, 2, 3))
-            x_gradient = through * gate.view(-1, 1, 1) if of_x else None
+            gate_gradient = (through * x).sum((0, 2, 3), dtype=gate.dtype)
+            x_gradient = _gated(through, gate, None) if of_x else None
         elif of_x:
             read = _taken(x, 1, inputs)
             through = _backward(seen, read, _taken(filters, axis, inputs), ctx.options, 0)
-            x_gradient = _put(through * _taken(gate, 0, inputs).view(-1, 1, 1), x, 1, inputs)
+            x_gradient = _put(_gated(through, _taken(gate, 0, inputs), None), x, 1, inputs)
         if of_weight:
             small = _taken(filters, axis, inputs)
             small = _backward(seen, _gated(x, gate, inputs), small, ctx.options, 1)
-            shape = filters  # all inputs, the outputs that take part
-            weight_gradient = _put(_put(small, shape, axis, inputs), weight, 1 - axis, outputs)
+            weight_gradient = _put(_put(small, filters, axis, inputs), weight, 1 - axis, outputs)
         if of_bias:
             bias_gradient = gradient.sum((0, 2, 3))
         return x_gradient, gate_gradient, weight_gradient, bias_gradient, None, None
@@ -114,7 +136,7 @@ def _taken(tensor: Tensor, axis: int, numbers: Tensor | None) -> Tensor:
 
 
 def _gated(x: Tensor, gate: Tensor, numbers: Tensor | None) -> Tensor:
-    return _taken(x, 1, numbers) * _taken(gate, 0, numbers).view(-1, 1, 1)
+    return _taken(x, 1, numbers) * _taken(gate, 0, numbers).to(x.dtype).view(-1, 1, 1)
 
 
 def _put(tensor: Tensor, like: Tensor, axis: int, numbers: Tensor | None) -> Tensor:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Filters
-from lightning_gancompress.pruning.convolution import Kept, convolve
+from lightning_gancompress.pruning.convolution import Kept, convolve, is_large, is_plain
 
 
 class ChannelMasks(nn.Module):
-    """The masks of one network, applied by forward hooks, and by forwards of
-    plain convolutions, without changes to its tensors.
+    """The masks of one network, applied by forward hooks and by forwards of convolutions.
 
     The buffer `mask` is the flat mask, `(total,)` of zeros and ones, in checkpoints and as the input of the
     other agent. `live` is the mask in use, through which gradients flow to the agent; see `set`.
@@ -50,7 +49,7 @@ class ChannelMasks(nn.Module):
             layer = network.get_submodule(name)
             if isinstance(layer, CONSUMERS):
                 filters = self._own_forward(name, layer)
-                if _is_plain(layer):
+                if is_plain(layer):
                     # a partial, not a closure: a copy of the network has to use its own tensors
                     layer.forward = partial(self._convolve, name, layer)  # type: ignore[method-assign]
                     self._convolved[name] = layer
@@ -135,12 +134,14 @@ class ChannelMasks(nn.Module):
     ) -> Tensor:
         """The forward of a layer, for its input times the gates."""
         size = () if output_size is None else (output_size,)
+        own: Callable[..., Tensor] = type(layer).forward
         if self._slices is None:
-            return type(layer).forward(layer, input, *size)
-        kept = self._taking_part()[name]
-        if kept.all or size or input.ndim != 4:
-            return type(layer).forward(layer, self._gated_by(name, input, 2), *size)
-        return convolve(input, self._slices[name], layer, kept)
+            return own(layer, input, *size)
+        if input.ndim == 4 and not size and is_large(layer, input):
+            kept = self._taking_part()[name]
+            if not kept.all:
+                return convolve(input, self._slices[name], layer, kept)
+        return own(layer, self._gated_by(name, input, 2), *size)
 
     def _taking_part(self) -> dict[str, Kept]:
         """The channels that take part in each convolution under the mask in use."""
@@ -159,15 +160,3 @@ class ChannelMasks(nn.Module):
 
 def _transposed(layer: nn.Module) -> bool:
     return bool(getattr(layer, "transposed", False))
-
-
-def _is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.ConvTranspose2d]:
-    """Whether `convolve` computes what the layer computes."""
-    return (
-        type(layer) in (nn.Conv2d, nn.ConvTranspose2d)
-        and "forward" not in vars(layer)
-        and isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
-        and layer.groups == 1
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-    )
