@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 MULTIPLE = 16  # channels are computed in such numbers: odd ones are slow, most of all in 16 bits
-WORTH = 0.75  # share of the channels above which taking them out costs more than it saves
+WORTH = 0.6  # share of the channels above which taking them out costs more than it saves
 LEAST_MACS = 8e9  # of a call on a GPU: an estimate of what its ten more kernels cost to launch, not measured
 
 
@@ -132,7 +132,11 @@ def _axis(options: list[Any]) -> int:
 
 
 def _taken(tensor: Tensor, axis: int, numbers: Tensor | None) -> Tensor:
-    return tensor if numbers is None else tensor.index_select(axis, numbers)
+    if numbers is None:
+        return tensor
+    if _channels_last(tensor):  # as it lies in memory: three times as fast, and the result lies so too
+        return tensor.movedim(1, 3).index_select(_moved(axis), numbers).movedim(3, 1)
+    return tensor.index_select(axis, numbers)
 
 
 def _gated(x: Tensor, gate: Tensor, numbers: Tensor | None) -> Tensor:
@@ -143,7 +147,20 @@ def _put(tensor: Tensor, like: Tensor, axis: int, numbers: Tensor | None) -> Ten
     """A tensor of the shape of `like` with these numbers along an axis, and zeros elsewhere."""
     if numbers is None:
         return tensor
-    return torch.zeros_like(like, dtype=tensor.dtype).index_copy(axis, numbers, tensor)
+    whole = torch.zeros_like(like, dtype=tensor.dtype)
+    if _channels_last(whole):
+        whole.movedim(1, 3).index_copy_(_moved(axis), numbers, tensor.movedim(1, 3))
+        return whole
+    return whole.index_copy_(axis, numbers, tensor)
+
+
+def _channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+def _moved(axis: int) -> int:
+    """Where an axis is once the channels are the last."""
+    return (0, 3, 1, 2)[axis]
 
 
 def _backward(gradient: Tensor, x: Tensor, weight: Tensor, options: list[Any], of: int) -> Tensor:
