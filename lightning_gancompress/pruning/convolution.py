@@ -41,9 +41,10 @@ class Kept(NamedTuple):
 
 
 def _numbers(gates: Tensor) -> Tensor | None:
-    order = torch.argsort((gates == 0).to(torch.uint8), stable=True)  # open gates first
-    count = -(-int(torch.count_nonzero(gates)) // MULTIPLE) * MULTIPLE or MULTIPLE
-    return order[:count].sort().values if count <= WORTH * len(gates) else None
+    values = gates.tolist()
+    order = sorted(range(len(values)), key=lambda number: values[number] == 0)  # open gates first
+    count = max(-(-(len(values) - values.count(0.0)) // MULTIPLE), 1) * MULTIPLE
+    return torch.tensor(sorted(order[:count])) if count <= WORTH * len(values) else None
 
 
 def convolve(x: Tensor, gate: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d, kept: Kept) -> Tensor:

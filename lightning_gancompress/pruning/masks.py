@@ -145,7 +145,7 @@ class ChannelMasks(nn.Module):
 
     def _taking_part(self) -> dict[str, Kept]:
         """The channels that take part in each convolution under the mask in use."""
-        if not self._kept:  # once a mask, since a GPU has to be waited for
+        if not self._kept:  # once a mask: here a GPU is waited for
             gates = torch.cat([self.mask.float().cpu(), torch.ones(1)])
             for name in self._convolved:
                 channels = self.groups.layers[name]
