@@ -1,4 +1,4 @@
-"""Seconds of a masked forward and backward pass that leaves dropped channels out, beside one that computes all.
+"""Seconds of a masked pass, forward and backward, without its dropped channels, beside one that computes all.
 
     OMP_NUM_THREADS=1 python tests/benchmark_masks.py --ngf 64 --batch 8
 
