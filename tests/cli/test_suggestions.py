@@ -47,3 +47,21 @@ def test_of_several_words_the_closest_is_meant():
     assert did_you_mean("lrs", ["lr", "lrelu"]) == " Did you mean lr?"
     assert did_you_mean("lr", []) == ""
     assert did_you_mean("--modl", ["--model", "--data"], ".lr") == " Did you mean --model.lr?"
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "folder/missing.yml", "missing.json"])
+def test_a_file_that_is_missing_is_no_class(name, capsys):
+    code, said = tiny.fail_code(capsys, [*FIT, f"--model.task={name}"])
+    assert code == 2
+    assert (
+        f"error: model.task: there is no file {name}: write its path from this folder, or whole. See" in said
+    )
+
+
+def test_what_a_missing_file_should_say_is_read_from_there(tmp_path, monkeypatch, capsys):
+    """The remedy of the message before."""
+    (tmp_path / "task.yaml").write_text("class_path: Pix2Pix\ninit_args:\n  lambda_l1: -1\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("task.yaml", str(tmp_path / "task.yaml")):
+        _, said = tiny.fail_code(capsys, [*FIT, f"--model.task={name}"])
+        assert "lambda_l1" in said
