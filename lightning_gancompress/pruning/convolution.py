@@ -105,7 +105,8 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
         x, gate, weight = ctx.saved_tensors
-        inputs, outputs = ctx.kept
+        # a gradient of zero may depend on a gate: gradients of gradients need all of them
+        inputs, outputs = (None, None) if torch.is_grad_enabled() else ctx.kept
         of_x, of_gate, of_weight, of_bias = ctx.needs_input_grad[:4]
         axis = _axis(ctx.options)
         seen, filters = _taken(gradient, 1, outputs), _taken(weight, 1 - axis, outputs)

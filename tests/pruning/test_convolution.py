@@ -72,6 +72,23 @@ def test_closed_gates_have_gradients():
     assert (of_gate[gate == 0] != 0).all()
 
 
+@pytest.mark.parametrize("layer", [LAYERS["plain"], LAYERS["transposed"]], ids=["plain", "transposed"])
+def test_gradients_of_gradients_reach_closed_gates(layer):
+    """As a penalty on the gradients of a masked discriminator needs them."""
+    layer = copy.deepcopy(layer).double()
+    x = torch.rand(1, C_IN, 6, 6, dtype=torch.float64, requires_grad=True)
+    gate, read = gates(C_IN, 10, 0).requires_grad_(), gates(C_OUT, 5, 1).requires_grad_()
+    kept = Kept.of(gate.detach(), read.detach())
+
+    def of_penalty(output: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first = torch.autograd.grad((output * read.view(-1, 1, 1)).sin().sum(), x, create_graph=True)[0]
+        return torch.autograd.grad(first.square().sum(), [gate, read, layer.weight])
+
+    own, expected = of_penalty(convolve(x, gate, layer, kept)), of_penalty(layer(x * gate.view(-1, 1, 1)))
+    for mine, plain in zip(own, expected, strict=True):
+        torch.testing.assert_close(mine, plain)
+
+
 def test_little_is_computed_for_what_is_dropped():
     """Counted in multiply-accumulates of a pair of channels at one position, twice as many operations."""
     layer = nn.Conv2d(64, 128, 1, bias=False)
