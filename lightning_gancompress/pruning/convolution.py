@@ -71,19 +71,24 @@ def convolve(x: Tensor, gate: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d, kep
 
 
 def is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.ConvTranspose2d]:
-    """Whether `convolve` computes what the layer computes."""
+    """Whether `convolve` computes what the layer computes, as torch made it and nobody has changed since."""
     return (
         isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
         and type(layer) in (nn.Conv2d, nn.ConvTranspose2d)
-        and "forward" not in vars(layer)
+        and not vars(layer).keys() & {"forward", "_conv_forward"}  # set on the instance, for other padding
         and layer.groups == 1
         and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
+        and all(
+            isinstance(o, tuple) for o in (layer.stride, layer.padding, layer.dilation, layer.output_padding)
+        )
     )
 
 
-def is_large(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
-    """Whether a call on `(B, C_in, H, W)` is so large that leaving channels out may pay."""
+def pays(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
+    """Whether leaving channels out may pay in a call on `(B, C_in, H, W)`: on a GPU, if it is large."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if tracing or torch.compiler.is_compiling():  # what is traced has to be right for any mask
+        return False
     if x.device.type == "cpu":
         return True
     positions = x.shape[0] * x.shape[2] * x.shape[3]

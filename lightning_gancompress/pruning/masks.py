@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Filters
-from lightning_gancompress.pruning.convolution import Kept, convolve, is_large, is_plain
+from lightning_gancompress.pruning.convolution import Kept, convolve, is_plain, pays
 
 
 class ChannelMasks(nn.Module):
     """The masks of one network, applied by forward hooks and by forwards of convolutions.
 
     The buffer `mask` is the flat mask, `(total,)` of zeros and ones, in checkpoints and as the input of the
-    other agent. `live` is the mask in use, through which gradients flow to the agent; see `set`.
+    other agent. `live` is the mask in use, through which gradients flow to the agent. `set`
+    alone changes both.
     """
 
     mask: Tensor
@@ -137,7 +138,7 @@ class ChannelMasks(nn.Module):
         own: Callable[..., Tensor] = type(layer).forward
         if self._slices is None:
             return own(layer, input, *size)
-        if input.ndim == 4 and not size and is_large(layer, input):
+        if input.ndim == 4 and not size and pays(layer, input):
             kept = self._taking_part()[name]
             if not kept.all:
                 return convolve(input, self._slices[name], layer, kept)

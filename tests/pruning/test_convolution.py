@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_gancompress.pruning import ChannelMasks, find_groups
-from lightning_gancompress.pruning.convolution import Kept, convolve, is_large, is_plain
+from lightning_gancompress.pruning.convolution import Kept, convolve, is_plain, pays
 
 C_IN, C_OUT = 40, 48
 LAYERS = {
@@ -139,11 +139,29 @@ def test_other_layers_keep_their_own_forward(layer):
     assert not is_plain(layer)
 
 
+@pytest.mark.parametrize("change", [{"_conv_forward": print}, {"forward": print}, {"stride": 2}])
+def test_a_layer_that_somebody_changed_keeps_its_own_forward(change):
+    """Such as by setting `_conv_forward` on the layers of a network, for pictures that tile."""
+    layer = nn.Conv2d(32, 32, 3)
+    vars(layer).update(change)
+    assert not is_plain(layer)
+
+
+def test_a_masked_network_is_traced_as_it_was():
+    network, _ = masked()
+    x = torch.rand(1, 3, 16, 16)
+    expected = network(x)
+    traced = torch.jit.trace(network, x)
+    exported = torch.export.export(network, (x,)).module()
+    for other in (traced, exported):
+        torch.testing.assert_close(other(x), expected)
+
+
 def test_a_gpu_leaves_small_calls_alone():
     layer = nn.Conv2d(256, 256, 3, stride=2, device="meta")
-    assert is_large(layer, torch.empty(64, 256, 64, 64, device="meta"))  # 38.7 GMACs
-    assert not is_large(layer, torch.empty(4, 256, 64, 64, device="meta"))  # 2.4 GMACs
-    assert is_large(layer, torch.empty(1, 256, 8, 8))
+    assert pays(layer, torch.empty(64, 256, 64, 64, device="meta"))  # 38.7 GMACs
+    assert not pays(layer, torch.empty(4, 256, 64, 64, device="meta"))  # 2.4 GMACs
+    assert pays(layer, torch.empty(1, 256, 8, 8))
 
 
 def masked() -> tuple[nn.Module, ChannelMasks]:
