@@ -61,7 +61,7 @@ def convolve(x: Tensor, gate: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d, kep
         kept: The channels that take part.
     """
     weight, bias = layer.weight, layer.bias
-    if torch.is_autocast_enabled(x.device.type):
+    if torch.is_autocast_enabled(x.device.type) and x.dtype is not torch.float64:  # which autocast lets be
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     padding = layer.output_padding if isinstance(layer, nn.ConvTranspose2d) else (0, 0)

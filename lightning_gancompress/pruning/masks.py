@@ -38,7 +38,7 @@ class ChannelMasks(nn.Module):
         self._slices: dict[str, Tensor] | None = None
         self.register_load_state_dict_post_hook(lambda masks, _: masks.set(masks.mask.clone()))  # type: ignore[no-untyped-call]
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
-        self._convolved: dict[str, nn.Module] = {}  # layers with a forward of these masks
+        self._convolved: dict[str, tuple[nn.Module, Any]] = {}  # layers with a forward of these masks, and it
         self._kept: dict[str, Kept] = {}  # of the mask in use, by layer
 
     def attach(self, network: nn.Module) -> None:
@@ -52,8 +52,9 @@ class ChannelMasks(nn.Module):
                 filters = self._own_forward(name, layer)
                 if is_plain(layer):
                     # a partial, not a closure: a copy of the network has to use its own tensors
-                    layer.forward = partial(self._convolve, name, layer)  # type: ignore[method-assign]
-                    self._convolved[name] = layer
+                    own = partial(self._convolve, name, layer)
+                    layer.forward = own  # type: ignore[method-assign]
+                    self._convolved[name] = layer, own
                 elif filters is None:
                     gate = partial(self._gate, name)
                     self._hooks.append(layer.register_forward_pre_hook(gate, with_kwargs=True))
@@ -92,8 +93,9 @@ class ChannelMasks(nn.Module):
         """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
-        for layer in self._convolved.values():
-            del layer.forward
+        for layer, own in self._convolved.values():
+            if vars(layer).get("forward") is own:  # nobody has put another one there
+                del layer.forward
         self._hooks, self._convolved = [], {}
 
     def set(self, mask: Tensor) -> None:

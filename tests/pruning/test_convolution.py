@@ -121,6 +121,9 @@ def test_sixteen_bits_are_computed_as_autocast_would():
     torch.testing.assert_close(output, plain, atol=0.02, rtol=0.02)
     output.float().square().sum().backward()
     assert {t.grad.dtype for t in (x, gate, layer.weight, layer.bias)} == {torch.float32}
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # lets double precision be
+        output = convolve(x.double(), gate, layer.double(), Kept.of(gate.detach(), torch.ones(C_OUT)))
+    assert output.dtype is torch.float64
 
 
 @pytest.mark.parametrize(
@@ -193,5 +196,7 @@ def test_a_new_mask_takes_other_channels():
     masks.load_state_dict({"mask": 1 - masks.mask})
     torch.testing.assert_close(network(x), first)
     assert not torch.allclose(first, second)
+    network.out.forward = network.a.forward
     masks.detach()
     assert "forward" not in vars(network.b)
+    assert network.out.forward == network.a.forward  # that somebody has put there since
