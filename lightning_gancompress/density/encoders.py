@@ -14,6 +14,7 @@ from lightning_gancompress.checkpoints.files import read_state_dict
 from lightning_gancompress.errors import UserError
 from lightning_gancompress.files import user_path
 from lightning_gancompress.options import Pixels, checked
+from lightning_gancompress.trust import PACKAGE
 
 
 class Encoder(nn.Module, ABC):
@@ -73,23 +74,27 @@ class GeneratorEncoder(Encoder):
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self._layers = (generator,)  # in a tuple, as above
-        self._calls: dict[torch.Size, int] = {}  # number of the convolution, by the size of images
+        # only this package's networks can be left half-way: another's may clean up at the end of its forward
+        self._stops = type(generator).__module__.startswith(f"{PACKAGE}.")
+        self._calls: dict[torch.Size, int] = {}  # number of the convolution to stop at, by the size of images
 
     def features(self, source: Tensor, image: Tensor) -> Tensor:
         """Mean and standard deviation over positions of the smallest feature map."""
         if image.shape[1] != source.shape[1]:
             image = image.mean(1, keepdim=True).expand(-1, source.shape[1], -1, -1)
         size = image.shape[1:]
-        if size not in self._calls:
-            with torch.no_grad():
-                sizes = [m[0, 0].numel() for m in self._maps(image[:1])]
-            # the first of the smallest with more than one position: a single one has no deviation
-            self._calls[size] = sizes.index(min((size for size in sizes if size > 1), default=1))
-        number = self._calls[size]
-        return pooled(self._maps(image, number)[number])
+        number = self._calls.get(size)
+        maps = self._maps(image, number)
+        if number is None:
+            # the first of the smallest maps with more than one position: a single one has no deviation
+            sizes = [m[0, 0].numel() for m in maps]
+            number = sizes.index(min((size for size in sizes if size > 1), default=1))
+            if self._stops:
+                self._calls[size] = number
+        return pooled(maps[number])
 
-    def _maps(self, image: Tensor, last: int | None = None) -> list[Tensor]:
-        """The outputs of the generator's convolutions, up to the one with the number `last`."""
+    def _maps(self, image: Tensor, last: int | None) -> list[Tensor]:
+        """The outputs of the generator's convolutions, up to the one with the number `last`; None is all."""
         maps: list[Tensor] = []
 
         def keep(_: nn.Module, args: Any, output: Tensor) -> None:

@@ -54,6 +54,9 @@ def convolve(x: Tensor, gate: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d, kep
     get no gradient. All output channels are computed, since the gradient of a closed gate, by which an agent
     learns to open it, needs what the gate holds back.
 
+    A hook on the layer sees its input before the gates; a loss on the output itself, and not on what a gated
+    layer makes of it, gives dropped channels no gradient. Small networks don't have them either.
+
     Args:
         x: `(B, C_in, H, W)`.
         gate: `(C_in,)` in [0, 1]; gradients flow into it, also where it is 0.
@@ -64,8 +67,7 @@ def convolve(x: Tensor, gate: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d, kep
     if torch.is_autocast_enabled(x.device.type) and x.dtype is not torch.float64:  # which autocast lets be
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    padding = layer.output_padding if isinstance(layer, nn.ConvTranspose2d) else (0, 0)
-    options = [layer.stride, layer.padding, layer.dilation, isinstance(layer, nn.ConvTranspose2d), padding, 1]
+    options = [layer.stride, layer.padding, layer.dilation, layer.transposed, layer.output_padding, 1]
     output: Tensor = _Convolution.apply(x, gate, weight, bias, kept, options)
     return output
 
@@ -92,7 +94,7 @@ def pays(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
     if x.device.type == "cpu":
         return True
     positions = x.shape[0] * x.shape[2] * x.shape[3]
-    if isinstance(layer, nn.Conv2d):
+    if not layer.transposed:
         positions //= math.prod(layer.stride)
     return positions * layer.weight.numel() >= LEAST_MACS
 

@@ -112,13 +112,15 @@ class ChannelMasks(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ChannelMasks:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self._slices is not None:
+        if self._slices is None:
+            self.live = self.mask
+        else:
             self.set(self.mask.clone())  # what is in use moves to the new device as well
         return self
 
     def freeze(self) -> None:
         """Detach the mask in use from the graph of the agent."""
-        self._use(self.mask.clone())
+        self._use(self.live.detach().clone())
 
     def _gate(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._slices is None:
@@ -149,7 +151,7 @@ class ChannelMasks(nn.Module):
     def _taking_part(self) -> dict[str, Kept]:
         """The channels that take part in each convolution under the mask in use."""
         if not self._kept:  # once a mask: here a GPU is waited for
-            gates = torch.cat([self.mask.float().cpu(), torch.ones(1)])
+            gates = torch.cat([self.live.detach().float().cpu(), torch.ones(1)])
             for name in self._convolved:
                 channels = self.groups.layers[name]
                 kept = Kept.of(gates[channels.inputs], gates[channels.outputs])

@@ -101,6 +101,34 @@ def test_the_generator_is_read_at_its_first_smallest_map_and_run_no_further():
         assert torch.autograd.grad(features.sum(), images)[0].any()
 
 
+class Tidy(nn.Module):
+    """A network of somebody else's, which forgets at the end of its forward what it has gathered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1)
+        self.down = nn.Conv2d(4, 4, 4, stride=2, padding=1)
+        self.gathered: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.gathered.append(self.first(x))
+        x = nn.functional.interpolate(self.down(self.gathered[-1]), scale_factor=2)
+        x = self.last(sum(self.gathered, start=x))
+        self.gathered.clear()
+        return x
+
+
+def test_a_network_of_somebody_elses_is_run_to_its_end():
+    torch.manual_seed(0)
+    generator = Tidy().eval().requires_grad_(False)
+    before, flat = generator(IMAGES), generator.down(generator.first(IMAGES)).flatten(2)
+    expected = torch.cat([flat.mean(2), flat.std(2, unbiased=False)], 1)
+    encoder = GeneratorEncoder(generator)
+    for _ in range(2):
+        torch.testing.assert_close(encoder.features(IMAGES, IMAGES), expected, atol=1e-4, rtol=1e-3)
+        assert torch.equal(generator(IMAGES), before)
+
+
 # -- a classifier from a file --------------------------------------------------------------------------
 
 

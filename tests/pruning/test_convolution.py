@@ -187,6 +187,20 @@ def test_a_copy_of_a_masked_network_uses_its_own_weights():
     assert not torch.allclose(network(x), output)
 
 
+def test_the_mask_in_use_counts_whatever_the_buffer_says():
+    """DDP copies rank 0's buffers to the others before each forward; their masks in use are their own."""
+    network, masks = masked()
+    x = torch.rand(1, 3, 16, 16)
+    expected = network(x)
+    own = masks.mask.clone()
+    masks.set(own)
+    masks.mask.copy_(1 - own)
+    torch.testing.assert_close(network(x), expected)
+    masks.freeze()
+    torch.testing.assert_close(network(x), expected)
+    assert torch.equal(masks.mask, own)
+
+
 def test_a_new_mask_takes_other_channels():
     network, masks = masked()
     x = torch.rand(1, 3, 16, 16)

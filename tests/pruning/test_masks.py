@@ -100,6 +100,9 @@ def test_a_checkpoint_brings_the_mask_into_use(network, masks):
 def test_a_mask_follows_to_another_precision(network, masks):
     masks.set(torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0]))
     output = network(torch.ones(1, 1, 1, 1)).item()
+    unused = ChannelMasks(masks.groups).double()
+    unused.freeze()
+    assert unused.live.dtype is torch.float64
     masks.double()
     assert network.double()(torch.ones(1, 1, 1, 1).double()).item() == pytest.approx(output)
     assert masks.live.dtype is torch.float64
