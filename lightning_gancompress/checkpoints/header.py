@@ -100,6 +100,8 @@ class Header:
         epoch: Of an epoch in progress, options by which its batches are counted.
         precision: The trainer's precision; empty for files of releases that did not record it.
         passed: In the search, the larger budgets that it has kept.
+        data_seed: Seed of order and augmentation of the images; None where the data have none, and for files
+            of releases that did not record it.
     """
 
     kind: str
@@ -118,6 +120,7 @@ class Header:
     epoch: dict[str, Any] = field(default_factory=dict)
     precision: str = ""
     passed: list[float | str] = field(default_factory=list)
+    data_seed: int | None = None
 
     @property
     def at_border(self) -> bool:
@@ -191,6 +194,7 @@ class Header:
         }
         known: dict[str, Any] = {"seed": self.seed, "images": self.images, "epoch": self.epoch}
         known |= {"began": self.began, "precision": self.precision, "passed": self.passed}
+        known |= {"data_seed": self.data_seed}
         entry |= {name: value for name, value in known.items() if value not in (None, "", {}, [])}
         if self.kind == "compression":
             entry |= {
@@ -258,6 +262,7 @@ class Header:
             dict(items(written.get("epoch", {}), "epoch")),
             typed(written.get("precision", ""), str, "precision"),
             _budgets(written.get("passed", []), "passed"),
+            _number(written.get("data_seed"), "data_seed"),
         )
 
 

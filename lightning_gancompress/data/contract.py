@@ -86,7 +86,7 @@ class GANDataModule(LightningDataModule, ABC):
         eval_batch_size: Images per step in validation, test and prediction; images of mixed sizes come one
             by one.
         num_workers: Processes that load images, per loader.
-        seed: Seed of order and augmentation.
+        seed: Seed of order and augmentation; None is the run's.
 
     Attributes:
         predict_folder: Folder to which paths of predictions are relative, or the one image that is predicted;
@@ -98,12 +98,14 @@ class GANDataModule(LightningDataModule, ABC):
     search_batch_size: Count = 8
     eval_batch_size: Count = 8
     num_workers: Workers = 0
-    seed: Seed = 0
+    seed: Seed | None = None
     predict_folder: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         super().__init__()
         check_fields(self)
+        self._follows = self.seed is None
+        self.seed = self.seed or 0  # outside of a run, and what derived classes read
         self.neighbourhoods: Mapping[Role, Tensor] | None = None
         self._members = 1
         self._train_loader: tuple[Trainer | None, DataLoader[Any]] | None = None
@@ -180,6 +182,11 @@ class GANDataModule(LightningDataModule, ABC):
             batch_size = self._eval_batch(dataset)
             yield from self._loader(dataset, ShardSampler(dataset, self.trainer, batch_size), batch_size)
 
+    def follow(self, seed: int) -> None:
+        """Take over the seed of a run from the next epoch on, unless the user has set `seed`."""
+        if self._follows and seed != self.seed:
+            self.seed, self._train_loader = seed, None
+
     def search_by(self, neighbourhoods: Mapping[Role, Tensor], members: int) -> None:
         """Sample training batches by neighbourhoods from the next epoch on.
 
@@ -255,7 +262,8 @@ class GANDataModule(LightningDataModule, ABC):
 
     def _seeds(self) -> list[int]:
         """One seed per role, so that the domains are shuffled and augmented independently."""
-        return [self.seed, int(np.random.SeedSequence(self.seed).generate_state(1)[0])]
+        seed = self.seed or 0
+        return [seed, int(np.random.SeedSequence(seed).generate_state(1)[0])]
 
     def _remember(self, split: Split, datasets: Mapping[Role, SampleDataset]) -> None:
         """Do nothing; a data module may cache what is read in every epoch."""
@@ -322,6 +330,7 @@ class PlainData:
 
     batch_size = search_batch_size = 2  # assumed when networks are tried: most norms need more than one image
     num_workers = 0
+    seed: int | None = None
     predict_folder: str | None = None
 
     def __init__(self, datamodule: LightningDataModule | None) -> None:
@@ -356,6 +365,9 @@ class PlainData:
                 return None
             batch = loader.collate_fn([loader.dataset[0]])
         return batch if isinstance(batch, dict) else None
+
+    def follow(self, seed: int) -> None:
+        """Do nothing: the order of the images is the user's."""
 
     def end_search(self) -> None:
         """Do nothing."""

@@ -131,7 +131,8 @@ class FacadesDataModule(ImageDataModule):
         n_test: The same for the test.
         size: Pixels per side.
         load_size: Pixels to which training images are resized before the crop; None keeps `size`.
-        seed: Seed of the pictures, their order and augmentation.
+        seed: Seed of the pictures, their order and augmentation; None has the pictures of 0, in the order
+            of the run's seed.
     """
 
     root: str = "data/facades_synthetic"
@@ -149,7 +150,7 @@ class FacadesDataModule(ImageDataModule):
         self.crop_size = self.size
         super().__post_init__()
         counts = {"train": self.n_train, "val": self.n_val, "test": self.n_test}
-        self.facades = FacadeFolder(self.folder, counts, self.size, self.seed, self.paired)
+        self.facades = FacadeFolder(self.folder, counts, self.size, self.seed or 0, self.paired)
 
     def prepare_data(self) -> None:
         """Write the pictures, unless the folder holds them already."""

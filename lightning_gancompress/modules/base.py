@@ -261,6 +261,7 @@ class GANModule(TranslatingModule):
         trainer: Any = self.trainer
         last, seed = GANModule._last_seeds
         self.seed = trainer.strategy.broadcast(seed if torch.initial_seed() == last else torch.initial_seed())
+        data_of(trainer).follow(self.seed)
         self.images = data_of(trainer).images()
         set_max_epochs(trainer, self._last_epoch(trainer))
         # search and fine-tuning have different batches

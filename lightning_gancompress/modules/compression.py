@@ -228,7 +228,7 @@ class CompressionModule(GANModule):
         A policy without a search crosses the border at once.
         """
         assert self.policy is not None
-        search = self.phases.search(self.policy, self.trainer)
+        search = self.phases.search(self.policy, self.trainer, self.seed)
         if state is not None:
             search.narrow_as(state)
         self.enter(search)
@@ -299,7 +299,7 @@ class CompressionModule(GANModule):
                     )
                 self._keep(search, budget)
         masks = {side: broadcast(mask) for side, mask in search.choose().items()}
-        self.phases.cut(search, masks, self.seed)
+        self.phases.cut(search, masks)
         self._begin_finetune(self._configured_search(), self.border)
 
     def _begin_finetune(self, finished: Search | None, border: int) -> None:

@@ -75,15 +75,20 @@ class CompressionPhases:
         loaded = {Role(role): (network, specs[f"teacher.{role}"]) for role, network in teacher.items()}
         return self.loader.make_missing(loaded, self.networks.inputs)
 
-    def search(self, policy: PruningPolicy, trainer: Trainer) -> SearchPhase:
+    def search(self, policy: PruningPolicy, trainer: Trainer, seed: int) -> SearchPhase:
         """The search phase of `policy`, after all networks have been tried on a batch of the data.
+
+        Args:
+            policy: The policy that searches.
+            trainer: The trainer, which has the data.
+            seed: Seed of the run.
 
         Raises:
             UserError: A network can't do what the search or the fine-tuning needs.
         """
         searches = policy.search_epochs > 0
         check_before_search(self.networks, self._make_missing, self.distillation, trainer, searches)
-        search = SearchPhase(self.networks, self.pruning, policy, self.schedule.beta1)
+        search = SearchPhase(self.networks, self.pruning, policy, self.schedule.beta1, seed=seed)
         for _, pruned in search.pruned():
             rank_zero_info(pruned.summary())
         search.begin()
@@ -93,15 +98,14 @@ class CompressionPhases:
         """A search phase to evaluate a checkpoint's masks of `sides`: without a policy, at any budget."""
         return SearchPhase(self.networks, self.pruning, None, budgets=dict.fromkeys(sides, 1.0))
 
-    def cut(self, search: SearchPhase, masks: Mapping[Side, Tensor], seed: int) -> None:
+    def cut(self, search: SearchPhase, masks: Mapping[Side, Tensor]) -> None:
         """Replace the masked networks by small dense ones, and add new networks where weights are missing.
 
         Args:
             search: The finished search phase.
             masks: Final masks, `(total,)` of zeros and ones per side.
-            seed: Seed of the weights of `fresh` networks.
         """
-        for summary in search.cut(masks, seed):
+        for summary in search.cut(masks):
             rank_zero_info(summary)
         self._add_missing()
 

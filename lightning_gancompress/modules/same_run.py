@@ -29,6 +29,7 @@ def facts(module: GANModule) -> dict[str, Any]:
         "compressed": module.task.compressed,
         "versions": module.versions(),
         "seed": module.seed,
+        "data_seed": data_of(module.trainer).seed,
         "images": module.images,
         "epoch": counting(module) if in_progress else {},
         "precision": module.trainer.precision,
@@ -50,7 +51,7 @@ def counting(module: GANModule) -> dict[str, Any]:
 
 
 def require_same_run(module: GANModule, header: Header, checkpoint: dict[str, Any], path: Path) -> None:
-    """Check that a resumed run changes no option that can't act any more; it takes over the run's seed.
+    """Check that a resumed run changes no option that can't act any more; it takes over the run's seeds.
 
     Args:
         module: The module, whose options have not changed its networks yet.
@@ -61,7 +62,8 @@ def require_same_run(module: GANModule, header: Header, checkpoint: dict[str, An
     Raises:
         UserError: An option has changed, or the run is shorter than what is done.
     """
-    was, now = header.preprocessing, dict(data_of(module.trainer).preprocessing)
+    data = data_of(module.trainer)
+    was, now = header.preprocessing, dict(data.preprocessing)
     names = FIXED if header.kind == "teacher" else FIXED_OF_COMPRESSION
     changes = differences(names, was, now)
     if header.seed is not None:
@@ -73,6 +75,12 @@ def require_same_run(module: GANModule, header: Header, checkpoint: dict[str, An
         rank_zero_warn(
             f"trainer.precision was {header.precision} in {path} and is now {module.trainer.precision}: the "
             "run goes on, with other rounding."
+        )
+    data.follow(header.data_seed or 0)  # releases that did not record it had 0 unless it was given
+    if header.data_seed not in (None, data.seed):
+        rank_zero_warn(
+            f"data.seed was {header.data_seed} in {path} and is now {data.seed}: the images come in another "
+            "order from here on."
         )
     if header.images and module.images and header.images != module.images:
         if header.phase == "search":

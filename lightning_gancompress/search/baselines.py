@@ -155,14 +155,14 @@ class RandomChannels(PruningPolicy):
     """Scores channels at random: the lower bound for other policies.
 
     Args:
-        seed: Seed of the scores.
+        seed: Seed of the scores; None is the run's.
     """
 
     @checked
-    def __init__(self, seed: Seed = 0) -> None:
+    def __init__(self, seed: Seed | None = None) -> None:
         self.seed = seed
 
     def scores(self, search: SearchPhase, side: Side) -> Tensor:
         """Uniform noise `(total,)` in [0, 1)."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(search.seed if self.seed is None else self.seed)
         return torch.rand(search.sides[side].groups.total, generator=generator)

@@ -134,6 +134,7 @@ class SearchPhase(Phase):
         policy: Decides which channels to keep; None where a checkpoint's masks are only evaluated.
         beta1: Adam's decay rate of the first moment, for policies that train the networks' weights.
         budgets: Budgets that replace those of `pruning`.
+        seed: Seed of the run, and so of the weights of `fresh` networks.
 
     Attributes:
         sides: Channel groups, masks, cost and budget of each pruned side.
@@ -150,8 +151,15 @@ class SearchPhase(Phase):
         policy: Policy | None,
         beta1: float = 0.5,
         budgets: Mapping[Side, float | str] | None = None,
+        seed: int = 0,
     ) -> None:
-        self.networks, self.pruning, self.policy, self.beta1 = networks, pruning, policy, beta1
+        self.networks, self.pruning, self.policy, self.beta1, self.seed = (
+            networks,
+            pruning,
+            policy,
+            beta1,
+            seed,
+        )
         self.sides, self.agents = Sides(), SinglePrecision()
         if budgets is None:
             budgets = {side: pruning.budgets[side] for side in pruning.sides(networks)}
@@ -334,12 +342,11 @@ class SearchPhase(Phase):
         finally:
             generators.budget = own
 
-    def cut(self, masks: Mapping[Side, Tensor], seed: int) -> list[str]:
+    def cut(self, masks: Mapping[Side, Tensor]) -> list[str]:
         """Replace the student's masked networks by small dense ones with the kept channels alone.
 
         Args:
             masks: Final masks, `(total,)` of zeros and ones.
-            seed: Seed of the weights of `fresh` networks.
 
         Returns:
             One line of text per side with the MACs of its small networks.
@@ -348,7 +355,7 @@ class SearchPhase(Phase):
             small = self.sides[side].slim(self.networks.group(side), mask)
             for role, network in small.items():
                 if self.pruning.student_weights == "fresh":
-                    renew(network, seed=seed)
+                    renew(network, seed=self.seed)
                 self.networks.adopt_small(Role(role), network)
         return [counted(self.networks, side, self.pruning) for side in masks]
 

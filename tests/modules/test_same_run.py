@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tiny
@@ -147,6 +147,47 @@ def test_other_images_come_too_late_in_the_search(
         rounded = r"trainer.precision was 32-true in .*last.ckpt and is now bf16-mixed: the run goes on"
         with pytest.warns(UserWarning, match=counted), pytest.warns(UserWarning, match=rounded):
             main([*args, f"--data.{size}=4", "--trainer.max_epochs=3", "--trainer.precision=bf16-mixed"])
+
+
+class Orders(Callback):
+    """Note which images each batch holds."""
+
+    seen: ClassVar[list[list[int]]] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.seen.append(batch["index"].tolist())
+
+
+def test_the_order_of_the_images_follows_the_seed_of_the_run(
+    facades: list[str], unet: Path, tmp_path: Path
+) -> None:
+    def order(folder: Path, *options: str, seed: int = 1) -> list[list[int]]:
+        Orders.seen.clear()
+        args = [*tiny.compression(folder, unet, "UniformWidth"), f"--trainer.callbacks+={__name__}.Orders"]
+        main([*args, *facades, f"--seed_everything={seed}", *options])
+        return [*Orders.seen]
+
+    def header() -> dict[str, Any]:
+        content: dict[str, Any] = tiny.read(tiny.last(stopped))["gancompress"]
+        return content
+
+    zero, one = order(tmp_path / "zero", seed=0), order(tmp_path / "one")
+    assert len(zero) == len(one) == 8
+    assert zero != one
+    assert order(tmp_path / "given", "--data.seed=0") == zero
+
+    stopped, resume = tmp_path / "stopped", "--ckpt_path=last"
+    assert order(stopped, "--trainer.max_steps=2") == one[:2]
+    assert header()["data_seed"] == 1
+    assert order(stopped, resume, "--trainer.max_steps=3") == one[2:3]
+    with pytest.warns(UserWarning, match=r"data.seed was 1 in .*last.ckpt and is now 0: the images come in"):
+        assert order(stopped, resume, "--data.seed=0", "--trainer.max_steps=5") == zero[3:5]
+    assert order(stopped, resume, "--trainer.max_steps=6") == zero[5:6]
+
+    content = tiny.read(tiny.last(stopped))
+    del content["gancompress"]["data_seed"]  # as releases wrote it whose order did not follow
+    torch.save(content, tiny.last(stopped))
+    assert order(stopped, resume) == zero[6:]
 
 
 def test_missing_networks_are_made_at_the_border(

@@ -41,9 +41,15 @@ def facades_module(facades: list[str], **arguments: Any) -> SyntheticFacades:
 
 
 def run(
-    folder: Path, facades: list[str], teacher: Path, *callbacks: Callback, epochs: int = 1, **arguments: Any
+    folder: Path,
+    facades: list[str],
+    teacher: Path,
+    *callbacks: Callback,
+    epochs: int = 1,
+    seed: int = 0,
+    **arguments: Any,
 ) -> CompressionModule:
-    seed_everything(0, verbose=False)
+    seed_everything(seed, verbose=False)
     module = CompressionModule(str(teacher), epochs=1, decay_epochs=1, **({"budget": 0.3} | arguments))
     quiet = {
         "logger": False,
@@ -243,12 +249,16 @@ def test_students_inherit_or_start_from_scratch(
 
 
 def test_random_channels_follow_their_seed(tmp_path: Path, facades: list[str], unet: Path) -> None:
-    spies = [Spy(RandomChannels(seed)) for seed in (1, 1, 2)]
-    for spy in spies:
-        run(tmp_path, facades, unet, spy)
-    first, again, other = (spy.masks["generator"] for spy in spies)
+    masks = []
+    for own, of_run in ((1, 0), (1, 2), (2, 0), (None, 1), (None, 2)):
+        spy = Spy(RandomChannels(own))
+        run(tmp_path, facades, unet, spy, seed=of_run)
+        masks.append(spy.masks["generator"])
+    first, again, other, first_of_run, other_of_run = masks
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    assert torch.equal(first, first_of_run)
+    assert torch.equal(other, other_of_run)
 
 
 @pytest.mark.parametrize("order", [0, 1])

@@ -43,7 +43,7 @@ def compare(
     common: list[str] = [],  # noqa: B006
     test: list[str] = [],  # noqa: B006
     metrics: Annotated[list[str], Items()] = list(COMPARED),  # noqa: B006
-    seed_options: list[str] = ["--seed_everything", "--data.seed"],  # noqa: B006
+    seed_options: list[str] = ["--seed_everything"],  # noqa: B006
     jobs: Threads | None = None,
     threads: Threads | None = None,
     launcher: Launcher | None = None,
@@ -71,8 +71,8 @@ def compare(
         test: Further arguments of every test.
         metrics: Columns of the first table and panels of the plot: names in results.csv, or patterns. A
             second table has all others.
-        seed_options: Options that get the seed. `--data.seed` sets order and augmentation of the images;
-            leave it out for data modules that have none, and for generated pictures, which it would change.
+        seed_options: Options that get the seed. Order and augmentation of the images follow
+            `--seed_everything`, unless `data.seed` is given.
         jobs: Runs at a time; None is one, with `slurm` all.
         threads: CPU threads per run; None divides the cores of this process, or OMP_NUM_THREADS, by `jobs`,
             and takes those of its job with `slurm`.
