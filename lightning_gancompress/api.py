@@ -65,7 +65,7 @@ def compress(
 ) -> nn.Module:
     """Compress a generator to a budget: search for its channels, then fine-tune the small network.
 
-    The arguments are not changed. The run's folder gets the same files as a run of the command line: the
+    The networks are not changed. The run's folder gets the same files as a run of the command line: the
     small network as `generator.pth` and `generator.json`, checkpoints, images and logs.
 
     Args:

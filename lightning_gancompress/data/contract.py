@@ -36,6 +36,10 @@ FINGERPRINTED = 64  # items that a fingerprint reads: a data set may be slow
 CHANNELS = {"source": "in_channels", "A": "in_channels", "target": "out_channels", "B": "out_channels"}
 
 
+class RunSeed(int):
+    """A seed that comes from the run, not from the user."""
+
+
 class PreprocessingRecord(TypedDict, total=False):
     """The preprocessing of a generator's images, as checkpoints record it. Sizes in pixels."""
 
@@ -86,7 +90,8 @@ class GANDataModule(LightningDataModule, ABC):
         eval_batch_size: Images per step in validation, test and prediction; images of mixed sizes come one
             by one.
         num_workers: Processes that load images, per loader.
-        seed: Seed of order and augmentation; None is the run's.
+        seed: Seed of order and augmentation; None is that of the run, which is known when a fit makes its
+            training data: a derived class reads it in `datasets`. In other trainings None is 0.
 
     Attributes:
         predict_folder: Folder to which paths of predictions are relative, or the one image that is predicted;
@@ -104,8 +109,8 @@ class GANDataModule(LightningDataModule, ABC):
     def __post_init__(self) -> None:
         super().__init__()
         check_fields(self)
-        self._follows = self.seed is None
-        self.seed = self.seed or 0  # outside of a run, and what derived classes read
+        if self.seed is None:
+            self.seed = RunSeed()
         self.neighbourhoods: Mapping[Role, Tensor] | None = None
         self._members = 1
         self._train_loader: tuple[Trainer | None, DataLoader[Any]] | None = None
@@ -184,8 +189,9 @@ class GANDataModule(LightningDataModule, ABC):
 
     def follow(self, seed: int) -> None:
         """Take over the seed of a run from the next epoch on, unless the user has set `seed`."""
-        if self._follows and seed != self.seed:
-            self.seed, self._train_loader = seed, None
+        if isinstance(self.seed, RunSeed):
+            # torch's own have 64 bits, and those that options take, as numpy's, have 32
+            self.seed, self._train_loader = RunSeed(seed % 2**32), None
 
     def search_by(self, neighbourhoods: Mapping[Role, Tensor], members: int) -> None:
         """Sample training batches by neighbourhoods from the next epoch on.

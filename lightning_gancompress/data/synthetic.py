@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from PIL import Image
 
-from lightning_gancompress.data.contract import Split
+from lightning_gancompress.data.contract import RunSeed, Split
 from lightning_gancompress.data.datasets import Direction, Files
 from lightning_gancompress.data.facades import render_facade
 from lightning_gancompress.data.image_folder import ImageDataModule
@@ -150,7 +150,8 @@ class FacadesDataModule(ImageDataModule):
         self.crop_size = self.size
         super().__post_init__()
         counts = {"train": self.n_train, "val": self.n_val, "test": self.n_test}
-        self.facades = FacadeFolder(self.folder, counts, self.size, self.seed or 0, self.paired)
+        seed = 0 if self.seed is None or isinstance(self.seed, RunSeed) else self.seed
+        self.facades = FacadeFolder(self.folder, counts, self.size, seed, self.paired)
 
     def prepare_data(self) -> None:
         """Write the pictures, unless the folder holds them already."""

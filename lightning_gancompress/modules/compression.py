@@ -192,6 +192,8 @@ class CompressionModule(GANModule):
         if stage == "fit" and self.begun and not self.trainer.ckpt_path:
             self._begin_again()
         super().setup(stage)
+        if self.begun and isinstance(self.phase, SearchPhase):  # of a fit before
+            self.phase.seed = self.seed
         if stage == "fit" and self.policy is None:
             raise UserError(
                 "trainer.callbacks: compression needs a pruning policy; add CollaborativePruning (or "

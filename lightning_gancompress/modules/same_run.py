@@ -29,7 +29,7 @@ def facts(module: GANModule) -> dict[str, Any]:
         "compressed": module.task.compressed,
         "versions": module.versions(),
         "seed": module.seed,
-        "data_seed": data_of(module.trainer).seed,
+        "data_seed": None if (seed := data_of(module.trainer).seed) is None else int(seed),
         "images": module.images,
         "epoch": counting(module) if in_progress else {},
         "precision": module.trainer.precision,

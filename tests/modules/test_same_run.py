@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +19,7 @@ from lightning_gancompress.checkpoints import load_network
 from lightning_gancompress.cli import main
 from lightning_gancompress.data import SyntheticFacades
 from lightning_gancompress.modules import CompressionModule
+from lightning_gancompress.networks.init import renew
 from lightning_gancompress.trainer import Trainer
 
 
@@ -233,6 +236,35 @@ def test_a_second_fit_is_a_fine_tuning_of_its_own(tmp_path: Path, facades: list[
     assert factors == searched[2:]
     assert tiny.read(tiny.last(tmp_path / "again"))["epoch"] == 1
     assert tiny.read(tiny.last(tmp_path / "again"))["gancompress"]["began"] == 0
+
+
+def test_a_second_fit_has_the_seed_it_is_given(tmp_path: Path, facades: list[str], unet: Path) -> None:
+    module = CompressionModule(
+        str(unet), budget=0.3, epochs=1, decay_epochs=0, student_weights="fresh", lr=1e-30
+    )
+    policy = CollaborativePruning(2, lr=0.05, cache_dir=str(tmp_path / "neighbours"))
+    data = SyntheticFacades(
+        root=facades[1].partition("=")[2],
+        **{name: int(value) for name, value in (option.split("=") for option in tiny.SIZES)},
+    )
+    given = dataclasses.replace(data, seed=5)
+    for seed, epochs, own in ((1, 1, data), (9, -1, data), (3, 1, given)):
+        seed_everything(seed, verbose=False)
+        quiet = {"accelerator": "cpu", "logger": False, "callbacks": [policy], "max_epochs": epochs}
+        Trainer(default_root_dir=tmp_path, **quiet).fit(module, own)
+        assert own.seed == (5 if own is given else seed)
+        assert own.facades.seed == (5 if own is given else 0)  # the pictures stay those of their seed
+    fresh = copy.deepcopy(module.student)
+    renew(fresh["generator"], seed=9)
+    small, new = (nets["generator"].get_submodule("model.model.0") for nets in (module.student, fresh))
+    assert torch.equal(small.weight, new.weight)
+    other = dataclasses.replace(data)
+    assert other.facades.seed == 0
+    other.follow(2**40 + 7)
+    assert other.seed == 7  # 32 bits, as the option has
+    data.seed = 4
+    data.follow(8)
+    assert data.seed == 4
 
 
 @pytest.mark.parametrize("option", ["direction=AtoB", "labels.encoding=colors"])
