@@ -156,7 +156,7 @@ def other_teachers(teachers: list[Row]) -> list[str]:
 def idle_seeds(students: list[Row]) -> list[str]:
     """Warnings about experiments whose seeds all give the same result."""
     return [
-        f"The seeds of {name} made no difference at all: see seed_options."
+        f"The seeds of {name} made no difference at all: leave data.seed out, or see seed_options."
         for (_, _, name), rows in grouped(students).items()
         if len(rows) > 1 and all(row.steady == rows[0].steady for row in rows)
     ]

@@ -231,7 +231,9 @@ def test_a_run_in_the_midst_of_its_search_is_told(tmp_path: Path) -> None:
 def test_seeds_without_effect(tmp_path: Path) -> None:
     for seed in (0, 1):
         result(tmp_path, f"a/seed_{seed}", {"fid_768": 1.0, "latency_ms": latency(seed)})
-    assert report(tmp_path)[0] == ["The seeds of a made no difference at all: see seed_options."]
+    assert report(tmp_path)[0] == [
+        "The seeds of a made no difference at all: leave data.seed out, or see seed_options."
+    ]
 
 
 def test_runs_of_a_sweep_are_told_apart_by_their_settings(tmp_path: Path) -> None:
