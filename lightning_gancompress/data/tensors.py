@@ -91,7 +91,7 @@ class DatasetDataModule(GANDataModule):
             positions = [position for position in positions if (position in held) != (split == "train")]
         if not positions:
             raise UserError(f"The data set for {split} is empty: give one with images.")
-        seed = self._seeds()[0] if augment else None
+        seed = self.seed if augment else None
         return {GENERATOR: ItemDataset(given, split, positions, seed, self._first_images)}
 
     def predict_dataset(self) -> SampleDataset:

@@ -153,13 +153,8 @@ class SearchPhase(Phase):
         budgets: Mapping[Side, float | str] | None = None,
         seed: int = 0,
     ) -> None:
-        self.networks, self.pruning, self.policy, self.beta1, self.seed = (
-            networks,
-            pruning,
-            policy,
-            beta1,
-            seed,
-        )
+        self.networks, self.pruning, self.policy = networks, pruning, policy
+        self.beta1, self.seed = beta1, seed
         self.sides, self.agents = Sides(), SinglePrecision()
         if budgets is None:
             budgets = {side: pruning.budgets[side] for side in pruning.sides(networks)}
