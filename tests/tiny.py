@@ -130,6 +130,9 @@ def assert_equal(one: Any, other: Any) -> None:
         assert one.keys() == other.keys()
         for key in one:
             assert_equal(one[key], other[key])
+    elif isinstance(one, list):
+        for first, second in zip(one, other, strict=True):
+            assert_equal(first, second)
     else:
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
 

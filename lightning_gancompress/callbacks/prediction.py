@@ -7,7 +7,6 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import distributed
 
 from lightning_gancompress.data.contract import data_of
 from lightning_gancompress.data.pictures import to_picture
@@ -15,6 +14,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.evaluation.evaluable import output_folder
 from lightning_gancompress.files import require_writable, user_path, write_files
 from lightning_gancompress.options import checked
+from lightning_gancompress.ranks import of_all_ranks
 from lightning_gancompress.reporting.grid import png
 from lightning_gancompress.training.phase import Phased
 from lightning_gancompress.translation.names import PictureNames
@@ -83,12 +83,9 @@ class PredictionWriter(Callback):
         Raises:
             UserError: All were left out.
         """
-        everyone: list[Any] = [(self._written, self._replaced, self._left_out)]
-        if distributed.is_available() and distributed.is_initialized():
-            everyone *= trainer.world_size
-            distributed.all_gather_object(everyone, everyone[0])
-        written, replaced = (sum(counts[n] for counts in everyone) for n in (0, 1))
-        left_out = [text for *_, texts in everyone for text in texts]
+        everyone = of_all_ranks((self._written, self._replaced, self._left_out))
+        written, replaced = sum(rank[0] for rank in everyone), sum(rank[1] for rank in everyone)
+        left_out = [text for _, _, texts in everyone for text in texts]
         if left_out and not written:
             raise UserError(f"No image was translated: {left_out[0]}")
         for text in left_out:

@@ -192,7 +192,7 @@ class Header:
             "wanted": [str(role) for role in self.compressed],
             "versions": self.versions,
         }
-        known: dict[str, Any] = {"seed": self.seed, "images": self.images, "epoch": self.epoch}
+        known: dict[str, Any] = {"seed": self.seed, "training_images": self.images, "epoch": self.epoch}
         known |= {"began": self.began, "precision": self.precision, "passed": self.passed}
         known |= {"data_seed": self.data_seed}
         entry |= {name: value for name, value in known.items() if value not in (None, "", {}, [])}
@@ -258,7 +258,8 @@ class Header:
             _number(written.get("began"), "began"),
             {name: typed(version, str, f"versions.{name}") for name, version in versions.items()},
             _number(written.get("seed"), "seed"),
-            typed(written.get("images", ""), str, "images"),
+            # not `images`, as earlier releases called a digest that does not tell sources from targets
+            typed(written.get("training_images", ""), str, "training_images"),
             dict(items(written.get("epoch", {}), "epoch")),
             typed(written.get("precision", ""), str, "precision"),
             _budgets(written.get("passed", []), "passed"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,8 @@ def require_resumable(content: Any, path: Path) -> None:
             for group in typed(state.get("param_groups"), list, "optimizer_states.param_groups"):
                 typed(dict(items(group, "param_groups")).get("params"), list, "param_groups.params")
         typed(entries.get("lr_schedulers", []), list, "lr_schedulers")
-        for role, pool in items(entries.get(POOLS_KEY, {}), POOLS_KEY):
-            if (
-                not isinstance(pool, Tensor)
-                or pool.ndim != 5
-                or not len(pool)
-                or not pool.is_floating_point()
-            ):
+        for role, ranks in items(entries.get(POOLS_KEY, {}), POOLS_KEY):
+            if not _holds_images(ranks):
                 raise ValueError(f"{POOLS_KEY}.{role} holds no images")
         if WINDOW_KEY in entries:
             _require_window(entries[WINDOW_KEY])
@@ -62,6 +58,16 @@ def require_resumable(content: Any, path: Path) -> None:
             _require_averages(entries[AVERAGES_KEY], entries.get("state_dict", {}))
     except ValueError as error:
         raise UserError(f"{path} is damaged, {error}: {REMEDY}.") from error
+
+
+def _holds_images(ranks: Any) -> bool:
+    """Whether an entry holds images of each rank, (C, H, W) each; earlier releases stacked them all."""
+    if isinstance(ranks, Tensor):
+        return ranks.ndim == 5 and len(ranks) > 0 and ranks.is_floating_point()
+    if not isinstance(ranks, list) or not ranks or not all(isinstance(pool, list) for pool in ranks):
+        return False
+    images = chain.from_iterable(ranks)
+    return all(isinstance(x, Tensor) and x.ndim == 3 and x.is_floating_point() for x in images)
 
 
 def _require_window(value: Any) -> None:

@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
@@ -133,16 +134,22 @@ class ImageDataModule(GANDataModule):
 
     def fingerprint(self, split: Split = "train") -> str:
         """Digest of the files of a split (names, sizes, times) and their preprocessing."""
-        files = sorted({file for sample in chain(*self.files(split).values()) for file in sample})
-        stats = [(os.path.relpath(file, self.folder), file.stat()) for file in files]
-        facts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+        facts = self._facts(split, lambda file: [file.st_size, file.st_mtime_ns])
         return hashlib.sha256(json.dumps([VERSION, self.preprocessing, facts]).encode()).hexdigest()
 
     def images(self) -> str:
         """Digest of names and sizes of the training files, which stay the same in a copy of the folder."""
-        files = sorted({file for sample in chain(*self.files("train").values()) for file in sample})
-        facts = [[os.path.relpath(file, self.folder), file.stat().st_size] for file in files]
+        facts = self._facts("train", lambda file: [file.st_size])
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def _facts(self, split: Split, of: Callable[[os.stat_result], list[int]]) -> dict[str, Any]:
+        """What tells the samples of each role from others: files in their order, as source or as target."""
+        known: dict[Path, list[str | int]] = {}
+        for file in chain.from_iterable(chain(*self.files(split).values())):
+            if file not in known:  # pairs side by side name it twice
+                known[file] = [os.path.relpath(file, self.folder), *of(file.stat())]
+        roles = self.files(split).items()
+        return {str(role): [[known[file] for file in sample] for sample in files] for role, files in roles}
 
     def files(self, split: Split) -> dict[Role, Files]:
         """The files of each sample of a split, for each generator; read from disk once.

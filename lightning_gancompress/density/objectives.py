@@ -45,7 +45,8 @@ def kernel_density(teacher: Tensor, student: Tensor, members: int) -> Tensor:
 
     For Gaussian estimates of bandwidth `h` it is, up to a constant factor,
     `mean K(t, t') + mean K(s, s') - 2 mean K(t, s)` with a Gaussian `K` of bandwidth `sqrt(2) h`, that is,
-    the squared MMD. `h` is the median distance between the teacher's own samples of the neighbourhood.
+    the squared MMD. `h` is the median distance between the teacher's own samples of the neighbourhood, the
+    lower one of two.
 
     Args:
         teacher: Features `(B, F)` of the teacher's images, neighbourhood by neighbourhood.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -86,4 +87,6 @@ class Quality:
                 f"model.quality_metric: {self.metric} was not measured: go on (fit --ckpt_path) with one of "
                 f"{', '.join(sorted(known))}, or with an Evaluation in trainer.callbacks that measures it."
             )
+        if any(map(math.isnan, found)):
+            return math.nan  # min and max would pass over it
         return min(found) if self.higher else max(found)

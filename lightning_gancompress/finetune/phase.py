@@ -78,7 +78,8 @@ class FinetunePhase(Phase):
         """One GAN update with the distillation losses; the teacher translates the batch at most once."""
         networks, distillation = self.networks, self.distillation
         student, task = networks.student, networks.task
-        due = at.update % self.discriminator_every == 0
+        updates = (at.epoch - self.began) * at.updates + at.update
+        due = updates % self.discriminator_every == 0
         if distillation is None:
             batch = networks.with_targets(batch)
             return gan_update(task, student, batch, self.pools, optimizers, discriminators=due)

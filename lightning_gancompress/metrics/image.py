@@ -23,8 +23,11 @@ def psnr(image: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim(image: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004), (B, C, H, W) in [-1, 1] twice -> (B,), 1 for equal images."""
+    """Structural similarity (Wang et al. 2004), (B, C, H, W) in [-1, 1] twice -> (B,), 1 for equal images.
+
+    Of the images in [0, 1]: its luminances are compared by their ratio, so that black has to be 0.
+    """
     similarity = structural_similarity_index_measure(
-        image.float(), target.float(), data_range=RANGE, reduction="none"
+        (image.float() + 1) / 2, (target.float() + 1) / 2, data_range=1.0, reduction="none"
     )
     return cast(Tensor, similarity).reshape(-1)

@@ -40,6 +40,7 @@ from lightning_gancompress.modules.supported import (
 from lightning_gancompress.modules.translating import TranslatingModule
 from lightning_gancompress.networks import NetworkSpec
 from lightning_gancompress.networks.spec import tensor_differences
+from lightning_gancompress.ranks import of_all_ranks
 from lightning_gancompress.tasks import Pix2Pix, Role, Task
 from lightning_gancompress.training.averages import Averages, to_trained_weights
 from lightning_gancompress.training.batch_norms import average_statistics
@@ -368,9 +369,9 @@ class GANModule(TranslatingModule):
         if not self.stepped:
             checkpoint[WINDOW_KEY] = self._window.state(self._optimizers_by_name())
         if self.pools.images:
-            # (ranks, n, C, H, W): a resumed rank takes its own
+            # by role the images of each rank: a resumed one takes its own
             checkpoint[POOLS_KEY] = {
-                str(role): cast(Tensor, self.all_gather(images)).view(-1, *images.shape).cpu()
+                str(role): of_all_ranks([image.cpu() for image in images])
                 for role, images in self.pools.images.items()
             }
 
@@ -409,7 +410,7 @@ class GANModule(TranslatingModule):
                     "GeneratorEMA to trainer.callbacks."
                 )
         for role, images in checkpoint.get(POOLS_KEY, {}).items():
-            self.pools.images[Role(role)] = images[self.global_rank % len(images)]
+            self.pools.images[Role(role)] = list(images[self.global_rank % len(images)])
         self._window.load(checkpoint.get(WINDOW_KEY, {}))
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
         if differences:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Annotated, Any
 
 import torch
@@ -14,7 +15,7 @@ from lightning_gancompress.errors import UserError
 from lightning_gancompress.options import Items, Kind
 from lightning_gancompress.pruning.channels import ChannelGroups
 
-_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 LEAST = 1000  # MACs: a smaller number above 1 is no budget of an image network, but a slip
 
 
@@ -37,8 +38,8 @@ Budget = Annotated[float | str, IsBudget()]
 Budgets = Budget | Annotated[list[Budget], Items()]
 
 
-def _number(value: float | str) -> float:
-    """The number that a budget stands for, a fraction or MACs.
+def _number(value: float | str) -> Fraction:
+    """The number that a budget stands for, a fraction or MACs, exactly as it is written in decimal digits.
 
     Raises:
         ValueError: It is no number.
@@ -46,7 +47,10 @@ def _number(value: float | str) -> float:
     match = re.fullmatch(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*([KMGT]?)\s*", str(value), re.IGNORECASE)
     if match is None:
         raise ValueError(value)
-    return float(match[1]) * _UNITS[match[2].upper()]
+    near = float(match[1])  # before a fraction is made that may have as many digits as an exponent says
+    if not math.isfinite(near):
+        raise ValueError(value)
+    return (Fraction(match[1]) if near else Fraction(0)) * _UNITS[match[2].upper()]
 
 
 def parse_budget(value: float | str, full: int, name: str = "budget") -> int:
@@ -115,7 +119,7 @@ def down_to(smallest: float | str | Sequence[float | str], count: int, name: str
             f"{name} is {smallest!r}: with model.quality give the smallest fraction of the teacher's MACs to "
             "try, such as 0.05."
         )
-    steps = (float(f"{_number(smallest) ** (step / count):.2g}") for step in range(1, count))
+    steps = (float(f"{float(_number(smallest)) ** (step / count):.2g}") for step in range(1, count))
     return [*dict.fromkeys(step for step in steps if _number(smallest) < step < 1), smallest]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 MULTIPLE = 16  # channels are computed in such numbers: odd ones are slow, most of all in 16 bits
 WORTH = 0.6  # share of the channels above which taking them out costs more than it saves
 LEAST_MACS = 8e9  # of a call on a GPU: an estimate of what its ten more kernels cost to launch, not measured
+_counted: ContextVar[bool] = ContextVar("_counted", default=False)
 
 
 class Kept(NamedTuple):
@@ -86,11 +90,21 @@ def is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.ConvTranspose2d]:
     )
 
 
+@contextmanager
+def nothing_left_out() -> Iterator[None]:
+    """Context in which masked convolutions compute all channels, since their products are counted."""
+    token = _counted.set(True)
+    try:
+        yield
+    finally:
+        _counted.reset(token)
+
+
 def pays(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> bool:
     """Whether leaving channels out may pay in a call on `(B, C_in, H, W)`: on a GPU, if it is large."""
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if tracing or torch.compiler.is_compiling():  # what is traced has to be right for any mask
-        return False
+    if tracing or torch.compiler.is_compiling() or _counted.get():
+        return False  # what is traced, or counted, has to be right for any mask
     if x.device.type == "cpu":
         return True
     positions = x.shape[0] * x.shape[2] * x.shape[3]

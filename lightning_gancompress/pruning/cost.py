@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from lightning_gancompress.pruning.channels import CONSUMERS, ChannelGroups, Product, with_always_kept
+from lightning_gancompress.pruning.convolution import nothing_left_out
 from lightning_gancompress.pruning.graph import flatten
 
 Convention = Literal["exact", "literature"]
@@ -48,7 +49,8 @@ def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]
     """Cost of every module with parameters or products of its own, in the order in which their calls end.
 
     Counts convolutions, linear layers and matrix products, also those of attention, in layers and in
-    functions; the products of a function count for the module whose forward calls it.
+    functions; the products of a function count for the module whose forward calls it. What masks drop
+    counts as well.
 
     Args:
         network: Any network; it runs once in eval mode, and its modes are restored.
@@ -74,7 +76,7 @@ def layer_costs(network: nn.Module, inputs: Sequence[Tensor]) -> list[LayerCost]
     torch.backends.mha.set_fastpath_enabled(False)  # its products are not dispatched one by one
     try:
         # not in inference mode, where composite operators are not decomposed
-        with torch.inference_mode(False), torch.no_grad(), counter:
+        with torch.inference_mode(False), torch.no_grad(), nothing_left_out(), counter:
             network.eval()(*[x.clone() for x in inputs])
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -20,7 +20,7 @@ class ImagePools:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.images: dict[Role, Tensor] = {}  # (n, C, H, W) in half precision: they go into checkpoints
+        self.images: dict[Role, list[Tensor]] = {}  # (C, H, W) in half precision: they go into checkpoints
 
     def query(self, images: Images) -> Images:
         """Images `(B, C, H, W)` to show the discriminators in place of `images`, detached."""
@@ -30,19 +30,15 @@ class ImagePools:
         return {role: self._exchange(role, batch) for role, batch in images.items()}
 
     def _exchange(self, role: Role, batch: Tensor) -> Tensor:
-        pool = self.images.get(role)
-        if pool is None or pool.shape[1:] != batch.shape[1:]:  # a resumed run may have images of another size
-            pool = batch.new_empty(0, *batch.shape[1:], dtype=torch.half)
-        pool = pool[: self.size].to(batch.device)
-        free = min(self.size - len(pool), len(batch))
-        if free > 0:
-            filled = pool.new_empty(len(pool) + free, *pool.shape[1:])  # cat refuses half under CPU autocast
-            filled[: len(pool)], filled[len(pool) :] = pool, batch[:free]
-            pool = filled
-        returned = batch.clone()
-        for n in range(max(free, 0), len(batch)):
-            if torch.rand(()) < 0.5:
+        pool = self.images.setdefault(role, [])
+        del pool[self.size :]  # of a run that had a larger one
+        shown = list(batch)
+        for n, image in enumerate(batch):
+            if len(pool) < self.size:
+                pool.append(image.to(torch.half, copy=True))
+            elif torch.rand(()) < 0.5:
                 slot = int(torch.randint(self.size, ()))
-                returned[n], pool[slot] = pool[slot].to(batch.dtype), batch[n]
-        self.images[role] = pool
-        return returned
+                # a batch is of one size, and the pool of several if the images are: there a batch holds one
+                if len(batch) == 1 or pool[slot].shape == image.shape:
+                    shown[n], pool[slot] = pool[slot].to(batch), image.to(torch.half, copy=True)
+        return torch.stack(shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class Position:
     def update(self) -> int:
         """Step of the optimizers in the epoch, from 0, to which the batch belongs."""
         return self.batch // self.window
+
+    @property
+    def updates(self) -> int:
+        """Steps of the optimizers in an epoch."""
+        return math.ceil(self.batches / self.window)
 
     @property
     def epochs(self) -> float:

@@ -185,7 +185,15 @@ STATES: dict[str, Any] = {
     "callbacks": ([], {"LastCheckpoint": 1}),
     "optimizer_states": ({}, [1], [{}], [{"state": {}, "param_groups": [{"params": 1}]}]),
     "lr_schedulers": (1,),
-    "image_pools": ([], {"generator": 1}, {"generator": torch.zeros(1)}),
+    "image_pools": (
+        [],
+        {"generator": 1},
+        {"generator": torch.zeros(1)},
+        {"generator": []},
+        {"generator": [torch.zeros(1)]},
+        {"generator": [[torch.zeros(1)]]},
+        {"generator": [[torch.zeros(3, 2, 2).long()]]},
+    ),
     "gradient_window": (
         [],
         {},

@@ -47,6 +47,31 @@ def numbers(data, split="train"):
 
 
 @pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (PairedDataModule, ("source_folder", "target_folder")),
+        (PairedDataModule, ("source_suffix", "target_suffix")),
+        (UnpairedDataModule, ("source_folder", "target_folder")),
+    ],
+)
+def test_sources_are_told_from_targets_by_what_caches_go_by(tmp_path, kind, names):
+    """Else features of the one are taken for those of the other, and a search goes on with both swapped."""
+    if names[0].endswith("suffix"):
+        sides = "_x", "_y"
+        folders(tmp_path, "train/{}_x.png", "train/{}_y.png")
+    else:
+        sides = "x", "y"
+        folders(tmp_path, "train/x/{}.png", "train/y/{}.png")
+    options = {"load_size": 8, "crop_size": 8, "num_workers": 0}
+    one, again, other = (
+        kind(str(tmp_path), **dict(zip(names, given, strict=True)), **options)
+        for given in (sides, sides, sides[::-1])
+    )
+    assert one.fingerprint() == again.fingerprint() != other.fingerprint()
+    assert one.images() == again.images() != other.images()
+
+
+@pytest.mark.parametrize(
     ("a", "b"),
     [
         ("train/images/{}.jpg", "train/labels/{}.png"),

@@ -104,6 +104,17 @@ def test_field_compares_with_label_files_of_full_size(tmp_path, weights):
     with pytest.raises(UserError, match=r"has none of 0_trainIds\.png.*label_table"):
         files.find("0.jpg")
 
+    other = tmp_path / "gtFine" / "train" / "b_2_gtFine_trainIds.png"
+    other.parent.mkdir()
+    Image.fromarray(labels[0]).save(other)
+    for also in (files, LabelFiles(tmp_path / "gtFine", str(table))):
+        assert also.find("0.jpg" if also.table else "a_1.png") == folder / "a_1_gtFine_trainIds.png"
+    with pytest.raises(UserError, match=r"image b_2\.png can be .*town.* or .*train.*: name the folder"):
+        LabelFiles(tmp_path / "gtFine").find("b_2.png")
+    with pytest.raises(UserError, match=r"image 1\.png can be"):
+        LabelFiles(tmp_path / "gtFine", str(table)).find("1.png")
+    assert LabelFiles(folder).find("b_2.png") == folder / "b_2_gtFine_trainIds.png"
+
 
 @pytest.mark.parametrize(
     ("arguments", "words"),

@@ -30,9 +30,20 @@ def test_ssim_is_that_of_each_image_alone(n):
     image = (target + 0.3 * torch.randn(target.shape, generator=torch.Generator().manual_seed(1))).clamp(
         -1, 1
     )
-    alone = [structural_similarity_index_measure(image[[i]], target[[i]], data_range=2.0) for i in range(n)]
+    alone = [
+        structural_similarity_index_measure((image[[i]] + 1) / 2, (target[[i]] + 1) / 2, data_range=1.0)
+        for i in range(n)
+    ]
     assert ssim(image, target).shape == (n,)
     assert ssim(image, target).tolist() == pytest.approx([float(a) for a in alone], abs=1e-5)
+
+
+@pytest.mark.parametrize(("a", "b"), [(120, 135), (127, 128), (0, 255), (0, 0), (10, 20)])
+def test_ssim_of_flat_images_is_that_of_their_grey_levels(a, b):
+    """Without structure only the luminances count, of images in 0 to 255 as Wang et al. have them."""
+    luminance = (2 * a * b + (0.01 * 255) ** 2) / (a**2 + b**2 + (0.01 * 255) ** 2)
+    image, target = (torch.full((1, 3, 16, 16), level / 127.5 - 1) for level in (a, b))
+    assert float(ssim(image, target)) == pytest.approx(luminance, abs=1e-3)  # in single precision
 
 
 @pytest.mark.parametrize("metric", [l1, psnr, ssim])

@@ -168,8 +168,9 @@ def test_both_directions(both: Path, cyclegan: Path) -> None:
         )
         assert 0.97 * budget < small / whole <= budget
     for pools in checkpoint["image_pools"].values():
-        assert pools.shape == (2, 12, 3, 32, 32)
-        assert not torch.equal(*pools)  # each rank has seen its own
+        one, two = map(torch.stack, pools)  # each rank has seen its own
+        assert one.shape == two.shape == (12, 3, 32, 32)
+        assert not torch.equal(one, two)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,10 @@ def test_a_figure_is_that_of_the_validation_or_of_the_test_and_the_worst_of_both
     logged = {"val/AtoB/teacher_l1": 0.15, "val/BtoA/teacher_l1": 0.2, "test/AtoB/ssim": 0.0}
     assert Quality(1, "teacher_l1").figure(logged, tests) == 0.2
     assert Quality(1, "ssim").figure(logged, tests) == 0.4
+    for name in logged.keys() - {"test/AtoB/ssim"}:  # in whichever direction
+        found = Quality(1, "teacher_l1").figure(logged | {name: math.nan}, tests)
+        assert math.isnan(found)
+        assert not Quality(1, "teacher_l1").kept_by(found)
     with pytest.raises(UserError, match=r"fid was not measured: .* one of ssim, teacher_l1, or with"):
         Quality(1, "fid").figure(logged, tests)
 

@@ -47,6 +47,19 @@ def test_a_budget_is_a_fraction_or_a_number(value, macs):
 
 
 @pytest.mark.parametrize(
+    ("value", "macs"), [(0.29, 29_000), ("0.57", 57_000), (0.58, 58_000), (1e-5, 1), ("0.333333", 33_333)]
+)
+def test_a_budget_is_what_its_digits_say(value, macs):
+    """0.29 * 100000 is 28999.999999999996 in binary, which would cost a channel."""
+    assert parse_budget(value, 100_000) == macs
+
+
+@pytest.mark.parametrize("tenths", range(201, 400, 2))
+def test_so_is_a_number_of_macs(tenths):
+    assert parse_budget(f"{tenths / 100}G", 6_000_000_000) == tenths * 10_000_000
+
+
+@pytest.mark.parametrize(
     ("budgets", "order"),
     [
         (0.1, [0.1]),
@@ -66,7 +79,9 @@ def test_what_is_no_number_is_no_budget(value):
         parse_budget(value, 6_000_000_000, "generator budget")
 
 
-@pytest.mark.parametrize("value", [0, -1, "0", "-0.5", "-2G", 0.0, 1.5, "999", 1.0001, "0.9K", "1e999"])
+@pytest.mark.parametrize(
+    "value", [0, -1, "0", "-0.5", "-2G", 0.0, 1.5, "999", 1.0001, "0.9K", "1e999", "1e-999999999"]
+)
 def test_a_budget_is_a_fraction_or_at_least_a_thousand_macs(value):
     with pytest.raises(UserError, match=rf"budget is {value!r}: give a fraction of"):
         parse_budget(value, 6_000_000_000)

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from small_networks import FITTING, Adapted, Equalised, Gated, Net, conv, randomise, zeros
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_gancompress.pruning import ChannelMasks, find_groups
+from lightning_gancompress.pruning.cost import layer_costs
 
 
 def chain() -> Net:
@@ -181,3 +183,19 @@ def test_filters_that_the_network_computes_stay_whole():
     masks.attach(network)
     masks.set(torch.zeros(groups.total))
     network(torch.rand(1, 3, 16, 16))
+
+
+def test_what_masks_drop_is_counted():
+    """On a CPU it is not computed: the MACs would be neither the network's own nor the slim one's."""
+    network = randomise(Net(lambda n, x: n.b(n.a(x)), (1, 3, 8, 8), a=conv(3, 64), b=conv(64, 3)), 0)
+    groups = find_groups(network, zeros(network))
+    whole = layer_costs(network, zeros(network))
+    masks = ChannelMasks(groups)
+    masks.attach(network)
+    mask = torch.zeros(groups.total)
+    mask[:3] = 1
+    masks.set(mask)
+    assert layer_costs(network, zeros(network)) == whole
+    with FlopCounterMode(display=False) as counter:
+        network(*zeros(network))
+    assert counter.get_total_flops() < 2 * sum(cost.macs_exact for cost in whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import tiny
 import torch
 from lightning.pytorch import Callback, LightningModule, seed_everything
 from lightning.pytorch.demos.boring_classes import BoringModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_gancompress.callbacks import (
     BatchNormScale,
@@ -30,7 +31,7 @@ from lightning_gancompress.search.baselines import magnitudes, relative_magnitud
 from lightning_gancompress.search.collaborative import _balance
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.search.teacher_images import TeacherImages
-from lightning_gancompress.tasks import Role, Side
+from lightning_gancompress.tasks import Pix2Pix, Role, Side
 from lightning_gancompress.trainer import Trainer
 
 
@@ -460,6 +461,24 @@ def test_cache_of_no_size_keeps_nothing() -> None:
     cache = TeacherImages(0)
     cache.put(ROLE, ["a"], torch.rand(1, 3, 2, 2).half())
     assert cache.get(ROLE, ["a"]) is None
+
+
+def test_an_image_of_the_teacher_is_the_same_in_every_batch() -> None:
+    """As the last digits of matrix products are not: a resumed run sees the images in other batches."""
+
+    class Batchwise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / (10 + len(x))
+
+    networks = SimpleNamespace(teacher={ROLE: Batchwise()}, task=Pix2Pix())
+    paths, sources = ["a", "b", "c"], torch.rand(3, 3, 2, 2)
+    for limit in (0.0, 1.0):
+        whole, alone = TeacherImages(limit), TeacherImages(limit)
+        images = whole.of(networks, {"source": sources, "path": paths})[ROLE]
+        for n in (2, 0, 1):
+            own = alone.of(networks, {"source": sources[[n]], "path": [paths[n]]})[ROLE]
+            assert torch.equal(own, images[[n]])
+        assert torch.equal(images, (sources / 11).half().float())
 
 
 def test_without_cache_the_search_is_the_same(tmp_path: Path, facades: list[str], unet: Path) -> None:

@@ -22,7 +22,7 @@ def ask(pools: ImagePools, *values: float) -> list[float]:
 
 
 def kept(pools: ImagePools) -> list[float]:
-    return pools.images["g"][:, 0, 0, 0].tolist()
+    return [float(image[0, 0, 0]) for image in pools.images["g"]]
 
 
 class UpstreamPool:
@@ -130,7 +130,7 @@ def test_generators_have_pools_of_their_own():
     pools = ImagePools(2)
     pools.query({"g": numbered(1, 2), "h": numbered(3)})
     assert kept(pools) == [1, 2]
-    assert pools.images["h"][:, 0, 0, 0].tolist() == [3]
+    assert [float(image[0, 0, 0]) for image in pools.images["h"]] == [3]
 
 
 def test_batches_of_low_precision_under_autocast():
@@ -139,4 +139,34 @@ def test_batches_of_low_precision_under_autocast():
         for _ in range(4):
             shown = pools.query({"g": torch.rand(2, 3, 2, 2).bfloat16()})["g"]
     assert shown.dtype is torch.bfloat16
-    assert pools.images["g"].dtype is torch.half
+    assert {image.dtype for image in pools.images["g"]} == {torch.half}
+
+
+def test_images_of_several_sizes_share_a_pool():
+    """Upstream keeps images one by one, and shows an earlier one whatever its size."""
+    torch.manual_seed(0)
+    pools, earlier, seen = ImagePools(6), 0, {0.0}
+    for n in range(1, 401):
+        shown = pools.query({"g": torch.full((1, 3, 2, 2 + n % 3), float(n))})["g"]
+        assert (shown == shown[0, 0, 0, 0]).all()
+        assert shown.shape[-1] == 2 + int(shown[0, 0, 0, 0]) % 3
+        seen.add(float(shown[0, 0, 0, 0]))
+        earlier += float(shown[0, 0, 0, 0]) != n
+    assert len(pools.images["g"]) == 6
+    # four standard deviations of a binomial
+    assert abs(earlier - 394 / 2) < 4 * (394 / 4) ** 0.5
+
+
+def test_a_batch_is_of_one_size():
+    torch.manual_seed(0)
+    pools = ImagePools(4)
+    pools.query({"g": torch.zeros(4, 3, 2, 2)})
+    for _ in range(9):
+        assert torch.equal(pools.query({"g": torch.ones(2, 3, 4, 4)})["g"], torch.ones(2, 3, 4, 4))
+
+
+def test_a_resumed_run_may_have_a_smaller_pool():
+    pools = ImagePools(3)
+    pools.images["g"] = list(torch.arange(5.0).half().view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone())
+    ask(pools, 9)
+    assert len(pools.images["g"]) == 3

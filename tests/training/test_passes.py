@@ -185,6 +185,19 @@ def test_passes_of_a_search_step(name: str) -> None:
         assert counting.trained == moved
 
 
+@pytest.mark.parametrize(("every", "stepped"), [(1, 12), (2, 6), (3, 4), (5, 3), (20, 1)])
+def test_discriminators_step_in_every_nth_update_whatever_an_epoch_has(every: int, stepped: int) -> None:
+    task = CycleGAN("AtoB", pool_size=0)
+    pair = both(task)
+    phase = FinetunePhase(pair, SCHEDULE, ImagePools(0), None, began=2, discriminator_every=every)
+    counting, sides = Counting(student=pair.student), []
+    for epoch in range(2, 6):
+        for n in range(3):
+            run(phase, counting, batch(task), Position(epoch, n, 3, 0))
+            sides += [name for name, _ in counting.trained]
+    assert (sides.count("generator"), sides.count("discriminator")) == (12, stepped)
+
+
 def test_discriminators_step_in_every_second_window_and_pools_fill_in_all() -> None:
     task = CycleGAN("AtoB", pool_size=100)
     pair = both(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ class LabelFiles:
     def __init__(self, folder: Path, table: str | None = None) -> None:
         self.folder = folder
         self.table: dict[str, str] = {}
-        self._paths = {path.name: path for path in sorted(folder.rglob("*rainIds.png"))}
+        self._paths: dict[str, list[Path]] = defaultdict(list)
+        for path in sorted(folder.rglob("*rainIds.png")):
+            self._paths[path.name].append(path)
         if not self._paths:
             raise UserError(f"labels: there is no *_trainIds.png in {folder} or below: check the folder.")
         if table is not None:
@@ -41,14 +44,18 @@ class LabelFiles:
         """Path of the label file of an image.
 
         Raises:
-            UserError: The folder has no such file.
+            UserError: The folder has no such file, or several.
         """
         scene = Path(image).stem.removesuffix("_leftImg8bit")
         endings = ("_trainIds", "_gtFine_trainIds", "_gtFine_labelTrainIds")
         names = [self.table[scene]] if scene in self.table else [f"{scene}{end}.png" for end in endings]
-        for name in names:
-            if name in self._paths:
-                return self._paths[name]
+        for paths in (self._paths[name] for name in names if name in self._paths):
+            if len(paths) > 1:
+                raise UserError(
+                    f"labels: the label file of the test image {image} can be {paths[0]} or {paths[1]}: name "
+                    "the folder of the test's label files."
+                )
+            return paths[0]
         raise UserError(
             f"labels: {self.folder} has none of {', '.join(names)} for the test image {image}: check the "
             "folder, or name the label file of each image in a label_table."
