@@ -35,6 +35,7 @@ from lightning_gancompress.export.program import (
     trace,
 )
 from lightning_gancompress.export.reduction import Reduction, require_half_range
+from lightning_gancompress.export.sizes import conditions, needed, refuse_others
 from lightning_gancompress.files import user_path, write_files
 from lightning_gancompress.networks.layers import Network
 from lightning_gancompress.options import Amount, Workers, checked
@@ -128,10 +129,16 @@ def onnx_model(
         )
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
+    own = isinstance(network, Network)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
     any_width = reduction is not None and reduction.precision == "int8"
     metadata = {"cost": _cost(reference, sample), "preprocessing": preprocessing}
     model = _convert(program, dynamic_size, multiple, optimize, any_width, metadata)
+    found = conditions(program) if dynamic_size and not own else []
+    if found:
+        run = load_onnx(model.SerializeToString())
+        if found := needed(found, reference, run, sample, tolerance):
+            refuse_others(model, found)
     difference = max_difference(reference, load_onnx(model.SerializeToString()), sample, dynamic_size)
     check(difference, tolerance, path)
     if reduction is None:
@@ -166,6 +173,10 @@ def _convert(
     any_width: bool,
     metadata: Mapping[str, Any],
 ) -> ModelProto:
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.batch_norm.default and node.args[5]:
+            # it normalises by the batch; torch's exporter would by the averages that it is given to update
+            node.args = (*node.args[:3], None, None, *node.args[5:])
     names = {0: "batch", **({2: "height", 3: "width"} if dynamic_size else {})}
     try:
         with quiet(), warnings.catch_warnings():

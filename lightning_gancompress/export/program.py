@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -140,11 +141,15 @@ def image_differences(
 def check(difference: float, tolerance: float, path: str | Path) -> None:
     """Raise a `UserError` if the difference is above the tolerance or NaN."""
     if not difference <= tolerance:
-        msg = (
-            f"{Path(path).name} was not written: its output differs from the network's by {difference:.3g}, "
-            f"more than the tolerance {tolerance:.3g}. Check that the weights are finite, or raise it."
+        remedy = (
+            "check that the weights are finite"
+            if math.isnan(difference)
+            else "export it to another format, or raise the tolerance if its outputs are far beyond [-1, 1]"
         )
-        raise UserError(msg)
+        raise UserError(
+            f"{Path(path).name} was not written: its output differs from the network's by {difference:.3g}, "
+            f"more than the tolerance {tolerance:.3g}: {remedy}."
+        )
 
 
 def describe(

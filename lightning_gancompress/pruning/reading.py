@@ -85,7 +85,7 @@ class Reading:
         if not isinstance(value, Tensor):
             return value
         if node.name in graph.images:
-            return self.record.fixed(value.shape, "reads the input")
+            return self.record.fixed(value.shape, "goes with channels of the input")
         return torch.full([1] * value.ndim, NONE).expand(value.shape)
 
     def _run(self, node: Node, values: dict[Node, Any]) -> Any:
