@@ -38,7 +38,7 @@ class TeacherImages:
             if image is None:
                 # rounded as in the cache, since a resumed run, whose cache is empty, has to see the same; and
                 # one by one, since it sees them in other batches, on which the last digits hang
-                image = torch.cat([networks.teacher[role](one).half() for one in view["source"].split(1)])
+                image = torch.cat([networks.teacher[role](one) for one in view["source"].split(1)]).half()
                 self.put(role, view["path"], image)
             images[role] = image.to(view["source"], non_blocking=True)
         return images
