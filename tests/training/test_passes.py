@@ -175,7 +175,8 @@ def test_passes_of_a_search_step(name: str) -> None:
         calls = run(search, counting, batch(task), AT)
         cached = policy.search_weights == "frozen"  # by the step before
         translated = {n: calls.pop(n) for n in list(calls) if n.startswith("teacher")}
-        assert translated == ({} if cached else {f"teacher {role}": [-B] for role in task.compressed})
+        one_by_one = {f"teacher {role}": [-1] * B for role in task.compressed}
+        assert translated == ({} if cached else one_by_one)
         # the teacher's images are judged again once the discriminators' weights have changed
         judged = [2 * B, B] if cached else [2 * B, B, B]
         assert {n: list(map(abs, sizes)) for n, sizes in calls.items()} == {
