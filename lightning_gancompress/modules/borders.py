@@ -5,19 +5,17 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_gancompress.checkpoints.header import KEY
 from lightning_gancompress.checkpoints.recorded_settings import KEY as SETTINGS
 from lightning_gancompress.lightning_internals import content_of_checkpoint
+from lightning_gancompress.modules.base import GANModule
 from lightning_gancompress.run_folder import BORDER, folder_of_budget
 from lightning_gancompress.search.phase import SearchPhase
 from lightning_gancompress.tasks import Side
-
-if TYPE_CHECKING:
-    from lightning_gancompress.modules.compression import CompressionModule
 
 # entries of the run that goes on; those of the new one begin empty
 NEW: dict[str, Any] = {
@@ -30,7 +28,7 @@ NEW: dict[str, Any] = {
 KEPT = ("pytorch-lightning_version", "hparams_name", "hyper_parameters", SETTINGS)
 
 
-def save_border(module: CompressionModule, search: SearchPhase, budget: float | str) -> None:
+def save_border(module: GANModule, search: SearchPhase, budget: float | str) -> None:
     """Write `budget_<b>/checkpoints/border.ckpt` into the run's folder; called on all ranks.
 
     It holds teacher, masked student and the masks that fit into the budget, and is read as any checkpoint of
@@ -64,7 +62,7 @@ def save_border(module: CompressionModule, search: SearchPhase, budget: float | 
 
 
 def as_new_run(
-    content: dict[str, Any], module: CompressionModule, budget: float | str, folder: Path
+    content: dict[str, Any], module: GANModule, budget: float | str, folder: Path
 ) -> dict[str, Any]:
     """The content of a checkpoint of the search, as that of a run in `folder` that is at its border."""
     header = module.header()
