@@ -129,12 +129,11 @@ def onnx_model(
         )
     reference = inference_copy(network)
     program = trace(reference, sample, dynamic_size)
-    own = isinstance(network, Network)
     multiple = network.size_multiple if dynamic_size and isinstance(network, Network) else 1
     any_width = reduction is not None and reduction.precision == "int8"
     metadata = {"cost": _cost(reference, sample), "preprocessing": preprocessing}
     model = _convert(program, dynamic_size, multiple, optimize, any_width, metadata)
-    found = conditions(program) if dynamic_size and not own else []
+    found = conditions(program) if dynamic_size else []
     if found:
         run = load_onnx(model.SerializeToString())
         if found := needed(found, reference, run, sample, tolerance):

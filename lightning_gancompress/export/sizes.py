@@ -7,7 +7,10 @@ For a size that takes another one, the file would give other pictures than the n
 from __future__ import annotations
 
 import ast
+import itertools
+import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -22,8 +25,33 @@ Run = Callable[[Tensor], Tensor]
 # runtimes show the names of nodes in their errors
 REFUSAL = "size_is_none_of_those_the_network_was_traced_for"
 STEPS = (1, 2, 4, 8, 16, 32, 64)  # in pixels: sizes that a network may refuse, round, pad, or crop
-SIDES = {"[2]": "height", "[3]": "width"}
-_OPERATORS = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul", ast.FloorDiv: "Div", ast.Mod: "Mod"}
+SMALL = (*STEPS, 128, 256, 512)
+# sides of images at which a condition that isn't always fulfilled is broken, in all likelihood
+GRID = (
+    *range(1, 10),
+    15,
+    16,
+    17,
+    31,
+    33,
+    48,
+    63,
+    65,
+    100,
+    127,
+    129,
+    250,
+    257,
+    500,
+    1023,
+    2049,
+    4097,
+    9001,
+    30011,
+)
+NAMES = ("batch", "channels", "height", "width")
+DOUBLE, INT64 = 11, 7  # of `onnx.TensorProto`
+_OPERATORS = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul", ast.Div: "Div"}
 _COMPARISONS = {
     ast.Eq: "Equal",
     ast.NotEq: "NotEqual",
@@ -32,52 +60,64 @@ _COMPARISONS = {
     ast.Gt: "Greater",
     ast.GtE: "GreaterOrEqual",
 }
-_FUNCTIONS = {"max": "Max", "min": "Min"}
-INT64 = 7  # `onnx.TensorProto.INT64`
+_FUNCTIONS: dict[str, tuple[str, Callable[..., float]]] = {
+    "max": ("Max", max),
+    "min": ("Min", min),
+    "ceil": ("Ceil", math.ceil),
+    "floor": ("Floor", math.floor),
+    "trunc": ("Floor", math.floor),  # sizes are positive
+    "float": ("Identity", float),
+}
 
 
 def conditions(program: ExportedProgram) -> list[str]:
-    """What height and width fulfil on the path that was traced, as Python expressions of `height`, `width`.
+    """What sizes fulfil on the path that was traced, as Python expressions of `batch`, `height`, `width`.
 
-    Torch 2.8 does not record it. Left out is that a size isn't one, which torch requires for its own sake,
-    and what is no arithmetic of whole numbers.
+    Torch 2.8 does not record it. Left out is what every size fulfils.
     """
     found = []
     for guard in getattr(program, "_guards_code", None) or ():
-        text = re.sub(r"L\['\w+'\]\.size\(\)(\[[23]\])", lambda match: SIDES[match[1]], guard)
-        text = text.replace("torch.sym_max", "max").replace("torch.sym_min", "min")
-        if not re.search(r"(!=|>) 1$", text) and _is_arithmetic(ast.parse(text, mode="eval").body):
+        text = re.sub(r"L\['\w+'\]\.size\(\)\[(\d)\]", lambda match: NAMES[int(match[1])], guard)
+        text = re.sub(r"\b(?:torch\.sym_|math\.)(max|min|ceil|floor|trunc|float)\b", r"\1", text)
+        if not _is_arithmetic(ast.parse(text, mode="eval").body):
+            warnings.warn(
+                f"The network takes another path for images that break {guard}, which the file can't check: "
+                "compare its pictures with the network's at all sizes that you need.",
+                stacklevel=2,
+            )
+        elif not all(holds(text, size) for size in itertools.product(GRID, repeat=2)):
             found.append(text)
     return list(dict.fromkeys(found))
 
 
 def _is_arithmetic(node: ast.expr) -> bool:
-    parts: list[ast.expr]
+    parts: list[ast.expr] = []
     match node:
         case ast.Constant():
-            return type(node.value) is int
+            return type(node.value) in (int, float)
         case ast.Name():
-            return node.id in SIDES.values()
-        case ast.BoolOp():
-            parts = node.values if isinstance(node.op, ast.And) else []
-        case ast.Compare():
-            parts = [node.left, *node.comparators] if len(node.ops) == 1 else []
-        case ast.BinOp():
-            parts = [node.left, node.right] if type(node.op) in _OPERATORS else []
-        case ast.UnaryOp():
-            parts = [node.operand] if isinstance(node.op, ast.USub) else []
-        case ast.Call():
-            named = isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS and not node.keywords
-            parts = node.args if named else []
-        case _:
-            parts = []
+            return node.id in NAMES
+        case ast.BoolOp(op=ast.And()):
+            parts = node.values
+        case ast.Compare(ops=[_]):
+            parts = [node.left, *node.comparators]
+        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() | ast.FloorDiv() | ast.Mod()):
+            parts = [node.left, node.right]
+        case ast.UnaryOp(op=ast.USub()):
+            parts = [node.operand]
+        case ast.Call(func=ast.Name(id=name), keywords=[]) if name in _FUNCTIONS:
+            parts = node.args
     return bool(parts) and all(map(_is_arithmetic, parts))
 
 
 def holds(condition: str, size: Size) -> bool:
-    """Whether a size fulfils a condition."""
-    names = {"height": size[0], "width": size[1], "max": max, "min": min}
-    return bool(eval(condition, {"__builtins__": {}}, names))  # arithmetic alone, see `conditions`
+    """Whether one image of a size fulfils a condition."""
+    names: dict[str, Any] = {"batch": 1, "height": size[0], "width": size[1]}
+    names |= {name: function for name, (_, function) in _FUNCTIONS.items()}
+    try:
+        return bool(eval(condition, {"__builtins__": {}}, names))  # arithmetic alone, see `conditions`
+    except ZeroDivisionError:  # nor can the runtime
+        return False
 
 
 def needed(found: Sequence[str], network: nn.Module, run: Run, sample: Tensor, tolerance: float) -> list[str]:
@@ -94,24 +134,27 @@ def needed(found: Sequence[str], network: nn.Module, run: Run, sample: Tensor, t
         sample: An image `(B, C, H, W)` of the exported size.
         tolerance: Largest accepted difference.
     """
-    untried, kept, needless = set(found), list[str](), set[str]()
+    untried, wrong, needless, tried = set(found), set[str](), set[str](), set[frozenset[str]]()
     for size in _near(sample):
-        broken = [c for c in found if c not in needless and not holds(c, size)]
-        untried -= set(broken)
-        if not broken or set(broken) & set(kept):
+        broken = frozenset(c for c in found if c not in needless and not holds(c, size))
+        if not broken or broken in tried:
             continue
+        tried.add(broken)
+        untried -= broken
         same = _same(network, run, sample, size, tolerance)
-        if same is False:
-            kept.append(min(broken, key=len))
-        elif same:
-            needless |= set(broken)
-    return [*kept, *sorted(untried)]
+        if same:
+            needless |= broken
+        elif same is False:
+            wrong |= broken
+    return [c for c in found if c in untried | wrong and c not in needless]
 
 
 def _near(sample: Tensor) -> Iterator[Size]:
     height, width = sample.shape[2:]
     yield from ((height, width), (2 * height, width))
-    yield from ((step, step) for step in STEPS if step < min(height, width))
+    for step in SMALL:
+        if step < min(height, width):
+            yield from ((step, step), (height, step), (step, width))
     for step in STEPS:
         yield from ((height + step, width + step), (height + step, width), (height, width + step))
 
@@ -139,23 +182,23 @@ def refuse_others(model: Any, found: Sequence[str]) -> None:
     for node in model.graph.node:
         node.input[:] = ["checked" if name == "image" else name for name in node.input]
     graph = _Arithmetic(model)
-    sides = {"height": graph.side(2), "width": graph.side(3)}
-    last = sides["width"]
+    sides = [graph.add("Shape", ["image"], start=axis, end=axis + 1) for axis in range(4)]
+    numbers = {name: graph.add("Cast", [side], to=DOUBLE) for name, side in zip(NAMES, sides, strict=True)}
+    last = sides[3]
     for condition in found:
-        fails = graph.add("Not", [graph.of(ast.parse(condition, mode="eval").body, sides)])
+        fails = graph.add("Not", [graph.of(ast.parse(condition, mode="eval").body, numbers)])
         last = graph.add("Add", [last, graph.add("Cast", [fails], to=INT64)])  # a width that there isn't
-    before = graph.add("Shape", ["image"], start=0, end=3)
-    shape = graph.add("Concat", [before, last], axis=0)
+    shape = graph.add("Concat", [*sides[:3], last], axis=0)
     nodes = [*graph.nodes, helper.make_node("Reshape", ["image", shape], ["checked"], REFUSAL, allowzero=1)]
     for node in reversed(nodes):
         model.graph.node.insert(0, node)
 
 
 class _Arithmetic:
-    """Nodes that compute with whole numbers, each a tensor `(1,)`."""
+    """Nodes that compute with numbers of double precision, each a tensor `(1,)`."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.nodes, self._constants = model, list[Any](), dict[int, str]()
+        self.model, self.nodes, self._constants = model, list[Any](), dict[float, str]()
 
     def add(self, operator: str, inputs: list[str], **attributes: int) -> str:
         """A node; returns the name of its output."""
@@ -165,17 +208,13 @@ class _Arithmetic:
         self.nodes.append(helper.make_node(operator, inputs, [output], None, None, None, None, **attributes))
         return output
 
-    def side(self, axis: int) -> str:
-        """The size of the image along an axis."""
-        return self.add("Shape", ["image"], start=axis, end=axis + 1)
-
-    def constant(self, value: int) -> str:
+    def constant(self, value: float) -> str:
         """A number."""
         from onnx import numpy_helper
 
         if value not in self._constants:
             self._constants[value] = f"size_constant_{len(self._constants)}"
-            tensor = numpy_helper.from_array(np.array([value]), self._constants[value])
+            tensor = numpy_helper.from_array(np.array([value], np.float64), self._constants[value])
             self.model.graph.initializer.append(tensor)
         return self._constants[value]
 
@@ -183,16 +222,19 @@ class _Arithmetic:
         """The value of an expression for which `_is_arithmetic`."""
         match node:
             case ast.Constant():
-                return self.constant(int(node.value))  # type: ignore[arg-type]
+                return self.constant(float(node.value))  # type: ignore[arg-type]
             case ast.Name():
                 return names[node.id]
             case ast.UnaryOp():
                 return self.add("Neg", [self.of(node.operand, names)])
             case ast.BinOp():
                 sides = [self.of(part, names) for part in (node.left, node.right)]
-                if isinstance(node.op, ast.FloorDiv):  # of ONNX rounds towards zero
-                    sides[0] = self.add("Sub", [sides[0], self.add("Mod", list(sides))])
-                return self.add(_OPERATORS[type(node.op)], sides)
+                if type(node.op) in _OPERATORS:
+                    return self.add(_OPERATORS[type(node.op)], sides)
+                floor = self.add("Floor", [self.add("Div", sides)])
+                if isinstance(node.op, ast.FloorDiv):
+                    return floor
+                return self.add("Sub", [sides[0], self.add("Mul", [floor, sides[1]])])
             case ast.Compare():
                 sides = [self.of(part, names) for part in (node.left, *node.comparators)]
                 if isinstance(node.ops[0], ast.NotEq):
@@ -204,6 +246,6 @@ class _Arithmetic:
                     parts[0] = self.add("And", [parts[0], part])
                 return parts[0]
             case ast.Call(func=ast.Name(id=name)):
-                return self.add(_FUNCTIONS[name], [self.of(part, names) for part in node.args])
+                return self.add(_FUNCTIONS[name][0], [self.of(part, names) for part in node.args])
             case _:
                 raise AssertionError(ast.dump(node))

@@ -410,7 +410,8 @@ class GANModule(TranslatingModule):
                     "GeneratorEMA to trainer.callbacks."
                 )
         for role, images in checkpoint.get(POOLS_KEY, {}).items():
-            self.pools.images[Role(role)] = list(images[self.global_rank % len(images)])
+            # copies: earlier releases stacked the images of all ranks
+            self.pools.images[Role(role)] = [x.clone() for x in images[self.global_rank % len(images)]]
         self._window.load(checkpoint.get(WINDOW_KEY, {}))
         differences = tensor_differences(self.state_dict(), checkpoint["state_dict"])
         if differences:

@@ -120,7 +120,7 @@ def down_to(smallest: float | str | Sequence[float | str], count: int, name: str
             "try, such as 0.05."
         )
     steps = (float(f"{float(_number(smallest)) ** (step / count):.2g}") for step in range(1, count))
-    return [*dict.fromkeys(step for step in steps if _number(smallest) < step < 1), smallest]
+    return [*dict.fromkeys(step for step in steps if float(_number(smallest)) < step < 1), smallest]
 
 
 def budget_penalty(macs: Tensor, budget: float) -> Tensor:

@@ -38,7 +38,8 @@ class ImagePools:
                 pool.append(image.to(torch.half, copy=True))
             elif torch.rand(()) < 0.5:
                 slot = int(torch.randint(self.size, ()))
-                # a batch is of one size, and the pool of several if the images are: there a batch holds one
-                if len(batch) == 1 or pool[slot].shape == image.shape:
-                    shown[n], pool[slot] = pool[slot].to(batch), image.to(torch.half, copy=True)
+                earlier, pool[slot] = pool[slot], image.to(torch.half, copy=True)
+                # a batch is of one size; one of a single image may be of any, as the pool's are
+                if len(batch) == 1 or earlier.shape == image.shape:
+                    shown[n] = earlier.to(batch)
         return torch.stack(shown)

@@ -132,3 +132,12 @@ def test_the_smallest_network_is_found_and_the_same_command_goes_on(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     kept = min(float(budget) for budget, figure in figures.items() if figure <= 1.001 * figures["0.74"])
     assert f"Smallest that keeps it: budget {kept}, " in (run / "quality.md").read_text()
+
+
+@pytest.mark.parametrize("count", [2, 5, 7, 16, 40, 64, 128])
+@pytest.mark.parametrize("smallest", [0.05, 0.1, "0.3", 0.92])
+def test_no_budget_is_tried_twice(smallest: float | str, count: int) -> None:
+    budgets = down_to(smallest, count, "model.budget")
+    assert budgets[-1] == smallest
+    assert len({float(budget) for budget in budgets}) == len(budgets)
+    assert sorted(map(float, budgets), reverse=True) == list(map(float, budgets))

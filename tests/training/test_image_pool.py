@@ -161,8 +161,10 @@ def test_a_batch_is_of_one_size():
     torch.manual_seed(0)
     pools = ImagePools(4)
     pools.query({"g": torch.zeros(4, 3, 2, 2)})
-    for _ in range(9):
+    for _ in range(40):
         assert torch.equal(pools.query({"g": torch.ones(2, 3, 4, 4)})["g"], torch.ones(2, 3, 4, 4))
+    # those of the new size, as of a run that is resumed with another, come in
+    assert {tuple(image.shape) for image in pools.images["g"]} == {(3, 4, 4)}
 
 
 def test_a_resumed_run_may_have_a_smaller_pool():
