@@ -135,7 +135,14 @@ def needed(found: Sequence[str], network: nn.Module, run: Run, sample: Tensor, t
         tolerance: Largest accepted difference.
     """
     untried, wrong, needless, tried = set(found), set[str](), set[str](), set[frozenset[str]]()
-    for size in _near(sample):
+
+    def sizes() -> Iterator[Size]:
+        yield from _near(sample)
+        for condition in found:
+            if condition in untried:
+                yield from itertools.islice((s for s in _small(sample) if not holds(condition, s)), 1)
+
+    for size in sizes():
         broken = frozenset(c for c in found if c not in needless and not holds(c, size))
         if not broken or broken in tried:
             continue
@@ -159,6 +166,12 @@ def _near(sample: Tensor) -> Iterator[Size]:
         yield from ((height + step, width + step), (height + step, width), (height, width + step))
 
 
+def _small(sample: Tensor) -> list[Size]:
+    """Sizes of at most four times the sample's pixels, the smallest first."""
+    sizes = itertools.product(GRID, repeat=2)
+    return sorted((s for s in sizes if math.prod(s) <= 4 * sample[0, 0].numel()), key=math.prod)
+
+
 @torch.inference_mode()
 def _same(network: nn.Module, run: Run, sample: Tensor, size: Size, tolerance: float) -> bool | None:
     """Whether a network and its file give the same image of a size; None if both fail."""
@@ -170,8 +183,10 @@ def _same(network: nn.Module, run: Run, sample: Tensor, size: Size, tolerance: f
 
 
 def _given(call: Run, image: Tensor) -> Tensor | None:
+    """An image; None if there is none, since the call fails, or has nothing to give."""
     with suppress(Exception):  # whatever a forward or a runtime raises
-        return call(image)
+        output = call(image)
+        return output if output.numel() else None
     return None
 
 
