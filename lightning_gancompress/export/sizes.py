@@ -27,34 +27,12 @@ REFUSAL = "size_is_none_of_those_the_network_was_traced_for"
 STEPS = (1, 2, 4, 8, 16, 32, 64)  # in pixels: sizes that a network may refuse, round, pad, or crop
 SMALL = (*STEPS, 128, 256, 512)
 # sides of images at which a condition that isn't always fulfilled is broken, in all likelihood
-GRID = (
-    *range(1, 10),
-    15,
-    16,
-    17,
-    31,
-    33,
-    48,
-    63,
-    65,
-    100,
-    127,
-    129,
-    250,
-    257,
-    500,
-    1023,
-    2049,
-    4097,
-    9001,
-    30011,
-)
+GRID = (*range(1, 10), 15, 16, 17, 31, 33, 48, 63, 65, 100, 127, 129, 250, 257, 500, 1023, 2049, 4097, 30011)
 NAMES = ("batch", "channels", "height", "width")
 DOUBLE, INT64 = 11, 7  # of `onnx.TensorProto`
-_OPERATORS = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul", ast.Div: "Div"}
+_OPERATORS = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul", ast.Div: "Div", ast.Pow: "Pow"}
 _COMPARISONS = {
     ast.Eq: "Equal",
-    ast.NotEq: "NotEqual",
     ast.Lt: "Less",
     ast.LtE: "LessOrEqual",
     ast.Gt: "Greater",
@@ -91,6 +69,7 @@ def conditions(program: ExportedProgram) -> list[str]:
 
 
 def _is_arithmetic(node: ast.expr) -> bool:
+    """Whether an expression computes with sizes and numbers alone, as `_Arithmetic` can in a file."""
     parts: list[ast.expr] = []
     match node:
         case ast.Constant():
@@ -99,9 +78,9 @@ def _is_arithmetic(node: ast.expr) -> bool:
             return node.id in NAMES
         case ast.BoolOp(op=ast.And()):
             parts = node.values
-        case ast.Compare(ops=[_]):
+        case ast.Compare(ops=[op]) if type(op) in (*_COMPARISONS, ast.NotEq):
             parts = [node.left, *node.comparators]
-        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() | ast.FloorDiv() | ast.Mod()):
+        case ast.BinOp() if type(node.op) in (*_OPERATORS, ast.FloorDiv, ast.Mod):
             parts = [node.left, node.right]
         case ast.UnaryOp(op=ast.USub()):
             parts = [node.operand]

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 
 import onnx
@@ -88,6 +89,10 @@ def by_blocks(net: Net, x: Tensor) -> Tensor:
     return net.conv(net.conv(x)) if math.ceil(x.shape[3] / 16) > 4 else net.conv(x)
 
 
+def by_root(net: Net, x: Tensor) -> Tensor:
+    return net.conv(net.conv(x)) if x.shape[3] ** 0.5 > 8 else net.conv(x)
+
+
 def by_pixels(net: Net, x: Tensor) -> Tensor:
     return net.conv(net.conv(x)) if x[:1].numel() > 15000 else net.conv(x)
 
@@ -105,6 +110,7 @@ KINDS = {
     padded_if_uneven: "height % 2 == 0",
     by_proportion: "width <= 1.5*height",
     by_blocks: "width <= 64",
+    by_root: "width <= 64",
     by_pixels: "width*height <= 5000",
     if_wide: "width <= height",
     if_large: "width*height <= 5000",
@@ -145,6 +151,20 @@ def test_where_the_network_fails_the_file_may_say_so_itself(tmp_path):
                 call(image(size))
 
 
+def test_what_the_file_cannot_check_is_told(tmp_path):
+    def by_bits(net: Net, x: Tensor) -> Tensor:
+        return net.conv(net.conv(x)) if x.shape[3] & 64 else net.conv(x)
+
+    network = Net(by_bits).eval()
+    with pytest.warns(
+        UserWarning, match=r"another path for images that break .* & 64\) == 0, which the file"
+    ):
+        export_onnx(network, tmp_path / "n.onnx", torch.zeros(1, 3, 16, 16), dynamic_size=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        export_onnx(network, tmp_path / "fixed.onnx", torch.zeros(1, 3, 16, 16))
+
+
 def test_classes_derived_from_ours_are_tried_too(tmp_path):
     class Wide(ResnetGenerator):
         def forward(self, source: Tensor) -> Tensor:
@@ -179,10 +199,9 @@ def test_other_forms_refuse_it_too(form, tmp_path):
         path = tmp_path / "n.onnx"
         export_onnx(network, path, sample, dynamic_size=True, uint8=form == "uint8", reduction=reduction)
         run = load_onnx(path)
-    # not OpenVINO, which aborts under one thread when it has refused a size
     tall, wide = (torch.zeros(1, *s, 3).byte() if form == "uint8" else image(s) for s in ((40, 32), (32, 40)))
     assert run(tall).numel() == tall.numel()
-    if form != "openvino":
+    if form != "openvino":  # which aborts under one thread when it has refused a size
         with pytest.raises(Exception, match=REFUSAL):
             run(wide)
 
@@ -201,6 +220,7 @@ def test_other_forms_refuse_it_too(form, tmp_path):
         "width / height <= 1.5",
         "ceil(width / 4) > 1 and floor(float(height) / 3) < 2",
         "6 % height == 0",
+        "float(width)**0.5 <= 2.5",
         "3*batch*height < 20",
     ],
 )
