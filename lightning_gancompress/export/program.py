@@ -144,7 +144,7 @@ def check(difference: float, tolerance: float, path: str | Path) -> None:
         remedy = (
             "check that the weights are finite"
             if math.isnan(difference)
-            else "export it to another format, or raise the tolerance if its outputs are far beyond [-1, 1]"
+            else "choose another format, or in Python a larger tolerance if outputs are far beyond [-1, 1]"
         )
         raise UserError(
             f"{Path(path).name} was not written: its output differs from the network's by {difference:.3g}, "
